@@ -1,0 +1,85 @@
+"""Cutting the rows into chunks: at row groups where they are of a fitting size, within them where not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from siftline.config import ChunkingConfig, Cluster, LocalCluster, SerialCluster, parse_bytes
+from siftline.types import ChunkTable
+
+_MIN_ROWS = 10_000
+_MAX_ROWS = 262_144
+_CHUNKS_PER_SLOT = 4
+# A worker holds a chunk as decoded columns, as the matrix, and as what the detector makes of it.
+_COPIES = 8
+
+
+def slots_and_memory(cluster: Cluster, cores: int) -> tuple[int, int]:
+    """How many chunks are scored at once, and the memory in bytes that each may take."""
+    if isinstance(cluster, SerialCluster):
+        return 1, parse_bytes("2GiB")
+    if isinstance(cluster, LocalCluster):
+        slots = (cluster.workers or cores) * cluster.threads
+        return slots, parse_bytes(cluster.memory_limit) // cluster.threads
+    return max(cores, 2), parse_bytes(cluster.memory_limit)
+
+
+def chunk_rows(chunking: ChunkingConfig, rows: int, row_bytes: int, slots: int, memory: int) -> int:
+    """Rows per chunk.
+
+    Parameters
+    ----------
+    chunking : ChunkingConfig
+        What the user asks for.
+    rows : int
+        Rows of the input.
+    row_bytes : int
+        Bytes that a row's features take in memory.
+    slots : int
+        Chunks scored at once.
+    memory : int
+        Bytes that each slot may take.
+    """
+    if chunking.rows != "auto":
+        return chunking.rows
+    if chunking.bytes is not None:
+        return max(1, parse_bytes(chunking.bytes) // row_bytes)
+    by_parallelism = max(_MIN_ROWS, -(-rows // (slots * _CHUNKS_PER_SLOT)))
+    by_memory = memory // (4 * _COPIES * row_bytes)
+    return max(1, min(by_parallelism, by_memory, _MAX_ROWS))
+
+
+def cut_chunks(row_groups: Sequence[tuple[int, int, int]], rows: int) -> ChunkTable:
+    """Cut row groups into chunks of about `rows` rows.
+
+    Small row groups are joined and big ones are split into equal runs, so that a chunk never has more
+    than `rows` rows.
+
+    Parameters
+    ----------
+    row_groups : sequence of (file, row_group, rows)
+        Every row group, in source order.
+    rows : int
+        Most rows of a chunk.
+    """
+    pieces: list[tuple[int, int, int, int]] = []
+    bounds = [0]
+    held = 0
+    for file, group, size in row_groups:
+        if not size:
+            continue
+        if held and held + size > rows:
+            bounds.append(len(pieces))
+            held = 0
+        runs = -(-size // rows)
+        edges = [size * i // runs for i in range(runs + 1)]
+        for start, stop in zip(edges[:-1], edges[1:], strict=True):
+            pieces.append((file, group, start, stop - start))
+            if runs > 1:
+                bounds.append(len(pieces))
+        held = held + size if runs == 1 else 0
+    if bounds[-1] != len(pieces):
+        bounds.append(len(pieces))
+    return ChunkTable(np.asarray(pieces, dtype=np.int64).reshape(-1, 4), np.asarray(bounds, dtype=np.int64))

@@ -1,0 +1,270 @@
+"""Combining: one threshold for the whole batch, labels, and the anomalies with their reasons.
+
+The receipts' summaries are merged in chunk order; the threshold is exact (`siftline.threshold`). Labels
+are written by the workers, a run of chunks at a time, into a staged result beside the published one.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from siftline.checkpoint import is_intact
+from siftline.errors import IntegrityError, SourceError
+from siftline.executor import Executor
+from siftline.files import file_digest, replacing
+from siftline.models import FittedModel, cached_model
+from siftline.parts import parquet_writer, read_scores
+from siftline.progress import Progress, report
+from siftline.reasons import REASON, explain
+from siftline.source import only_files, read_pieces
+from siftline.threshold import flagged_count, kth_largest, may_reach, merge
+from siftline.types import (
+    BatchPlan,
+    Chunk,
+    ChunkReceipt,
+    CombinedScores,
+    DetectorRef,
+    Float64s,
+    PublishedFile,
+    Receipts,
+    SourceFile,
+)
+
+_ROWS_PER_FILE = 1 << 20
+# Sorting the anomalies by rank is a courtesy that must not cost memory without bound.
+_SORTED_ROWS = 1_000_000
+
+
+@dataclass(frozen=True)
+class LabelTask:
+    """All that a worker must know to label a run of consecutive chunks."""
+
+    number: int
+    chunks: tuple[Chunk, ...]
+    receipts: tuple[ChunkReceipt, ...]
+    files: tuple[SourceFile, ...]
+    detector: DetectorRef
+    key: tuple[str, ...]
+    columns: tuple[str, ...]
+    threshold: float
+    parts: str
+    staged: str
+    flagged: str
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What became of a `LabelTask`."""
+
+    number: int
+    scores: PublishedFile
+    anomalies: int
+
+
+def combine_results(
+    plan: BatchPlan, detector: DetectorRef, receipts: Receipts, executor: Executor
+) -> CombinedScores:
+    """Find the threshold, label every row, and stage the result.
+
+    Rows at the threshold or above are anomalies. By contamination the threshold is the k-th largest score,
+    k = ceil(contamination x rows), so that at least k rows are flagged: more only where others tie with
+    the k-th, because equal rows must not get different labels.
+
+    Raises
+    ------
+    IntegrityError
+        When a part file is no longer what its receipt says.
+    SiftlineError
+        As reading the source and writing the result do.
+    """
+    summary = merge(receipt.summary for receipt in receipts.in_order)
+    finite = summary.rows - summary.non_finite
+    if not finite:
+        raise SourceError("no row has a score", "see the failures of the chunks")
+    threshold = _threshold(plan, detector, receipts)
+    publication = f"{plan.job_id}-{secrets.token_hex(4)}"
+    staged = _empty_stage(plan, publication)
+    flagged = _save_flagged(plan, receipts, threshold, staged)
+    tasks = list(_label_tasks(plan, detector, receipts, threshold, staged, flagged))
+    labelled: list[Labelled] = []
+    for outcome in executor.run(label_chunks, tasks):
+        labelled.append(outcome.result())
+        rows = sum(one.scores.rows for one in labelled)
+        report(Progress("combine", len(labelled), len(tasks), rows, plan.rows))
+    labelled.sort(key=lambda one: one.number)
+    anomalies = _gather_anomalies(staged, labelled)
+    flagged.unlink()
+    return CombinedScores(
+        staged=str(staged),
+        publication=publication,
+        rows=summary.rows,
+        anomalies=sum(one.anomalies for one in labelled),
+        threshold=threshold,
+        summary=summary,
+        scores=tuple(one.scores for one in labelled),
+        anomaly_files=(anomalies,),
+    )
+
+
+def _threshold(plan: BatchPlan, detector: DetectorRef, receipts: Receipts) -> float:
+    rule = plan.config.threshold
+    if rule.score is not None:
+        return rule.score
+    if detector.sample_quantile is not None:
+        return detector.sample_quantile
+    summary = merge(receipt.summary for receipt in receipts.in_order)
+    assert rule.share is not None
+    k = flagged_count(rule.share, summary.rows - summary.non_finite)
+    return kth_largest(k, summary, lambda: _scan(plan, receipts.in_order))
+
+
+def _scan(plan: BatchPlan, receipts: Iterable[ChunkReceipt]) -> Iterator[Float64s]:
+    for receipt in receipts:
+        yield read_scores(plan.parts / receipt.part)
+
+
+def _empty_stage(plan: BatchPlan, publication: str) -> Path:
+    """A place for the result on the output's own file system, so that publishing it is a rename."""
+    root = Path(plan.config.output.path).absolute() / ".staged"
+    for leftover in root.glob(f"{plan.job_id}-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    return root / publication
+
+
+def _save_flagged(plan: BatchPlan, receipts: Receipts, threshold: float, staged: Path) -> Path:
+    """Save the flagged scores in ascending order: from them every worker can tell a row's rank."""
+    reaching = [receipt for receipt in receipts.in_order if may_reach(receipt.summary, threshold)]
+    found = [scores[scores >= threshold] for scores in _scan(plan, reaching)]
+    flagged = np.sort(np.concatenate(found)) if found else np.empty(0)
+    path = staged / "flagged.npy"
+    with replacing(path, durable=False) as temporary, temporary.open("wb") as file:
+        np.save(file, flagged, allow_pickle=False)
+    return path
+
+
+def _label_tasks(
+    plan: BatchPlan, detector: DetectorRef, receipts: Receipts, threshold: float, staged: Path, flagged: Path
+) -> Iterator[LabelTask]:
+    for number, run in enumerate(_runs(receipts.in_order)):
+        files, chunks = only_files(plan.snapshot.files, [plan.chunks[receipt.chunk] for receipt in run])
+        yield LabelTask(
+            number=number,
+            chunks=chunks,
+            receipts=tuple(run),
+            files=files,
+            detector=detector,
+            key=plan.config.source.key,
+            columns=tuple(plan.snapshot.columns),
+            threshold=threshold,
+            parts=str(plan.parts),
+            staged=str(staged),
+            flagged=str(flagged),
+        )
+
+
+def _runs(receipts: Iterable[ChunkReceipt]) -> Iterator[list[ChunkReceipt]]:
+    """Consecutive chunks of about a million rows together: one output file each."""
+    run: list[ChunkReceipt] = []
+    for receipt in receipts:
+        if run and sum(one.rows for one in run) + receipt.rows > _ROWS_PER_FILE:
+            yield run
+            run = []
+        run.append(receipt)
+    if run:
+        yield run
+
+
+def label_chunks(task: LabelTask) -> Labelled:
+    """Label a run of chunks: write its rows with labels, and its anomalies with reasons. Runs on a worker."""
+    staged = Path(task.staged)
+    flagged = np.load(task.flagged, mmap_mode="r", allow_pickle=False)
+    model = cached_model(task.detector)
+    name = f"part-{task.number:05d}.parquet"
+    with replacing(staged / "scores" / name) as scores_file, replacing(staged / "found" / name, False) as found_file:
+        writers: list[pq.ParquetWriter] = []
+        anomalies = 0
+        for chunk, receipt in zip(task.chunks, task.receipts, strict=True):
+            labelled = _labelled(task, receipt)
+            found = _anomalies(task, model, chunk, labelled, flagged)
+            if not writers:
+                writers = [parquet_writer(scores_file, labelled.schema), parquet_writer(found_file, found.schema)]
+            writers[0].write_table(labelled)
+            writers[1].write_table(found)
+            anomalies += found.num_rows
+        for writer in writers:
+            writer.close()
+    rows = sum(receipt.rows for receipt in task.receipts)
+    return Labelled(task.number, _published(staged, f"scores/{name}", rows), anomalies)
+
+
+def _labelled(task: LabelTask, receipt: ChunkReceipt) -> pa.Table:
+    part = Path(task.parts) / receipt.part
+    if not is_intact(part, receipt):
+        raise IntegrityError(f"{part}: not what its receipt says", "run the same command again: it is recomputed")
+    table = pq.read_table(part, use_threads=False, page_checksum_verification=True)
+    labels = (table["score"].to_numpy() >= task.threshold).astype(np.int8)
+    return table.append_column("label", pa.array(labels))
+
+
+def _anomalies(
+    task: LabelTask, model: FittedModel, chunk: Chunk, labelled: pa.Table, flagged: Float64s
+) -> pa.Table:
+    positions = np.flatnonzero(labelled["label"].to_numpy())
+    keys = labelled.take(pa.array(positions))
+    rows = _take(read_pieces(task.files, chunk.pieces, task.columns), positions) if len(positions) else None
+    if rows is None:
+        rows = _no_rows(task)
+    scores = keys["score"].to_numpy()
+    ranks = len(flagged) - np.searchsorted(flagged, scores, side="right") + 1
+    reasons = explain(model, model.matrix(rows, chunk.first_row), scores)
+    own = [name for name in labelled.column_names if name not in ("score", "label")]
+    columns = {name: keys[name] for name in own}
+    columns |= {name: rows[name] for name in task.columns if name not in own}
+    return pa.table({**columns, "score": scores, "rank": ranks.astype(np.int64), "reasons": reasons})
+
+
+def _no_rows(task: LabelTask) -> pa.Table:
+    schema = pq.read_schema(task.files[0].path)
+    return pa.schema([schema.field(name) for name in task.columns]).empty_table()
+
+
+def _take(batches: Iterator[pa.RecordBatch], positions: np.ndarray) -> pa.Table:
+    """Take rows by their position in the chunk, holding no more than a batch of the others."""
+    taken, start = [], 0
+    for batch in batches:
+        low, high = np.searchsorted(positions, [start, start + batch.num_rows])
+        if high > low or not taken:
+            taken.append(batch.take(pa.array(positions[low:high] - start)))
+        start += batch.num_rows
+    return pa.Table.from_batches(taken)
+
+
+def _gather_anomalies(staged: Path, labelled: list[Labelled]) -> PublishedFile:
+    """Make one file of the anomalies that the workers found, the highest rank first."""
+    pieces = [staged / "found" / Path(one.scores.name).name for one in labelled]
+    rows = sum(one.anomalies for one in labelled)
+    name = "anomalies/part-00000.parquet"
+    with replacing(staged / name) as temporary:
+        schema = pq.read_schema(pieces[0])
+        with parquet_writer(temporary, schema) as writer:
+            if rows <= _SORTED_ROWS:
+                found = pa.concat_tables([pq.read_table(piece) for piece in pieces])
+                writer.write_table(found.sort_by("rank"))
+            else:
+                for piece in pieces:
+                    writer.write_table(pq.read_table(piece))
+    shutil.rmtree(staged / "found")
+    return _published(staged, name, rows)
+
+
+def _published(staged: Path, name: str, rows: int) -> PublishedFile:
+    path = staged / name
+    return PublishedFile(name=name, rows=rows, size=path.stat().st_size, digest=file_digest(path))

@@ -1,0 +1,358 @@
+"""The configuration of a batch: what the user writes, checked field by field.
+
+Everything but ``source.path`` and ``output.path`` has a default. The JSON schema of `BatchConfig` is
+what editors complete from, what the Prefect UI draws its form from, and what the reference in
+``docs/`` is generated from, so every field says here what it is for.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    StringConstraints,
+    TypeAdapter,
+    model_validator,
+)
+
+_BYTE_SIZE = TypeAdapter(ByteSize)
+
+
+def parse_bytes(size: str) -> int:
+    """Bytes in a size such as ``2GiB`` or ``500MB``."""
+    return int(_BYTE_SIZE.validate_python(size))
+
+
+def _check_size(size: str) -> str:
+    if parse_bytes(size) <= 0:
+        raise ValueError("must be more than nothing")
+    return size
+
+
+def _stated_size(size: object) -> object:
+    return str(size) if isinstance(size, int) and not isinstance(size, bool) else size
+
+
+MemorySize = Annotated[str, BeforeValidator(_stated_size), AfterValidator(_check_size)]
+Names = tuple[Annotated[str, StringConstraints(min_length=1)], ...]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+BlockName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+/[A-Za-z0-9._-]+$")]
+TimePart = Literal["minute", "hour", "day_of_week", "day", "month"]
+
+
+class Section(BaseModel):
+    """Base of every section: frozen, and a misspelt field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SourceConfig(Section):
+    """The rows to look at."""
+
+    path: str = Field(
+        min_length=1,
+        description="File, directory or glob of the input. Several files are read in the order of their paths.",
+        examples=["data/flights.parquet", "data/{{ date }}/*.parquet"],
+    )
+    format: Literal["auto", "parquet", "csv"] = Field(
+        default="auto",
+        description="Format of the files; `auto` goes by their names. CSV may be compressed (.gz, .zst).",
+    )
+    key: Names = Field(
+        default=(),
+        description="Columns that identify a row in the results. Default: `row`, its position in the source.",
+    )
+    features: Names | None = Field(
+        default=None,
+        description="Columns to judge by. Default: all numeric columns but key, label and timestamp.",
+    )
+    timestamp: str | None = Field(
+        default=None, description="Column that says when; `preprocess.time_parts` are taken from it."
+    )
+    label: str | None = Field(
+        default=None, description="Column with known labels, if there is one: it is never used as a feature."
+    )
+
+
+class PreprocessConfig(Section):
+    """What is done to the features before the detector sees them; fitted on the sample."""
+
+    missing: Literal["keep", "mean", "median", "most_frequent"] = Field(
+        default="keep",
+        description="What stands in for a missing number. `keep` leaves it to the detector.",
+    )
+    scale: Literal["none", "standard", "robust", "minmax"] = Field(
+        default="none",
+        description="Scaling of numeric features. Trees don't need it; distances do.",
+    )
+    categorical: Literal["refuse", "onehot", "ordinal"] = Field(
+        default="refuse",
+        description="How text features become numbers. `refuse` reports them as a mistake.",
+    )
+    cyclic: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
+        default={},
+        description="Features that wrap around, with their period: each becomes a sine and a cosine.",
+        examples=[{"hour": 24}],
+    )
+    time_parts: tuple[TimePart, ...] = Field(
+        default=(),
+        description="Parts of `source.timestamp` to add as cyclic features.",
+        examples=[["hour", "day_of_week"]],
+    )
+
+
+class DetectorConfig(Section):
+    """What finds the anomalies."""
+
+    kind: Literal["isolation_forest", "elliptic_envelope"] = Field(
+        default="isolation_forest", description="The detector."
+    )
+    params: dict[str, Any] = Field(
+        default={},
+        description="Parameters of the scikit-learn estimator behind `kind`, checked against it.",
+        examples=[{"n_estimators": 200}],
+    )
+    sample_rows: PositiveInt = Field(
+        default=200_000,
+        description="Rows to fit on: a seeded sample spread over the whole input, or all of it if it is smaller.",
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
+        default=0, description="Seed of the sample and of the detector."
+    )
+    model: str | None = Field(
+        default=None,
+        description="Path of a fitted model (`*.skops`) to use instead of fitting one.",
+    )
+
+
+class ThresholdConfig(Section):
+    """From which score on a row is an anomaly. At most one of the three; default: contamination 0.01."""
+
+    contamination: Annotated[float, Field(gt=0, le=0.5)] | None = Field(
+        default=None,
+        description="Share of the batch to flag: exactly the highest ceil(share x rows) scores, and their ties.",
+    )
+    score: Annotated[float, Field(allow_inf_nan=False)] | None = Field(
+        default=None, description="A fixed score: rows at it or above are anomalies."
+    )
+    quantile: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None, description="The score at this quantile of the training sample."
+    )
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> ThresholdConfig:
+        if sum(value is not None for value in (self.contamination, self.score, self.quantile)) > 1:
+            raise ValueError("give one of contamination, score and quantile, not several")
+        return self
+
+    @property
+    def share(self) -> float | None:
+        """The share of the batch to flag, if that is the rule."""
+        if self.score is None and self.quantile is None:
+            return 0.01 if self.contamination is None else self.contamination
+        return None
+
+
+class ChunkingConfig(Section):
+    """How the rows are cut. It never changes the answer, only memory and parallelism."""
+
+    rows: PositiveInt | Literal["auto"] = Field(
+        default="auto",
+        description="Rows per chunk; `auto` goes by the workers' memory and number.",
+    )
+    bytes: MemorySize | None = Field(
+        default=None,
+        description="Instead of rows: memory of a chunk's features, such as 64MiB.",
+    )
+
+    @model_validator(mode="after")
+    def _one_measure(self) -> ChunkingConfig:
+        if self.rows != "auto" and self.bytes is not None:
+            raise ValueError("give rows or bytes, not both")
+        return self
+
+
+class LocalCluster(Section):
+    """Worker processes on this machine, started for the job and gone with it."""
+
+    kind: Literal["local"] = Field(default="local", description="A Dask cluster on this machine.")
+    workers: PositiveInt | None = Field(
+        default=None, description="Worker processes. Default: one for every core."
+    )
+    threads: PositiveInt = Field(default=1, description="Chunks that a worker scores at once.")
+    memory_limit: MemorySize = Field(default="2GiB", description="Memory of each worker.")
+
+
+class TlsConfig(Section):
+    """Certificates for a scheduler that wants TLS: paths of PEM files."""
+
+    ca: str = Field(description="Certificate of the authority.")
+    cert: str = Field(description="Certificate of the client.")
+    key: str = Field(description="Private key of the client.")
+
+
+class AddressCluster(Section):
+    """A Dask scheduler that is already running."""
+
+    kind: Literal["address"] = Field(description="A running Dask scheduler.")
+    address: str = Field(
+        pattern=r"^[a-z]+://\S+$",
+        description="Address of the scheduler.",
+        examples=["tcp://127.0.0.1:8786"],
+    )
+    tls: TlsConfig | None = Field(default=None, description="Certificates, for tls:// addresses.")
+    timeout_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        default=10, description="How long to wait for the scheduler and a first worker."
+    )
+    memory_limit: MemorySize = Field(
+        default="2GiB", description="Memory of each of its workers, for sizing chunks."
+    )
+
+
+class FactoryCluster(Section):
+    """Any cluster class of the Dask family, such as SLURMCluster or KubeCluster."""
+
+    kind: Literal["factory"] = Field(description="A cluster that a class of your choice starts.")
+    factory: str = Field(
+        pattern=r"^[A-Za-z_][\w.]*[.:][A-Za-z_]\w*$",
+        description="Import path of the cluster class.",
+        examples=["dask_jobqueue.SLURMCluster", "dask_kubernetes.operator.KubeCluster"],
+    )
+    kwargs: dict[str, Any] = Field(default={}, description="Arguments of the class.")
+    workers: PositiveInt = Field(default=2, description="Workers to scale the cluster to.")
+    timeout_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        default=300, description="How long to wait for a first worker."
+    )
+    memory_limit: MemorySize = Field(
+        default="2GiB", description="Memory of each of its workers, for sizing chunks."
+    )
+
+
+class SerialCluster(Section):
+    """No cluster: chunks are scored one after the other in the flow's own process, for debugging."""
+
+    kind: Literal["serial"] = Field(description="No cluster; for debugging.")
+
+
+Cluster = Annotated[
+    LocalCluster | AddressCluster | FactoryCluster | SerialCluster, Field(discriminator="kind")
+]
+
+
+def _default_kind(value: object) -> object:
+    return {"kind": "local", **value} if isinstance(value, dict) and "kind" not in value else value
+
+
+class CheckpointConfig(Section):
+    """Where a job keeps what is done, so that it can go on after any interruption."""
+
+    path: str = Field(
+        default=".siftline",
+        min_length=1,
+        description="Directory of the jobs' work, which the workers can reach too.",
+    )
+    block: BlockName | None = Field(
+        default=None,
+        description="Prefect storage block for the receipts. Default: the job's directory.",
+        examples=["s3-bucket/checkpoints"],
+    )
+    every: PositiveInt = Field(default=1, description="Chunks per commit.")
+
+
+class RateConfig(Section):
+    """Bounds of a share."""
+
+    min: Annotated[float, Field(ge=0, le=1)] = Field(default=0, description="Smallest acceptable share.")
+    max: Annotated[float, Field(ge=0, le=1)] = Field(default=1, description="Largest acceptable share.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> RateConfig:
+        if self.min > self.max:
+            raise ValueError(f"min {self.min:g} is more than max {self.max:g}")
+        return self
+
+
+class ValidationConfig(Section):
+    """What a result must pass before it is published."""
+
+    anomaly_rate: RateConfig = Field(
+        default=RateConfig(), description="Bounds of the share of rows that are flagged."
+    )
+
+
+class OutputConfig(Section):
+    """Where the result goes."""
+
+    path: str = Field(
+        min_length=1,
+        description="Directory of the published result.",
+        examples=["results/flights"],
+    )
+    columns: Names = Field(
+        default=(), description="Columns of the source to carry over into the anomalies table."
+    )
+
+
+class NotifyConfig(Section):
+    """Who is told."""
+
+    block: BlockName = Field(
+        description="Prefect notification block, as type/name.", examples=["slack-webhook/ops"]
+    )
+    on: tuple[Literal["completed", "failed"], ...] = Field(
+        default=("completed", "failed"), min_length=1, description="Outcomes to tell of."
+    )
+
+
+class BatchConfig(Section):
+    """A batch: the rows to look at, what finds the anomalies, and where the result goes."""
+
+    name: Name = Field(
+        default="batch", description="Name of the pipeline; a result's directory belongs to one name."
+    )
+    source: SourceConfig = Field(description="The rows to look at.")
+    preprocess: PreprocessConfig = Field(
+        default=PreprocessConfig(), description="What is done to the features first."
+    )
+    detector: DetectorConfig = Field(default=DetectorConfig(), description="What finds the anomalies.")
+    threshold: ThresholdConfig = Field(
+        default=ThresholdConfig(), description="From which score on a row is an anomaly."
+    )
+    chunking: ChunkingConfig = Field(default=ChunkingConfig(), description="How the rows are cut.")
+    cluster: Annotated[Cluster, BeforeValidator(_default_kind)] = Field(
+        default=LocalCluster(), description="Who scores the chunks."
+    )
+    checkpoint: CheckpointConfig = Field(
+        default=CheckpointConfig(), description="Where a job keeps what is done."
+    )
+    validation: ValidationConfig = Field(
+        default=ValidationConfig(), description="What a result must pass before it is published."
+    )
+    output: OutputConfig = Field(description="Where the result goes.")
+    notify: tuple[NotifyConfig, ...] = Field(default=(), description="Who is told.")
+
+    @model_validator(mode="after")
+    def _columns_have_one_role(self) -> BatchConfig:
+        source = self.source
+        features = set(source.features or ())
+        for role, names in (("key", source.key), ("label", (source.label,)), ("timestamp", (source.timestamp,))):
+            for name in names:
+                if name in features:
+                    raise ValueError(f"column {name!r} is both a feature and the {role}")
+        if self.preprocess.time_parts and source.timestamp is None:
+            raise ValueError("preprocess.time_parts needs source.timestamp")
+        return self
+
+    def stated(self) -> dict[str, Any]:
+        """Return the configuration as it may be written down: without a cluster's arguments.
+
+        Those are the one place where a user might put a secret.
+        """
+        return self.model_dump(mode="json", exclude={"cluster": {"kwargs"}})

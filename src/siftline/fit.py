@@ -1,0 +1,139 @@
+"""Fitting: one detector per job, on the sample, once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from siftline.config import BatchConfig
+from siftline.detectors import make_estimator
+from siftline.errors import FeatureError, IntegrityError, ModelError
+from siftline.files import file_digest, read_record, write_record
+from siftline.models import FittedModel, Typical, cached_model, load_model, save_model
+from siftline.preprocess import learn_categories, make_transform, plain_numbers, raw_matrix
+from siftline.progress import Progress, report
+from siftline.sample import draw_sample
+from siftline.types import BatchPlan, DetectorRef, Feature, Matrix
+
+FORMAT_VERSION = 1
+# A robust standard deviation of normal data is its interquartile range over this.
+_IQR_OF_NORMAL = 1.349
+
+
+def fit_detector(plan: BatchPlan) -> DetectorRef:
+    """Fit the detector of a job, or take the one that is already there.
+
+    Already there is the one that an earlier run of the job fitted, or the configured ``detector.model``.
+
+    Raises
+    ------
+    FeatureError
+        When the sample shows a feature that cannot be used.
+    ModelError
+        When the estimator refuses the sample.
+    """
+    report(Progress("fit", rows_total=plan.rows))
+    ref = _earlier(plan) or _make(plan)
+    quantile = plan.config.threshold.quantile
+    if quantile is not None:
+        model = cached_model(ref)
+        scores = model.score(model.matrix(_sample(plan)))
+        ref = ref.model_copy(update={"sample_quantile": float(np.quantile(scores, quantile))})
+    return ref
+
+
+def _make(plan: BatchPlan) -> DetectorRef:
+    given = plan.config.detector.model
+    if given is not None:
+        path, kind, rows = Path(given).absolute(), load_model(Path(given)).kind, 0
+        ref = DetectorRef(kind=kind, path=str(path), digest=file_digest(path), sample_rows=rows)
+    else:
+        sample = _sample(plan)
+        model = fit_model(sample, plan.features, plan.config)
+        path, name = save_model(model, plan.directory / "model")
+        ref = DetectorRef(kind=model.kind, path=str(path), digest=name, sample_rows=sample.num_rows)
+    write_record(plan.directory / "detector.json", ref.model_dump(mode="json"), FORMAT_VERSION)
+    return ref
+
+
+def _earlier(plan: BatchPlan) -> DetectorRef | None:
+    try:
+        ref = DetectorRef.model_validate(read_record(plan.directory / "detector.json", FORMAT_VERSION))
+        cached_model(ref)
+    except (FileNotFoundError, IntegrityError, ModelError, ValidationError):
+        return None
+    return ref
+
+
+def _sample(plan: BatchPlan) -> pa.Table:
+    files = plan.snapshot.files
+    groups = [
+        (number, group, metadata.row_group(group).num_rows)
+        for number, file in enumerate(files)
+        for metadata in [pq.read_metadata(file.path)]
+        for group in range(metadata.num_row_groups)
+    ]
+    columns = list(dict.fromkeys(feature.column for feature in plan.features))
+    detector = plan.config.detector
+    return draw_sample(files, groups, columns, detector.sample_rows, detector.seed)
+
+
+def fit_model(sample: pa.Table, features: Sequence[Feature], config: BatchConfig) -> FittedModel:
+    """Fit preprocessing and detector on a sample.
+
+    Parameters
+    ----------
+    sample : Table
+        The features' columns.
+    features : sequence of Feature
+        The features.
+    config : BatchConfig
+        For its preprocess and detector sections.
+    """
+    plain = plain_numbers(features, config.preprocess)
+    categories = learn_categories(sample, features)
+    matrix = raw_matrix(sample, features, categories, np.float32 if plain else np.float64)
+    for column, feature in enumerate(features):
+        if np.isnan(matrix[:, column]).all():
+            raise FeatureError(
+                f"feature {feature.name}: no row of the sample has a value",
+                "leave it out of source.features, or raise detector.sample_rows",
+            )
+    transform = None if plain else make_transform(features, config.preprocess)
+    seen = matrix if transform is None else np.asarray(transform.fit_transform(matrix), dtype=np.float32, order="C")
+    estimator = make_estimator(config.detector.kind, config.detector.params, config.detector.seed)
+    return FittedModel(
+        kind=config.detector.kind,
+        features=tuple(features),
+        categories=categories,
+        typical=tuple(_typical(matrix[:, column], feature) for column, feature in enumerate(features)),
+        transform=transform,
+        estimator=_fit(estimator, seen),
+    )
+
+
+def _fit(estimator: Any, matrix: Matrix) -> Any:
+    try:
+        return estimator.fit(matrix)
+    except ValueError as error:
+        what = " ".join(str(error).split())
+        raise ModelError(
+            f"detector: {type(estimator).__name__} cannot be fitted on the sample: {what}",
+            "correct detector.params, or set preprocess.missing if values are missing",
+        ) from error
+
+
+def _typical(values: Matrix, feature: Feature) -> Typical:
+    present = values[~np.isnan(values)].astype(np.float64)
+    if feature.kind == "categorical":
+        codes, counts = np.unique(present, return_counts=True)
+        return Typical(float(codes[np.argmax(counts)]), 0.0)
+    low, middle, high = np.quantile(present, [0.25, 0.5, 0.75])
+    spread = (high - low) / _IQR_OF_NORMAL or float(present.std())
+    return Typical(float(middle), float(spread))

@@ -1,0 +1,176 @@
+"""From a YAML file (and ``--set`` arguments) to a `BatchConfig`, with mistakes told one per line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from siftline.config import BatchConfig
+from siftline.errors import ConfigError
+
+
+def load_config(path: Path | str, overrides: Sequence[str] = ()) -> BatchConfig:
+    """Read a configuration file and apply ``key.path=value`` overrides, whose values are YAML.
+
+    Raises
+    ------
+    ConfigError
+        When the file is missing or no YAML, or the configuration is wrong.
+    """
+    values = _read_yaml(Path(path))
+    for override in overrides:
+        _set(values, override)
+    return parse_config(values, str(path))
+
+
+def parse_config(values: Mapping[str, Any], origin: str = "configuration") -> BatchConfig:
+    """Validate a mapping as a configuration.
+
+    Raises
+    ------
+    ConfigError
+        With one line for every mistake: the field, what is wrong, and what was given.
+    """
+    try:
+        return BatchConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(*_explain(error, origin)) from None
+
+
+def resolve_config(config: BatchConfig, now: datetime) -> BatchConfig:
+    """Fill in ``{{ date }}`` and its kin in every text of the configuration, once, for a run at `now`.
+
+    The templates are Jinja's, in a sandbox. They know ``date`` and ``datetime`` of the run (so that
+    ``{{ date.strftime("%Y/%m") }}`` works) and ``name``, the pipeline's.
+
+    Raises
+    ------
+    ConfigError
+        When a template is malformed or asks for something unknown.
+    """
+    values = config.model_dump(mode="json", exclude_unset=True)
+    if not _has_template(values):
+        return config
+    return parse_config(_fill(values, {"date": now.date(), "datetime": now, "name": config.name}, ""))
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file", "give the path of a configuration file") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}", "give the path of a readable file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = getattr(error, "problem_mark", None)
+        place = f" at line {where.line + 1}, column {where.column + 1}" if where else ""
+        what = getattr(error, "problem", None) or "not text"
+        raise ConfigError(f"{path}: not YAML{place}: {what}", "correct the file") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: not a configuration", "`siftline init DATA` writes one to start from")
+    return values
+
+
+def _set(values: dict[str, Any], override: str) -> None:
+    name, separator, text = override.partition("=")
+    keys = name.split(".")
+    if not separator or not all(keys):
+        raise ConfigError(f"--set {override}: not an assignment", "write --set key.path=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: the value is not YAML", "quote it") from error
+    for key in keys[:-1]:
+        values = values.setdefault(key, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"--set {override}: {key} is not a section", "see `siftline schema`")
+    values[keys[-1]] = value
+
+
+def _explain(error: ValidationError, origin: str) -> tuple[str, str]:
+    lines = [_mistake(dict(detail)) for detail in error.errors(include_url=False)]
+    count = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
+    problem = f"{origin}: {count}\n" + "\n".join(f"  {line}" for line in lines)
+    return problem, "correct the configuration; `siftline schema` prints what is allowed"
+
+
+def _mistake(detail: dict[str, Any]) -> str:
+    # Pydantic names the member of a union in the path; the user's file has no such key.
+    tags = {"local", "address", "factory", "serial", "literal['auto']", "constrained-int", "int"}
+    steps = [str(step) for i, step in enumerate(detail["loc"]) if not (i and str(step) in tags)]
+    if detail["loc"][-1:] == ("address",) and detail["loc"][:1] == ("cluster",):
+        steps = ["cluster", "address"]
+    field = ".".join(steps) or "configuration"
+    kind, message = detail["type"], detail["msg"]
+    if kind == "missing":
+        return f"{field}: missing; it has no default"
+    if kind == "extra_forbidden":
+        return f"{field}: unknown field{_suggestion(steps)}"
+    if kind == "value_error":
+        return f"{field}: {detail['ctx']['error']}"
+    message = message[0].lower() + message[1:]
+    return f"{field}: {message}, not {_short(detail['input'])}"
+
+
+def _suggestion(steps: Sequence[str]) -> str:
+    known = _fields(BatchConfig.model_json_schema(), steps[:-1])
+    close = difflib.get_close_matches(steps[-1], known, n=1)
+    if close:
+        return f"; did you mean {close[0]}?"
+    return f"; allowed: {', '.join(known)}" if known else ""
+
+
+def _fields(schema: dict[str, Any], steps: Sequence[str]) -> list[str]:
+    nodes = [schema]
+    for step in ["", *steps]:
+        if step:
+            nodes = [node.get("properties", {}).get(step) or node.get("items") for node in nodes]
+        nodes = [_follow(schema, choice) for node in nodes if node for choice in _choices(node)]
+    return sorted({name for node in nodes for name in node.get("properties", {})})
+
+
+def _choices(node: dict[str, Any]) -> list[dict[str, Any]]:
+    return node.get("oneOf") or node.get("anyOf") or [node]
+
+
+def _follow(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
+    reference = node.get("$ref", "").rpartition("/")[2]
+    found: dict[str, Any] = schema["$defs"][reference] if reference else node
+    return found
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _has_template(value: object) -> bool:
+    if isinstance(value, dict):
+        return any(_has_template(item) for item in value.values())
+    if isinstance(value, list):
+        return any(_has_template(item) for item in value)
+    return isinstance(value, str) and "{{" in value
+
+
+def _fill(value: Any, known: Mapping[str, object], field: str) -> Any:
+    if isinstance(value, dict):
+        return {key: _fill(item, known, f"{field}.{key}".lstrip(".")) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_fill(item, known, f"{field}.{index}") for index, item in enumerate(value)]
+    if not _has_template(value):
+        return value
+    from jinja2 import StrictUndefined, TemplateError  # only when a template is used
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)  # noqa: S701
+    try:
+        return environment.from_string(value).render(known)
+    except (TemplateError, TypeError, ValueError) as error:
+        allowed = ", ".join(f"{{{{ {name} }}}}" for name in known)
+        raise ConfigError(f"{field}: {value!r}: {error}", f"allowed: {allowed}") from error

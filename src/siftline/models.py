@@ -1,0 +1,175 @@
+"""A fitted model: the features it wants, the transform, the estimator, and what is typical.
+
+Saved with skops, never pickle: a file can only bring back types that are listed here.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from siftline.detectors import DETECTORS, SklearnDetector
+from siftline.errors import FeatureError, IntegrityError, ModelError
+from siftline.files import file_digest, rename, replacing
+from siftline.preprocess import raw_matrix
+from siftline.types import DetectorRef, Feature, Float64s, Matrix
+
+FORMAT_VERSION = 1
+# Beyond skops' own list. A forged Tree can crash the process, though it runs no code: it is what a forest is.
+_TRUSTED = (
+    "siftline.preprocess.cyclic",
+    "sklearn.covariance._elliptic_envelope.EllipticEnvelope",
+    "sklearn.tree._tree.Tree",
+)
+# Rows scored at once: bounds what the estimator allocates, whatever the chunk.
+_BLOCK_ROWS = 65_536
+
+
+@dataclass(frozen=True)
+class Typical:
+    """What is normal for one feature, as found in the sample: the yardstick of the reasons.
+
+    `value` is the median (for categories the most frequent one's code), `spread` a robust standard
+    deviation; it is 0 where there is none.
+    """
+
+    value: float
+    spread: float
+
+
+@dataclass(frozen=True)
+class FittedModel:
+    """Everything that turns a table of columns into scores."""
+
+    kind: str
+    features: tuple[Feature, ...]
+    categories: Mapping[str, Sequence[str]]
+    typical: tuple[Typical, ...]
+    transform: Any
+    estimator: Any
+
+    def matrix(self, table: pa.Table, first_row: int = 0) -> Matrix:
+        """Return the raw matrix of a table; see `siftline.preprocess.raw_matrix`."""
+        dtype = np.float32 if self.transform is None else np.float64
+        return raw_matrix(table, self.features, self.categories, dtype, first_row)
+
+    def score(self, matrix: Matrix, first_row: int = 0) -> Float64s:
+        """Score a raw matrix of shape (n, d), in blocks: higher is more anomalous.
+
+        Raises
+        ------
+        FeatureError
+            When a value is missing and the detector cannot do without; `first_row` is for its message.
+        """
+        detector = SklearnDetector(self.estimator)
+        scores = np.empty(len(matrix), dtype=np.float64)
+        for start in range(0, len(matrix), _BLOCK_ROWS):
+            block = matrix[start : start + _BLOCK_ROWS]
+            if self.transform is not None:
+                block = np.asarray(self.transform.transform(block), dtype=np.float32, order="C")
+            if not DETECTORS[self.kind].takes_missing:
+                self._refuse_missing(block, first_row + start)
+            scores[start : start + len(block)] = detector.score(block)
+        return scores
+
+    def _refuse_missing(self, block: Matrix, first_row: int) -> None:
+        missing = np.isnan(block).any(axis=1)
+        if missing.any():
+            raise FeatureError(
+                f"row {first_row + int(np.argmax(missing))} misses a value, and {self.kind} cannot score that",
+                "set preprocess.missing, for example to median",
+            )
+
+
+def save_model(model: FittedModel, directory: Path) -> tuple[Path, str]:
+    """Save a model under the name of its digest.
+
+    Returns
+    -------
+    path : Path
+        ``<digest>.skops`` in `directory`.
+    digest : str
+        SHA-256 of the file.
+    """
+    import skops.io
+
+    record = {
+        "format_version": FORMAT_VERSION,
+        "kind": model.kind,
+        "features": [feature.model_dump() for feature in model.features],
+        "categories": {name: list(values) for name, values in model.categories.items()},
+        "typical": [[typical.value, typical.spread] for typical in model.typical],
+        "transform": model.transform,
+        "estimator": model.estimator,
+    }
+    unnamed = directory / "new.skops"
+    with replacing(unnamed) as temporary:
+        skops.io.dump(record, temporary)
+    name = file_digest(unnamed)
+    path = directory / f"{name}.skops"
+    rename(unnamed, path)
+    return path, name
+
+
+def load_model(path: Path) -> FittedModel:
+    """Load a model that `save_model` wrote.
+
+    Raises
+    ------
+    ModelError
+        When it cannot be read, holds types that are not trusted, or is of another format version.
+    """
+    import skops.io
+
+    remedy = "give the path of a model that Siftline saved"
+    try:
+        untrusted = set(skops.io.get_untrusted_types(file=path)) - set(_TRUSTED)
+        if untrusted:
+            raise ModelError(f"{path}: holds types that are not trusted: {', '.join(sorted(untrusted))}", remedy)
+        record = skops.io.load(path, trusted=list(_TRUSTED))
+    except FileNotFoundError:
+        raise ModelError(f"{path}: no such file", remedy) from None
+    except ModelError:
+        raise
+    except Exception as error:  # skops raises whatever the bytes lead it to
+        raise ModelError(f"{path}: not a model: {type(error).__name__}", remedy) from error
+    found = record.get("format_version") if isinstance(record, dict) else None
+    if found != FORMAT_VERSION:
+        raise ModelError(f"{path}: format version {found!r}, this version reads {FORMAT_VERSION}", remedy)
+    return FittedModel(
+        kind=record["kind"],
+        features=tuple(Feature.model_validate(feature) for feature in record["features"]),
+        categories=record["categories"],
+        typical=tuple(Typical(*pair) for pair in record["typical"]),
+        transform=record["transform"],
+        estimator=record["estimator"],
+    )
+
+
+_loading = threading.Lock()
+
+
+@lru_cache(maxsize=4)
+def _load_by_digest(path: str, digest: str) -> FittedModel:
+    if file_digest(Path(path)) != digest:
+        raise IntegrityError(f"{path}: not the model that was fitted", "run again with --fresh")
+    return load_model(Path(path))
+
+
+def cached_model(ref: DetectorRef) -> FittedModel:
+    """Load a model once per process, however many threads ask for it.
+
+    Raises
+    ------
+    IntegrityError
+        When the file is not what its digest says.
+    """
+    with _loading:
+        return _load_by_digest(ref.path, ref.digest)

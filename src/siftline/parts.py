@@ -1,0 +1,46 @@
+"""The Parquet files that Siftline writes: row keys and scores, one layout for parts and results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+
+def key_columns(table: pa.Table, key: Sequence[str], first_row: int) -> pa.Table:
+    """Return the columns that identify a row: `key`, or else ``row``, the position in the source."""
+    if key:
+        return table.select(list(key))
+    rows = np.arange(first_row, first_row + table.num_rows, dtype=np.int64)
+    return pa.table({"row": rows})
+
+
+def parquet_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    """Open a writer whose pages carry checksums, and whose scores aren't compressed in vain."""
+    # A dictionary or a compressor finds nothing in the bits of a score.
+    dictionary = [field.name for field in schema if field.name not in ("row", "score")]
+    encoding = {"row": "DELTA_BINARY_PACKED"} if "row" in schema.names else None
+    compression = {field.name: "none" if field.name == "score" else "zstd" for field in schema}
+    return pq.ParquetWriter(
+        path,
+        schema,
+        use_dictionary=dictionary,
+        column_encoding=encoding,
+        compression=compression,
+        write_page_checksum=True,
+    )
+
+
+def write_parquet(table: pa.Table, path: Path) -> None:
+    """Write a table as one Parquet file."""
+    with parquet_writer(path, table.schema) as writer:
+        writer.write_table(table)
+
+
+def read_scores(path: Path) -> np.ndarray:
+    """Return the score column of a part file, as float64 of shape (n,)."""
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        return np.asarray(file.read(columns=["score"], use_threads=False)["score"].to_numpy())

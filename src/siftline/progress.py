@@ -1,0 +1,55 @@
+"""How far a job is: stages report, whoever listens shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A moment of a job.
+
+    Attributes
+    ----------
+    stage : str
+        What is being done: ``plan``, ``fit``, ``detect``, ``combine``, ``validate``, ``publish``.
+    chunks_done, chunks_total : int
+        Of this stage.
+    rows_done, rows_total : int
+        Of this stage.
+    reused : int
+        Chunks among those done that an earlier run had committed.
+    anomalies : int or None
+        Anomalies so far; by contamination, as many as the rows so far will make.
+    """
+
+    stage: str
+    chunks_done: int = 0
+    chunks_total: int = 0
+    rows_done: int = 0
+    rows_total: int = 0
+    reused: int = 0
+    anomalies: int | None = None
+
+
+Listener = Callable[[Progress], None]
+_listeners: ContextVar[tuple[Listener, ...]] = ContextVar("siftline_listeners", default=())
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Call `listener` with every report made within this context."""
+    token = _listeners.set((*_listeners.get(), listener))
+    try:
+        yield
+    finally:
+        _listeners.reset(token)
+
+
+def report(progress: Progress) -> None:
+    """Tell every listener."""
+    for listener in _listeners.get():
+        listener(progress)

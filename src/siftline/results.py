@@ -1,0 +1,112 @@
+"""The published result, for its readers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+from pydantic import ValidationError
+
+from siftline.errors import IntegrityError, SourceError
+from siftline.files import read_record
+from siftline.types import PublishedFile, Record, ValidationReport
+
+MANIFEST = "manifest.json"
+FORMAT_VERSION = 1
+
+
+class Manifest(Record):
+    """What ``manifest.json`` says of a result: whatever it does not name does not belong to it."""
+
+    name: str
+    job_id: str
+    publication: str
+    flow_run_id: str | None
+    published_at: str
+    config: dict[str, Any]
+    snapshot: dict[str, Any]
+    features: tuple[str, ...]
+    detector: dict[str, Any]
+    versions: dict[str, str]
+    rows: int
+    rows_failed: int
+    chunks: int
+    anomalies: int
+    threshold: float
+    score_minimum: float
+    score_maximum: float
+    validation: ValidationReport
+    scores: tuple[PublishedFile, ...]
+    anomaly_files: tuple[PublishedFile, ...]
+    replaces: str | None
+
+
+@dataclass(frozen=True)
+class Results:
+    """A published result.
+
+    Attributes
+    ----------
+    manifest : Manifest
+        Counts, threshold, versions, digests.
+    scores : pyarrow.dataset.Dataset
+        Every row: the key columns, ``score`` (float64) and ``label`` (int8, 1 = anomaly).
+    anomalies : pyarrow.Table
+        The flagged rows, highest score first: key columns, features, carried columns, ``score``, ``rank``
+        (int64, equal scores share one), ``reasons``.
+    """
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def scores(self) -> ds.Dataset:
+        """Every row with score and label, as a dataset that is read lazily."""
+        return ds.dataset([str(self.path / file.name) for file in self.manifest.scores], format="parquet")
+
+    @property
+    def anomalies(self) -> pa.Table:
+        """The flagged rows with their reasons, as a table."""
+        files = [str(self.path / file.name) for file in self.manifest.anomaly_files]
+        return ds.dataset(files, format="parquet").to_table()
+
+    def top(self, count: int = 10) -> pa.Table:
+        """Return the `count` most anomalous rows, highest score first."""
+        files = [str(self.path / file.name) for file in self.manifest.anomaly_files]
+        found = ds.dataset(files, format="parquet").to_table(filter=ds.field("rank") <= count)
+        return found.sort_by("rank").slice(0, count)
+
+
+def open_results(output: Path | str) -> Results:
+    """Open what was last published in a directory: it is seen whole, however often it is replaced meanwhile.
+
+    The files of the publication before the last are kept, so that a reader has time to finish.
+
+    Parameters
+    ----------
+    output : path
+        The ``output.path`` of the configuration.
+
+    Raises
+    ------
+    SourceError
+        When nothing is published there.
+    IntegrityError
+        When the manifest is altered or of another format version.
+    """
+    path = Path(output)
+    return Results(path, read_manifest(path))
+
+
+def read_manifest(output: Path) -> Manifest:
+    """Read the manifest of an output directory; see `open_results`."""
+    path = output / MANIFEST
+    try:
+        return Manifest.model_validate(read_record(path, FORMAT_VERSION))
+    except FileNotFoundError:
+        raise SourceError(f"{output}: no results there", "give the output.path of a finished job") from None
+    except ValidationError as error:
+        raise IntegrityError(f"{path}: not a manifest", "run the job again into an empty directory") from error

@@ -1,0 +1,118 @@
+"""CSV becomes Parquet once: a quoted newline makes it impossible to split a CSV file safely.
+
+The staged copy is named by the digest of what it was made from, so that a job that goes on, or another
+one on the same files, finds it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv as pc
+import pyarrow.parquet as pq
+
+from siftline.errors import SourceError
+from siftline.files import digest, replacing
+from siftline.source import unreadable
+
+_BLOCK_BYTES = 8 << 20
+_ROW_GROUP_ROWS = 131_072
+
+
+def csv_schema(path: Path) -> pa.Schema:
+    """Return the columns of a CSV file, with the types that its first 8 MiB suggest.
+
+    Whole numbers are taken as floating point unless they are needed exactly (see `stage_csv`), because a
+    later row may have a fraction; a column without any value yet is taken as floating point too.
+
+    Raises
+    ------
+    SourceError
+        When the file is empty or is no CSV.
+    """
+    with _reader(path, pc.ConvertOptions()) as reader:
+        return reader.schema
+
+
+def stage_csv(path: Path, columns: Sequence[str], exact: Sequence[str], directory: Path) -> Path:
+    """Stream a CSV file into a Parquet file, in bounded memory, and return its path.
+
+    Parameters
+    ----------
+    path : Path
+        The CSV file; may be compressed with gzip, bzip2 or zstd.
+    columns : sequence of str
+        The columns to keep.
+    exact : sequence of str
+        Columns whose whole numbers must stay so (keys and carried columns).
+    directory : Path
+        Where staged files are.
+
+    Raises
+    ------
+    SourceError
+        When a line has too many or too few fields, or a value does not fit its column; it names the row.
+    StorageError
+        When the staged file cannot be written.
+    """
+    schema = _settled(csv_schema(path), exact)
+    fields = [schema.field(name) for name in columns]
+    stat = path.stat()
+    made_from = [str(path.absolute()), stat.st_size, stat.st_mtime_ns, *map(str, fields)]
+    staged = directory / f"{digest(made_from)[:32]}.parquet"
+    if staged.exists():
+        return staged
+    options = pc.ConvertOptions(include_columns=list(columns), column_types=pa.schema(fields))
+    with replacing(staged) as temporary, pq.ParquetWriter(temporary, pa.schema(fields)) as writer:
+        with _reader(path, options) as reader:
+            for table in _grouped(reader, path):
+                writer.write_table(table, row_group_size=_ROW_GROUP_ROWS)
+    return staged
+
+
+def _settled(schema: pa.Schema, exact: Sequence[str]) -> pa.Schema:
+    def settle(field: pa.Field) -> pa.Field:
+        unsettled = pa.types.is_null(field.type) or (
+            pa.types.is_integer(field.type) and field.name not in exact
+        )
+        return field.with_type(pa.float64()) if unsettled else field
+
+    return pa.schema([settle(field) for field in schema])
+
+
+def _reader(path: Path, options: pc.ConvertOptions) -> pc.CSVStreamingReader:
+    try:
+        return pc.open_csv(
+            pa.input_stream(str(path), compression="detect"),
+            # Only the serial reader knows the number of a row that it refuses.
+            read_options=pc.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),
+            parse_options=pc.ParseOptions(newlines_in_values=True),
+            convert_options=options,
+        )
+    except (pa.ArrowException, OSError) as error:
+        raise _malformed(path, error) from error
+
+
+def _grouped(reader: pc.CSVStreamingReader, path: Path) -> Sequence[pa.Table]:
+    batches: list[pa.RecordBatch] = []
+    try:
+        for batch in reader:
+            batches.append(batch)
+            if sum(held.num_rows for held in batches) >= _ROW_GROUP_ROWS:
+                yield pa.Table.from_batches(batches)
+                batches = []
+    except (pa.ArrowException, OSError) as error:
+        raise _malformed(path, error) from error
+    if batches:
+        yield pa.Table.from_batches(batches)
+
+
+def _malformed(path: Path, error: Exception) -> SourceError:
+    if isinstance(error, OSError):
+        return unreadable(path, error)
+    what = " ".join(str(error).split())
+    if len(what) > 200:
+        what = what[:197] + "..."
+    return SourceError(f"{path}: {what}", "correct that row, or leave the column out of source.features")

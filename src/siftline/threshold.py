@@ -1,0 +1,157 @@
+"""The exact k-th largest of any number of scores, in bounded memory.
+
+A 64-bit float's bits, with the sign handled, order like the float itself. Counting scores by their
+leading 18 bits (64 buckets per power of two) gives a small histogram, and merging histograms is exact,
+associative and commutative; each chunk's receipt carries one. The merged histogram says in which bucket
+the k-th largest score lies, and how many lie above it; then only that bucket's scores are looked at,
+or, where they are too many to hold, counted by further bits. This is a radix selection, most significant
+digit first (Knuth, The Art of Computer Programming 3, 5.2.5).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal
+
+import numpy as np
+import numpy.typing as npt
+
+from siftline.types import Float64s, ScoreSummary
+
+_SIGN = np.uint64(1 << 63)
+_SHIFT = 46
+_DIGIT = 16
+_HOLD = 1 << 21
+
+Scan = Callable[[], Iterable[Float64s]]
+
+
+def ordered_bits(scores: Float64s) -> npt.NDArray[np.uint64]:
+    """Map finite floats to unsigned integers of the same order; -0.0 and 0.0 are equal."""
+    bits = (scores + 0.0).view(np.uint64)
+    return np.where(bits & _SIGN, ~bits, bits | _SIGN)
+
+
+def _score_of(bits: int) -> float:
+    sign = 1 << 63
+    raw = bits ^ sign if bits & sign else bits ^ ((1 << 64) - 1)
+    return float(np.array([raw], dtype=np.uint64).view(np.float64)[0])
+
+
+def summarise(scores: Float64s) -> ScoreSummary:
+    """Summarise the scores of a chunk."""
+    finite = scores[np.isfinite(scores)]
+    buckets, counts = np.unique(ordered_bits(finite) >> np.uint64(_SHIFT), return_counts=True)
+    return ScoreSummary(
+        rows=len(scores),
+        non_finite=len(scores) - len(finite),
+        minimum=float(finite.min()) if len(finite) else None,
+        maximum=float(finite.max()) if len(finite) else None,
+        buckets=tuple(buckets.tolist()),
+        counts=tuple(counts.tolist()),
+    )
+
+
+def merge(summaries: Iterable[ScoreSummary]) -> ScoreSummary:
+    """Merge summaries; associative, commutative, and the empty summary is neutral."""
+    rows = non_finite = 0
+    low: float | None = None
+    high: float | None = None
+    counts: dict[int, int] = {}
+    for one in summaries:
+        rows += one.rows
+        non_finite += one.non_finite
+        low = _pick(min, low, one.minimum)
+        high = _pick(max, high, one.maximum)
+        for bucket, count in zip(one.buckets, one.counts, strict=True):
+            counts[bucket] = counts.get(bucket, 0) + count
+    buckets = sorted(counts)
+    return ScoreSummary(
+        rows=rows,
+        non_finite=non_finite,
+        minimum=low,
+        maximum=high,
+        buckets=tuple(buckets),
+        counts=tuple(counts[bucket] for bucket in buckets),
+    )
+
+
+def _pick(choose: Callable[[float, float], float], one: float | None, other: float | None) -> float | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return choose(one, other)
+
+
+def flagged_count(share: float, rows: int) -> int:
+    """The number of rows that a contamination asks for: ``ceil(share * rows)``, in decimal arithmetic.
+
+    Decimal, because 0.07 x 100 is 7 to a reader and 7.000000000000001 to a computer.
+    """
+    return math.ceil(Decimal(repr(share)) * rows)
+
+
+def count_from(summary: ScoreSummary, threshold: float) -> int:
+    """Count the summarised scores from the threshold's bucket upwards: an upper bound, within 1.6 %."""
+    first = int(ordered_bits(np.array([threshold]))[0]) >> _SHIFT
+    return sum(count for bucket, count in zip(summary.buckets, summary.counts, strict=True) if bucket >= first)
+
+
+def may_reach(summary: ScoreSummary, threshold: float) -> bool:
+    """Whether any of the summarised scores is at the threshold or above."""
+    return summary.maximum is not None and summary.maximum >= threshold
+
+
+def kth_largest(k: int, summary: ScoreSummary, scan: Scan) -> float:
+    """Return the k-th largest finite score, exactly.
+
+    Parameters
+    ----------
+    k : int
+        1 for the largest; at most the number of finite scores.
+    summary : ScoreSummary
+        The merged summary of all scores.
+    scan : callable
+        Gives all scores, in arrays of any size and order; called once or a few times.
+    """
+    counts = dict(zip(summary.buckets, summary.counts, strict=True))
+    shift = _SHIFT
+    while True:
+        bucket, above = _locate(k, counts)
+        k -= above
+        if shift == 0:
+            return _score_of(bucket)
+        inside = _inside(scan, bucket, shift)
+        if counts[bucket] <= _HOLD:
+            return _largest(k, inside)
+        shift, counts = _refine(shift, inside)
+
+
+def _locate(k: int, counts: Mapping[int, int]) -> tuple[int, int]:
+    above = 0
+    for bucket in sorted(counts, reverse=True):
+        if above + counts[bucket] >= k:
+            return bucket, above
+        above += counts[bucket]
+    raise ValueError(f"k must be at most the number of scores, {above}")
+
+
+def _inside(scan: Scan, bucket: int, shift: int) -> Iterable[npt.NDArray[np.uint64]]:
+    for scores in scan():
+        bits = ordered_bits(scores[np.isfinite(scores)])
+        yield bits[bits >> np.uint64(shift) == np.uint64(bucket)]
+
+
+def _largest(k: int, inside: Iterable[npt.NDArray[np.uint64]]) -> float:
+    bits = np.concatenate(list(inside))
+    return _score_of(int(np.partition(bits, len(bits) - k)[len(bits) - k]))
+
+
+def _refine(shift: int, inside: Iterable[npt.NDArray[np.uint64]]) -> tuple[int, dict[int, int]]:
+    finer = max(0, shift - _DIGIT)
+    counts: dict[int, int] = {}
+    for bits in inside:
+        values, numbers = np.unique(bits >> np.uint64(finer), return_counts=True)
+        for value, number in zip(values.tolist(), numbers.tolist(), strict=True):
+            counts[value] = counts.get(value, 0) + number
+    return finer, counts

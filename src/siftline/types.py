@@ -1,0 +1,259 @@
+"""What the stages hand to one another: small, frozen, and JSON where it is persisted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
+
+from siftline.config import BatchConfig
+
+Float64s = npt.NDArray[np.float64]
+Float32s = npt.NDArray[np.float32]
+Matrix = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+
+
+class Record(BaseModel):
+    """Base of what is persisted as JSON."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SourceFile(Record):
+    """One file of the input, as it was when the job was planned.
+
+    `path` is what is read (for CSV the staged Parquet), `origin` what the user gave.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+    rows: int
+    origin: str
+
+
+class Snapshot(Record):
+    """The input of a job: which files, of which sizes and times, with which columns."""
+
+    files: tuple[SourceFile, ...]
+    columns: dict[str, str] = Field(description="Arrow type of every column that the job reads.")
+    identity: str = Field(description="Digest of the user's files and of the columns.")
+
+    @property
+    def rows(self) -> int:
+        """Rows of all files together."""
+        return sum(file.rows for file in self.files)
+
+
+class Feature(Record):
+    """One column of the raw matrix: how it is had from the source's columns."""
+
+    name: str
+    column: str
+    kind: Literal["numeric", "categorical", "time_part"] = "numeric"
+    time_part: str | None = None
+    period: float | None = Field(default=None, description="Of a cyclic feature, in its own unit.")
+
+
+class Piece(NamedTuple):
+    """A run of rows within one row group of one source file."""
+
+    file: int
+    row_group: int
+    offset: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A run of consecutive rows of the source: the unit of work, retry and checkpoint."""
+
+    index: int
+    first_row: int
+    pieces: tuple[Piece, ...]
+
+    @property
+    def rows(self) -> int:
+        """Rows in the chunk."""
+        return sum(piece.rows for piece in self.pieces)
+
+
+class ChunkTable(Sequence[Chunk]):
+    """All chunks of a job, kept as flat integers: 100,000 of them are a few megabytes.
+
+    Parameters
+    ----------
+    pieces : ndarray of shape (n_pieces, 4), int64
+        File, row group, offset and rows of every piece, in source order.
+    bounds : ndarray of shape (n_chunks + 1,), int64
+        Chunk ``i`` owns the pieces ``bounds[i]:bounds[i + 1]``.
+    """
+
+    def __init__(self, pieces: npt.NDArray[np.int64], bounds: npt.NDArray[np.int64]) -> None:
+        self.pieces = pieces
+        self.bounds = bounds
+        rows_before = np.concatenate([[0], np.cumsum(pieces[:, 3])])
+        self.first_rows: npt.NDArray[np.int64] = rows_before[bounds]
+
+    def __len__(self) -> int:
+        return len(self.bounds) - 1
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        position = range(len(self))[index]
+        rows = self.pieces[self.bounds[position] : self.bounds[position + 1]].tolist()
+        return Chunk(position, int(self.first_rows[position]), tuple(Piece(*row) for row in rows))
+
+    def __iter__(self) -> Iterator[Chunk]:
+        return (self[index] for index in range(len(self)))
+
+    def to_lists(self) -> dict[str, list[Any]]:
+        """Return the table as JSON-able lists."""
+        return {"pieces": self.pieces.tolist(), "bounds": self.bounds.tolist()}
+
+    @classmethod
+    def from_lists(cls, lists: dict[str, list[Any]]) -> ChunkTable:
+        """Rebuild the table from what `to_lists` gave."""
+        pieces = np.asarray(lists["pieces"], dtype=np.int64).reshape(-1, 4)
+        return cls(pieces, np.asarray(lists["bounds"], dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """What a job will do: the input's snapshot, the features, the chunks, and where it keeps its work.
+
+    `token` names this start of the job: receipts and part files of a start that was given up
+    (``--fresh``) are never taken for those of another.
+    """
+
+    job_id: str
+    token: str
+    config: BatchConfig
+    snapshot: Snapshot
+    features: tuple[Feature, ...]
+    chunks: ChunkTable
+    commit_every: int
+    directory: Path
+
+    @property
+    def rows(self) -> int:
+        """Rows of the whole input."""
+        return self.snapshot.rows
+
+    @property
+    def parts(self) -> Path:
+        """Where the workers leave their part files."""
+        return self.directory / f"parts-{self.token}"
+
+
+class DetectorRef(Record):
+    """A fitted detector on disk, named by the SHA-256 of its file."""
+
+    kind: str
+    path: str
+    digest: str
+    sample_rows: int
+    sample_quantile: float | None = Field(
+        default=None, description="Score at the configured quantile of the training sample."
+    )
+
+
+class ScoreSummary(Record):
+    """What the receipts say about scores: merging is exact, associative and commutative.
+
+    `buckets` and `counts` are a sparse histogram over the leading bits of the scores (see
+    `siftline.threshold`), which is what makes an exact global threshold cheap.
+    """
+
+    rows: int = 0
+    non_finite: int = 0
+    minimum: float | None = None
+    maximum: float | None = None
+    buckets: tuple[int, ...] = ()
+    counts: tuple[int, ...] = ()
+
+
+class ChunkReceipt(Record):
+    """Proof that a chunk was scored: its part file, by size and digest, and a summary."""
+
+    chunk: int
+    first_row: int
+    rows: int
+    part: str
+    size: int
+    part_digest: str
+    detector: str
+    summary: ScoreSummary
+
+
+class Receipts:
+    """The receipts of all chunks, in chunk order, and how many of them this run computed."""
+
+    def __init__(self, receipts: Sequence[ChunkReceipt], computed: int) -> None:
+        self.in_order = tuple(sorted(receipts, key=lambda receipt: receipt.chunk))
+        self.computed = computed
+        self.reused = len(self.in_order) - computed
+
+
+class PublishedFile(Record):
+    """A data file of a result: its name within the output, and what it must be."""
+
+    name: str
+    rows: int
+    size: int
+    digest: str
+
+
+class CombinedScores(Record):
+    """The labelled result, staged beside the published one."""
+
+    staged: str
+    publication: str
+    rows: int
+    anomalies: int
+    threshold: float
+    summary: ScoreSummary
+    scores: tuple[PublishedFile, ...]
+    anomaly_files: tuple[PublishedFile, ...]
+
+
+class Check(Record):
+    """One check of the audit."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+class ValidationReport(Record):
+    """The audit of a staged result."""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """What failed, in words."""
+        return tuple(f"{check.name}: {check.detail}" for check in self.checks if not check.passed)
+
+
+class BatchResult(Record):
+    """What a run of a job came to."""
+
+    job_id: str
+    flow_run_id: str | None
+    state: str
+    rows: int
+    chunks: int
+    chunks_reused: int
+    chunks_computed: int
+    rows_failed: int
+    anomalies: int
+    threshold: float
+    output: str
+    wall_seconds: float

@@ -1,0 +1,65 @@
+"""Receipts in Prefect's result persistence: a `siftline.checkpoint.CheckpointStore`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from prefect.filesystems import LocalFileSystem, WritableFileSystem
+from prefect.results import ResultStore, resolve_result_storage
+from prefect.serializers import JSONSerializer
+from prefect.transactions import transaction
+
+from siftline.errors import CheckpointError
+from siftline.types import BatchPlan
+
+
+class PrefectCheckpoints:
+    """Keeps records as Prefect results, as JSON, under our own keys.
+
+    Parameters
+    ----------
+    storage : WritableFileSystem
+        Any Prefect storage block.
+    """
+
+    def __init__(self, storage: WritableFileSystem) -> None:
+        self._storage = storage
+        self._results = ResultStore(
+            result_storage=storage, serializer=JSONSerializer(), cache_result_in_memory=False
+        )
+
+    def commit(self, key: str, record: dict[str, Any]) -> None:
+        """Keep a record, replacing the one of the same key."""
+        # overwrite: or the transaction would first read what is there, with the serializer that it names.
+        with transaction(key=key, store=self._results, overwrite=True) as committing:
+            committing.stage(record)
+        if not committing.is_committed():
+            # Prefect logs why and goes on; a receipt that isn't kept must not go unnoticed.
+            raise CheckpointError(
+                f"checkpoint {key}: could not be written",
+                "see the log for why, then run the same command again: finished chunks are kept",
+            )
+
+    def load(self, key: str) -> Any | None:
+        """Return a record, or None when there is none that can be read."""
+        try:
+            result = json.loads(self._storage.read_path(key, _sync=True))
+            # Prefect would believe the serializer that the file names, even pickle; only JSON is read here.
+            return json.loads(result["result"]) if result["metadata"]["serializer"]["type"] == "json" else None
+        except (ValueError, KeyError, TypeError):
+            # Missing, torn or foreign: Prefect's storages say ValueError for a file that isn't there.
+            return None
+
+
+def open_checkpoints(plan: BatchPlan) -> PrefectCheckpoints:
+    """Open the store that the configuration names: a storage block, or the checkpoint's directory."""
+    block = plan.config.checkpoint.block
+    if block is None:
+        return PrefectCheckpoints(LocalFileSystem(basepath=str(plan.directory.parent.parent / "receipts")))
+    try:
+        return PrefectCheckpoints(resolve_result_storage(block, _sync=True))
+    except ValueError as error:
+        raise CheckpointError(
+            f"checkpoint.block {block}: no such block on the Prefect server", "create it, or correct the name"
+        ) from error

@@ -1,0 +1,18 @@
+"""The step that makes one result of all chunks."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from siftline import combine
+from siftline.executor import Executor
+from siftline.types import BatchPlan, CombinedScores, DetectorRef, Receipts
+
+
+@task(name="combine_results", cache_policy=NO_CACHE, persist_result=False)
+def combine_results(
+    plan: BatchPlan, detector: DetectorRef, receipts: Receipts, executor: Executor
+) -> CombinedScores:
+    """Find the threshold, label, and stage the result; see `siftline.combine.combine_results`."""
+    return combine.combine_results(plan, detector, receipts, executor)

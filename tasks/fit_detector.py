@@ -1,0 +1,15 @@
+"""The step that fits the detector."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from siftline import fit
+from siftline.types import BatchPlan, DetectorRef
+
+
+@task(name="fit_detector", cache_policy=NO_CACHE, persist_result=False)
+def fit_detector(plan: BatchPlan) -> DetectorRef:
+    """Fit the detector; see `siftline.fit.fit_detector`."""
+    return fit.fit_detector(plan)

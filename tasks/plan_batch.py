@@ -1,0 +1,16 @@
+"""The step that looks at the input and cuts it."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from siftline import plan
+from siftline.config import BatchConfig
+from siftline.types import BatchPlan
+
+
+@task(name="plan_batch", cache_policy=NO_CACHE, persist_result=False)
+def plan_batch(config: BatchConfig, fresh: bool) -> BatchPlan:
+    """Plan the job; see `siftline.plan.plan_batch`."""
+    return plan.plan_batch(config, fresh)

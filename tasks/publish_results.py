@@ -1,0 +1,30 @@
+"""The step that publishes the result."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
+
+from siftline import publish
+from siftline.results import Manifest
+from siftline.types import BatchPlan, CombinedScores, DetectorRef, ValidationReport
+
+
+@task(name="publish_results", cache_policy=NO_CACHE, persist_result=False)
+def publish_results(
+    plan: BatchPlan, detector: DetectorRef, combined: CombinedScores, validation: ValidationReport
+) -> Manifest:
+    """Publish the staged result; see `siftline.publish.publish_results`."""
+    manifest = publish.publish_results(plan, detector, combined, validation, flow_run.id)
+    row = {
+        "rows": manifest.rows,
+        "chunks": manifest.chunks,
+        "anomalies": manifest.anomalies,
+        "threshold": manifest.threshold,
+        "output": plan.config.output.path,
+        "job": manifest.job_id,
+    }
+    create_table_artifact([row], key="siftline-result", description="What was published.", _sync=True)
+    return manifest

@@ -1,0 +1,15 @@
+"""The step that audits the result before it is published."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from siftline import validate
+from siftline.types import BatchPlan, CombinedScores, Receipts, ValidationReport
+
+
+@task(name="validate_results", cache_policy=NO_CACHE, persist_result=False)
+def validate_results(plan: BatchPlan, receipts: Receipts, combined: CombinedScores) -> ValidationReport:
+    """Audit the staged result; see `siftline.validate.validate_results`."""
+    return validate.validate_results(plan, receipts, combined)
