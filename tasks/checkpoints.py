@@ -8,7 +8,6 @@ from typing import Any
 from prefect.filesystems import LocalFileSystem, WritableFileSystem
 from prefect.results import ResultStore, resolve_result_storage
 from prefect.serializers import JSONSerializer
-from prefect.transactions import transaction
 
 from siftline.errors import CheckpointError
 from siftline.types import BatchPlan
@@ -31,15 +30,15 @@ class PrefectCheckpoints:
 
     def commit(self, key: str, record: dict[str, Any]) -> None:
         """Keep a record, replacing the one of the same key."""
-        # overwrite: or the transaction would first read what is there, with the serializer that it names.
-        with transaction(key=key, store=self._results, overwrite=True) as committing:
-            committing.stage(record)
-        if not committing.is_committed():
-            # Prefect logs why and goes on; a receipt that isn't kept must not go unnoticed.
+        # Not in a `transaction`: within a task that would wait for the task's own commit, and it logs a failed
+        # write and goes on, where a receipt that isn't kept must not go unnoticed.
+        try:
+            self._results.write(record, key)
+        except Exception as error:  # every storage block has errors of its own
             raise CheckpointError(
-                f"checkpoint {key}: could not be written",
-                "see the log for why, then run the same command again: finished chunks are kept",
-            )
+                f"checkpoint {key}: cannot be written: {error}",
+                "see to the storage, then run the same command again: finished chunks are kept",
+            ) from error
 
     def load(self, key: str) -> Any | None:
         """Return a record, or None when there is none that can be read."""

@@ -43,7 +43,7 @@ def detect_chunks(plan: BatchPlan, detector: DetectorRef, executor: Executor, st
         The first error of a chunk.
     """
     checkpoint = Checkpoint(plan, store)
-    done = checkpoint.load(detector.digest)
+    done = checkpoint.load(detector.model_digest)
     todo = missing(plan, done)
     tally = _Tally(plan, detector)
     for receipt in done.values():
@@ -96,7 +96,7 @@ def score_chunk(task: ChunkTask) -> ChunkReceipt:
         part=part.name,
         size=part.stat().st_size,
         part_digest=file_digest(part),
-        detector=task.detector.digest,
+        detector=task.detector.model_digest,
         summary=summarise(scores),
     )
 

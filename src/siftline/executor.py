@@ -73,6 +73,19 @@ class SerialExecutor:
             yield outcome
 
 
+@dataclass(frozen=True)
+class _attempt(Generic[T, R]):  # noqa: N801  a function that pickles
+    """Brings a known error back as a value: Dask would print the traceback of a raised one on the worker."""
+
+    function: Callable[[T], R]
+
+    def __call__(self, item: T) -> tuple[R | None, SiftlineError | None]:
+        try:
+            return self.function(item), None
+        except SiftlineError as error:
+            return None, error
+
+
 class DaskExecutor:
     """Runs items on a Dask cluster, with a bounded number of them in flight.
 
@@ -98,7 +111,7 @@ class DaskExecutor:
                 batch = list(itertools.islice(waiting, window - len(in_flight)))
                 if batch:
                     keys = list(itertools.islice(names, len(batch)))
-                    futures = self._client.map(function, batch, key=keys, pure=False, retries=0)
+                    futures = self._client.map(_attempt(function), batch, key=keys, pure=False, retries=0)
                     for future, item in zip(futures, batch, strict=True):
                         in_flight[future.key] = (future, item)
                         future.add_done_callback(done.put)
@@ -141,8 +154,8 @@ class DaskExecutor:
     def _collect(self, finished: list[tuple[Any, T]]) -> Iterator[Outcome[T, R]]:
         good = [(future, item) for future, item in finished if future.status == "finished"]
         values = self._client.gather([future for future, _ in good])
-        for (_, item), value in zip(good, values, strict=True):
-            yield Outcome(item, value)
+        for (_, item), (value, error) in zip(good, values, strict=True):
+            yield Outcome(item, value, error)
         for future, item in finished:
             if future.status != "finished":
                 yield Outcome(item, None, self._error(future))
@@ -189,6 +202,14 @@ class _Starting:
                 cluster.close()
 
 
+def _quieten() -> None:
+    """Dask's servers tell of every connection; a pipeline's log wants warnings. Heeds the user's own setting."""
+    import dask.config
+
+    if "logging" not in dask.config.config:
+        dask.config.set({"logging": {"distributed": "warning"}})
+
+
 @contextmanager
 def open_executor(cluster: Cluster, warm_up: Callable[[], None] | None = None) -> Iterator[Executor]:
     """Open the executor that a configuration asks for, and close it with everything it started.
@@ -211,6 +232,7 @@ def open_executor(cluster: Cluster, warm_up: Callable[[], None] | None = None) -
     if isinstance(cluster, SerialCluster):
         yield SerialExecutor()
         return
+    _quieten()
     if isinstance(cluster, LocalCluster):
         starting = _Starting(lambda: _connect(_start_local(cluster), 60.0, warm_up))
     elif isinstance(cluster, FactoryCluster):

@@ -88,7 +88,9 @@ def digest(value: object) -> str:
 
 
 def seal(record: Mapping[str, Any], version: int) -> dict[str, Any]:
-    """Give a record its ``format_version`` and ``digest``."""
+    """Give a record its ``format_version`` and ``digest``, which must not be fields of its own."""
+    if record.keys() & {"format_version", "digest"}:
+        raise ValueError("the record has a format_version or digest of its own")
     sealed = {"format_version": version, **record}
     return {**sealed, "digest": digest(sealed)}
 

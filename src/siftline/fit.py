@@ -52,12 +52,12 @@ def _make(plan: BatchPlan) -> DetectorRef:
     given = plan.config.detector.model
     if given is not None:
         path, kind, rows = Path(given).absolute(), load_model(Path(given)).kind, 0
-        ref = DetectorRef(kind=kind, path=str(path), digest=file_digest(path), sample_rows=rows)
+        ref = DetectorRef(kind=kind, path=str(path), model_digest=file_digest(path), sample_rows=rows)
     else:
         sample = _sample(plan)
         model = fit_model(sample, plan.features, plan.config)
         path, name = save_model(model, plan.directory / "model")
-        ref = DetectorRef(kind=model.kind, path=str(path), digest=name, sample_rows=sample.num_rows)
+        ref = DetectorRef(kind=model.kind, path=str(path), model_digest=name, sample_rows=sample.num_rows)
     write_record(plan.directory / "detector.json", ref.model_dump(mode="json"), FORMAT_VERSION)
     return ref
 

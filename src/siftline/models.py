@@ -24,6 +24,7 @@ from siftline.types import DetectorRef, Feature, Float64s, Matrix
 FORMAT_VERSION = 1
 # Beyond skops' own list. A forged Tree can crash the process, though it runs no code: it is what a forest is.
 _TRUSTED = (
+    "numpy.dtype",
     "siftline.preprocess.cyclic",
     "sklearn.covariance._elliptic_envelope.EllipticEnvelope",
     "sklearn.tree._tree.Tree",
@@ -172,4 +173,4 @@ def cached_model(ref: DetectorRef) -> FittedModel:
         When the file is not what its digest says.
     """
     with _loading:
-        return _load_by_digest(ref.path, ref.digest)
+        return _load_by_digest(ref.path, ref.model_digest)

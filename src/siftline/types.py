@@ -157,7 +157,7 @@ class DetectorRef(Record):
 
     kind: str
     path: str
-    digest: str
+    model_digest: str
     sample_rows: int
     sample_quantile: float | None = Field(
         default=None, description="Score at the configured quantile of the training sample."

@@ -1,0 +1,126 @@
+"""The ``siftline`` command: thin over the flows and the library.
+
+Exit status: 0 completed, 1 failed, 2 bad configuration or input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from siftline.errors import SiftlineError
+
+
+_INTERRUPTED = 130
+
+
+def main() -> NoReturn:
+    """Run the command line and exit with its status."""
+    try:
+        sys.exit(_cli(standalone_mode=False) or 0)
+    except SiftlineError as error:
+        _fail(str(error), error.exit_status)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        _fail("interrupted; run the same command again to go on: finished chunks are kept", _INTERRUPTED)
+
+
+def _fail(message: str, status: int) -> NoReturn:
+    click.echo(f"siftline: {message}", err=True)
+    sys.exit(status)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="siftline")
+def _cli() -> None:
+    """Find the anomalies in large tables: chunk by chunk, on a Dask cluster, orchestrated by Prefect."""
+
+
+_config_argument = click.argument("config", type=click.Path(path_type=Path))
+_set_option = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY.PATH=VALUE", help="Change a field of the configuration."
+)
+
+
+@_cli.command()
+@_config_argument
+@_set_option
+@click.option("--fresh", is_flag=True, help="Start over, whatever an earlier run has done.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, and nothing else, on stdout.")
+@click.option("--verbose", "-v", is_flag=True, help="Show Prefect's log.")
+def run(config: Path, overrides: tuple[str, ...], fresh: bool, as_json: bool, verbose: bool) -> None:
+    """Run a job here and now.
+
+    Run the same command again after any interruption: what is done is not done again.
+    """
+    from siftline.loading import load_config
+
+    batch = load_config(config, overrides)
+    from siftline.cli.runner import print_summary, run_batch
+
+    try:
+        result = run_batch(batch, fresh, verbose)
+    except SiftlineError as error:
+        if as_json:
+            click.echo(json.dumps({"state": "Failed", "error": type(error).__name__, "message": str(error)}))
+        raise
+    if as_json:
+        click.echo(result.model_dump_json())
+    else:
+        print_summary(result)
+
+
+@_cli.command()
+@_config_argument
+@_set_option
+def validate(config: Path, overrides: tuple[str, ...]) -> None:
+    """Check everything that can be checked without doing the work."""
+    from datetime import UTC, datetime
+
+    from siftline.loading import load_config, resolve_config
+    from siftline.plan import inspect_batch
+
+    batch = resolve_config(load_config(config, overrides), datetime.now(UTC))
+    inspection = inspect_batch(batch)
+    files = f"{len(inspection.files)} {inspection.format} file{'s' if len(inspection.files) > 1 else ''}"
+    rows = "rows are counted when it runs" if inspection.rows is None else f"{inspection.rows:,} rows"
+    click.echo(f"{config}: ready to run")
+    click.echo(f"  source    {files}, {rows}")
+    click.echo(f"  features  {', '.join(feature.name for feature in inspection.features)}")
+    if inspection.rows and inspection.chunk_rows:
+        click.echo(f"  chunks    of at most {min(inspection.chunk_rows, inspection.rows):,} rows")
+    click.echo(f"  output    {batch.output.path}")
+
+
+@_cli.command()
+def schema() -> None:
+    """Print the JSON schema of the configuration."""
+
+    click.echo(json.dumps(BatchConfig.model_json_schema(), indent=2))
+
+
+@_cli.command()
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option(
+    "--output", "-o", type=click.Path(path_type=Path), help="File to write. Default: the data's name, with .yaml."
+)
+@click.option("--force", is_flag=True, help="Replace the file if it is there.")
+def init(data: Path, output: Path | None, force: bool) -> None:
+    """Write a starter configuration for a data file, with features proposed from its columns."""
+    from siftline.cli.starter import starter_config
+    from siftline.errors import OutputConflict
+    from siftline.files import replacing
+
+    text = starter_config(data)
+    target = output or Path(f"{data.name.split('.')[0]}.yaml")
+    if target.exists() and not force:
+        raise OutputConflict(f"{target}: is already there", "give another name with -o, or --force to replace it")
+    with replacing(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    click.echo(f"wrote {target}; next: siftline run {target}")

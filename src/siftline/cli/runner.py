@@ -1,0 +1,72 @@
+"""Running a job from the command line: the flow, with its progress on the terminal."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from siftline.cli.live import show_progress
+from siftline.config import BatchConfig
+from siftline.results import open_results
+from siftline.types import BatchResult
+
+_TOP = 10
+
+
+def run_batch(config: BatchConfig, fresh: bool, verbose: bool) -> BatchResult:
+    """Run the flow in this process and show how far it is, on stderr."""
+    # Read by Prefect when it is imported; what a user has set stays as it is.
+    settings = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
+    if not verbose:
+        # The server still has the whole log; here an error is told in one line.
+        settings["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)
+    with show_progress(sys.stderr) as say:
+        say("starting")
+        from flows.batch_detection import batch_detection
+
+        return batch_detection(config, fresh)
+
+
+def print_summary(result: BatchResult) -> None:
+    """Print what a run came to, and its most anomalous rows with the reasons."""
+    share = result.anomalies / result.rows
+    click.echo(
+        f"{result.anomalies:,} anomalies among {result.rows:,} rows ({share:.2%}), score {result.threshold:.4f} or more"
+    )
+    click.echo(
+        f"{result.chunks} chunks, {result.chunks_computed} computed, {result.chunks_reused} reused, "
+        f"{result.wall_seconds:.1f} s, job {result.job_id}"
+    )
+    click.echo("")
+    _print_top(result)
+    click.echo("")
+    click.echo(f"Results: {result.output} (in Python: siftline.open_results({result.output!r}))")
+
+
+def _print_top(result: BatchResult) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    results = open_results(result.output)
+    top = results.top(_TOP)
+    own = [name for name in top.column_names if name not in {*results.manifest.features, "score", "rank", "reasons"}]
+    table = Table(title=f"The {top.num_rows} most anomalous rows", title_justify="left", box=None, pad_edge=False)
+    for name in ["rank", "score", *own, "why"]:
+        table.add_column(name, overflow="fold")
+    for row in top.to_pylist():
+        why = "\n".join(_reason(reason) for reason in row["reasons"])
+        table.add_row(str(row["rank"]), f"{row['score']:.4f}", *(str(row[name]) for name in own), why)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+def _reason(reason: dict[str, object]) -> str:
+    distance = reason["distance"]
+    if distance is None:
+        how = f"typical {reason['typical']}"
+    else:
+        how = f"typical {reason['typical']}, {float(str(distance)):.1f} σ {'above' if reason['direction'] == 'high' else 'below'}"
+    return f"{reason['feature']} {reason['value']} ({how})"
