@@ -11,6 +11,7 @@ from prefect.serializers import JSONSerializer
 
 from siftline.errors import CheckpointError
 from siftline.types import BatchPlan
+from tasks.waiting import waited
 
 
 class PrefectCheckpoints:
@@ -30,8 +31,8 @@ class PrefectCheckpoints:
 
     def commit(self, key: str, record: dict[str, Any]) -> None:
         """Keep a record, replacing the one of the same key."""
-        # Not in a `transaction`: within a task that would wait for the task's own commit, and it logs a failed
-        # write and goes on, where a receipt that isn't kept must not go unnoticed.
+        # Not in a `transaction`: within a task that would wait for the task's own commit, and it logs a
+        # failed write and goes on, where a receipt that isn't kept must not go unnoticed.
         try:
             self._results.write(record, key)
         except Exception as error:  # every storage block has errors of its own
@@ -43,9 +44,11 @@ class PrefectCheckpoints:
     def load(self, key: str) -> Any | None:
         """Return a record, or None when there is none that can be read."""
         try:
-            result = json.loads(self._storage.read_path(key, _sync=True))
+            result = json.loads(waited(self._storage.read_path(key)))
             # Prefect would believe the serializer that the file names, even pickle; only JSON is read here.
-            return json.loads(result["result"]) if result["metadata"]["serializer"]["type"] == "json" else None
+            return (
+                json.loads(result["result"]) if result["metadata"]["serializer"]["type"] == "json" else None
+            )
         except (ValueError, KeyError, TypeError):
             # Missing, torn or foreign: Prefect's storages say ValueError for a file that isn't there.
             return None
@@ -57,7 +60,7 @@ def open_checkpoints(plan: BatchPlan) -> PrefectCheckpoints:
     if block is None:
         return PrefectCheckpoints(LocalFileSystem(basepath=str(plan.directory.parent.parent / "receipts")))
     try:
-        return PrefectCheckpoints(resolve_result_storage(block, _sync=True))
+        return PrefectCheckpoints(waited(resolve_result_storage(block)))
     except ValueError as error:
         raise CheckpointError(
             f"checkpoint.block {block}: no such block on the Prefect server", "create it, or correct the name"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Sequence
 
@@ -10,17 +9,22 @@ from prefect import get_run_logger, task
 from prefect.blocks.abstract import NotificationBlock
 from prefect.blocks.core import Block
 from prefect.cache_policies import NO_CACHE
-from prefect.utilities.asyncutils import run_coro_as_sync
 
 from siftline.config import NotifyConfig
 from siftline.notify import Delivery, Message, deliver
+from tasks.waiting import waited
 
 
 @task(name="notify", cache_policy=NO_CACHE, persist_result=False)
 def notify(message: Message, rules: Sequence[NotifyConfig]) -> list[Delivery]:
     """Log the message and send it through the configured blocks; a block that fails changes nothing else."""
     logger = get_run_logger()
-    logger.log(logging.INFO if message.event == "completed" else logging.ERROR, "%s\n%s", message.subject, message.body)
+    logger.log(
+        logging.INFO if message.event == "completed" else logging.ERROR,
+        "%s\n%s",
+        message.subject,
+        message.body,
+    )
     deliveries = deliver(message, rules, _send)
     for delivery in deliveries:
         if delivery.error is not None:
@@ -29,12 +33,10 @@ def notify(message: Message, rules: Sequence[NotifyConfig]) -> list[Delivery]:
 
 
 def _send(name: str, message: Message) -> None:
-    import prefect.blocks.notifications  # noqa: F401, PLC0415  registers Prefect's own block types
+    import prefect.blocks.notifications  # noqa: F401  registers Prefect's own block types
 
-    block = Block.load(name, _sync=True)
+    block = waited(Block.load(name))
     if not isinstance(block, NotificationBlock):
         raise TypeError(f"{name} is a {type(block).__name__}, which does not notify")
     with block.raise_on_failure():
-        sending = block.notify(message.body, message.subject)
-        if inspect.isawaitable(sending):
-            run_coro_as_sync(sending)
+        waited(block.notify(message.body, message.subject))

@@ -8,6 +8,7 @@ from uuid import UUID
 from prefect.artifacts import create_link_artifact, create_progress_artifact, update_progress_artifact
 
 from siftline.progress import Progress
+from tasks.waiting import waited
 
 _SECONDS_BETWEEN = 1.0
 
@@ -26,11 +27,11 @@ class ProgressArtifact:
         percent = 100 * progress.chunks_done / progress.chunks_total
         now = time.monotonic()
         if self._artifact is None:
-            self._artifact = create_progress_artifact(
-                percent, key="siftline-progress", description="Chunks scored.", _sync=True
+            self._artifact = waited(
+                create_progress_artifact(percent, key="siftline-progress", description="Chunks scored.")
             )
         elif now - self._updated >= _SECONDS_BETWEEN or progress.chunks_done == progress.chunks_total:
-            update_progress_artifact(self._artifact, percent, _sync=True)
+            waited(update_progress_artifact(self._artifact, percent))
         else:
             return
         self._updated = now
@@ -39,6 +40,11 @@ class ProgressArtifact:
 def link_dashboard(address: str | None) -> None:
     """Link the Dask dashboard from the page of the flow run, if there is one."""
     if address is not None:
-        create_link_artifact(
-            address, link_text="Dask dashboard", key="siftline-dask-dashboard", description="The workers, live.", _sync=True
+        waited(
+            create_link_artifact(
+                address,
+                link_text="Dask dashboard",
+                key="siftline-dask-dashboard",
+                description="The workers, live.",
+            )
         )

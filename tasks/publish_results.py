@@ -10,6 +10,7 @@ from prefect.runtime import flow_run
 from siftline import publish
 from siftline.results import Manifest
 from siftline.types import BatchPlan, CombinedScores, DetectorRef, ValidationReport
+from tasks.waiting import waited
 
 
 @task(name="publish_results", cache_policy=NO_CACHE, persist_result=False)
@@ -26,5 +27,5 @@ def publish_results(
         "output": plan.config.output.path,
         "job": manifest.job_id,
     }
-    create_table_artifact([row], key="siftline-result", description="What was published.", _sync=True)
+    waited(create_table_artifact([row], key="siftline-result", description="What was published."))
     return manifest

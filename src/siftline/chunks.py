@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -75,7 +76,7 @@ def cut_chunks(row_groups: Sequence[tuple[int, int, int]], rows: int) -> ChunkTa
             held = 0
         runs = -(-size // rows)
         edges = [size * i // runs for i in range(runs + 1)]
-        for start, stop in zip(edges[:-1], edges[1:], strict=True):
+        for start, stop in pairwise(edges):
             pieces.append((file, group, start, stop - start))
             if runs > 1:
                 bounds.append(len(pieces))

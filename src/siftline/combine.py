@@ -17,14 +17,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from siftline.checkpoint import is_intact
-from siftline.errors import IntegrityError, SourceError
+from siftline.errors import IntegrityError, JobError
 from siftline.executor import Executor
 from siftline.files import file_digest, replacing
 from siftline.models import FittedModel, cached_model
 from siftline.parts import parquet_writer, read_scores
 from siftline.progress import Progress, report
-from siftline.reasons import REASON, explain
-from siftline.source import only_files, read_pieces
+from siftline.reasons import explain
+from siftline.source import only_files, read_pieces, take_rows
 from siftline.threshold import flagged_count, kth_largest, may_reach, merge
 from siftline.types import (
     BatchPlan,
@@ -35,6 +35,7 @@ from siftline.types import (
     Float64s,
     PublishedFile,
     Receipts,
+    ScoreSummary,
     SourceFile,
 )
 
@@ -86,10 +87,9 @@ def combine_results(
         As reading the source and writing the result do.
     """
     summary = merge(receipt.summary for receipt in receipts.in_order)
-    finite = summary.rows - summary.non_finite
-    if not finite:
-        raise SourceError("no row has a score", "see the failures of the chunks")
-    threshold = _threshold(plan, detector, receipts)
+    if summary.non_finite == summary.rows:
+        raise JobError("no row has a finite score", "correct detector.params or the features' values")
+    threshold = _threshold(plan, detector, receipts, summary)
     publication = f"{plan.job_id}-{secrets.token_hex(4)}"
     staged = _empty_stage(plan, publication)
     flagged = _save_flagged(plan, receipts, threshold, staged)
@@ -114,15 +114,10 @@ def combine_results(
     )
 
 
-def _threshold(plan: BatchPlan, detector: DetectorRef, receipts: Receipts) -> float:
-    rule = plan.config.threshold
-    if rule.score is not None:
-        return rule.score
-    if detector.sample_quantile is not None:
-        return detector.sample_quantile
-    summary = merge(receipt.summary for receipt in receipts.in_order)
-    assert rule.share is not None
-    k = flagged_count(rule.share, summary.rows - summary.non_finite)
+def _threshold(plan: BatchPlan, detector: DetectorRef, receipts: Receipts, summary: ScoreSummary) -> float:
+    if detector.threshold is not None:
+        return detector.threshold
+    k = flagged_count(plan.config.threshold.share, summary.rows - summary.non_finite)
     return kth_largest(k, summary, lambda: _scan(plan, receipts.in_order))
 
 
@@ -188,14 +183,20 @@ def label_chunks(task: LabelTask) -> Labelled:
     flagged = np.load(task.flagged, mmap_mode="r", allow_pickle=False)
     model = cached_model(task.detector)
     name = f"part-{task.number:05d}.parquet"
-    with replacing(staged / "scores" / name) as scores_file, replacing(staged / "found" / name, False) as found_file:
+    with (
+        replacing(staged / "scores" / name) as scores_file,
+        replacing(staged / "found" / name, False) as found_file,
+    ):
         writers: list[pq.ParquetWriter] = []
         anomalies = 0
         for chunk, receipt in zip(task.chunks, task.receipts, strict=True):
             labelled = _labelled(task, receipt)
             found = _anomalies(task, model, chunk, labelled, flagged)
             if not writers:
-                writers = [parquet_writer(scores_file, labelled.schema), parquet_writer(found_file, found.schema)]
+                writers = [
+                    parquet_writer(scores_file, labelled.schema),
+                    parquet_writer(found_file, found.schema),
+                ]
             writers[0].write_table(labelled)
             writers[1].write_table(found)
             anomalies += found.num_rows
@@ -208,7 +209,9 @@ def label_chunks(task: LabelTask) -> Labelled:
 def _labelled(task: LabelTask, receipt: ChunkReceipt) -> pa.Table:
     part = Path(task.parts) / receipt.part
     if not is_intact(part, receipt):
-        raise IntegrityError(f"{part}: not what its receipt says", "run the same command again: it is recomputed")
+        raise IntegrityError(
+            f"{part}: not what its receipt says", "run the same command again: it is recomputed"
+        )
     table = pq.read_table(part, use_threads=False, page_checksum_verification=True)
     labels = (table["score"].to_numpy() >= task.threshold).astype(np.int8)
     return table.append_column("label", pa.array(labels))
@@ -219,7 +222,9 @@ def _anomalies(
 ) -> pa.Table:
     positions = np.flatnonzero(labelled["label"].to_numpy())
     keys = labelled.take(pa.array(positions))
-    rows = _take(read_pieces(task.files, chunk.pieces, task.columns), positions) if len(positions) else None
+    rows = (
+        take_rows(read_pieces(task.files, chunk.pieces, task.columns), positions) if len(positions) else None
+    )
     if rows is None:
         rows = _no_rows(task)
     scores = keys["score"].to_numpy()
@@ -234,17 +239,6 @@ def _anomalies(
 def _no_rows(task: LabelTask) -> pa.Table:
     schema = pq.read_schema(task.files[0].path)
     return pa.schema([schema.field(name) for name in task.columns]).empty_table()
-
-
-def _take(batches: Iterator[pa.RecordBatch], positions: np.ndarray) -> pa.Table:
-    """Take rows by their position in the chunk, holding no more than a batch of the others."""
-    taken, start = [], 0
-    for batch in batches:
-        low, high = np.searchsorted(positions, [start, start + batch.num_rows])
-        if high > low or not taken:
-            taken.append(batch.take(pa.array(positions[low:high] - start)))
-        start += batch.num_rows
-    return pa.Table.from_batches(taken)
 
 
 def _gather_anomalies(staged: Path, labelled: list[Labelled]) -> PublishedFile:

@@ -58,7 +58,7 @@ class SourceConfig(Section):
 
     path: str = Field(
         min_length=1,
-        description="File, directory or glob of the input. Several files are read in the order of their paths.",
+        description="File, directory or glob of the input. Files are read in the order of their paths.",
         examples=["data/flights.parquet", "data/{{ date }}/*.parquet"],
     )
     format: Literal["auto", "parquet", "csv"] = Field(
@@ -121,7 +121,7 @@ class DetectorConfig(Section):
     )
     sample_rows: PositiveInt = Field(
         default=200_000,
-        description="Rows to fit on: a seeded sample spread over the whole input, or all of it if it is smaller.",
+        description="Rows to fit on: a seeded sample of the whole input, or all of it if it has no more.",
     )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
         default=0, description="Seed of the sample and of the detector."
@@ -137,7 +137,7 @@ class ThresholdConfig(Section):
 
     contamination: Annotated[float, Field(gt=0, le=0.5)] | None = Field(
         default=None,
-        description="Share of the batch to flag: exactly the highest ceil(share x rows) scores, and their ties.",
+        description="Share of the batch to flag: the highest ceil(share x rows) scores, and their ties.",
     )
     score: Annotated[float, Field(allow_inf_nan=False)] | None = Field(
         default=None, description="A fixed score: rows at it or above are anomalies."
@@ -153,11 +153,9 @@ class ThresholdConfig(Section):
         return self
 
     @property
-    def share(self) -> float | None:
-        """The share of the batch to flag, if that is the rule."""
-        if self.score is None and self.quantile is None:
-            return 0.01 if self.contamination is None else self.contamination
-        return None
+    def share(self) -> float:
+        """The share of the batch to flag, where neither score nor quantile is the rule."""
+        return 0.01 if self.contamination is None else self.contamination
 
 
 class ChunkingConfig(Section):
@@ -342,7 +340,11 @@ class BatchConfig(Section):
     def _columns_have_one_role(self) -> BatchConfig:
         source = self.source
         features = set(source.features or ())
-        for role, names in (("key", source.key), ("label", (source.label,)), ("timestamp", (source.timestamp,))):
+        for role, names in (
+            ("key", source.key),
+            ("label", (source.label,)),
+            ("timestamp", (source.timestamp,)),
+        ):
             for name in names:
                 if name in features:
                     raise ValueError(f"column {name!r} is both a feature and the {role}")

@@ -32,7 +32,9 @@ class ChunkTask:
     parts: str
 
 
-def detect_chunks(plan: BatchPlan, detector: DetectorRef, executor: Executor, store: CheckpointStore) -> Receipts:
+def detect_chunks(
+    plan: BatchPlan, detector: DetectorRef, executor: Executor, store: CheckpointStore
+) -> Receipts:
     """Score the chunks that have no receipt yet, and commit each receipt as it comes.
 
     Whatever ends this early, an error or an interruption, what has arrived is committed first.
@@ -111,7 +113,6 @@ def _native_libraries() -> Any:
 
 def warm_up() -> None:
     """Import what scoring needs, so that the first chunk doesn't wait for it."""
-    import skops.io
     import sklearn.ensemble  # noqa: F401
 
     _native_libraries()
@@ -121,21 +122,19 @@ class _Tally:
     """How far detection is."""
 
     def __init__(self, plan: BatchPlan, detector: DetectorRef) -> None:
-        rule = plan.config.threshold
         self._plan = plan
-        self._share = rule.share
-        self._fixed = rule.score if rule.score is not None else detector.sample_quantile
+        self._threshold = detector.threshold
         self._chunks = self._rows = self._reused = self._reaching = 0
 
     def add(self, receipt: ChunkReceipt, reused: bool = False) -> None:
         self._chunks += 1
         self._rows += receipt.rows
         self._reused += reused
-        if self._share is None and self._fixed is not None:
-            self._reaching += count_from(receipt.summary, self._fixed)
+        if self._threshold is not None:
+            self._reaching += count_from(receipt.summary, self._threshold)
 
     def report(self) -> None:
-        share = self._share
+        expected = flagged_count(self._plan.config.threshold.share, self._rows)
         report(
             Progress(
                 "detect",
@@ -144,6 +143,6 @@ class _Tally:
                 rows_done=self._rows,
                 rows_total=self._plan.rows,
                 reused=self._reused,
-                anomalies=self._reaching if share is None else flagged_count(share, self._rows),
+                anomalies=expected if self._threshold is None else self._reaching,
             )
         )

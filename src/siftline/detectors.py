@@ -62,7 +62,11 @@ _RESERVED = {
 DETECTORS: Mapping[str, DetectorKind] = {
     # Liu, Ting, Zhou: Isolation Forest, ICDM 2008.
     "isolation_forest": DetectorKind(
-        "sklearn.ensemble.IsolationForest", exact=True, takes_missing=True, seed="random_state", reserved=_RESERVED
+        "sklearn.ensemble.IsolationForest",
+        exact=True,
+        takes_missing=True,
+        seed="random_state",
+        reserved=_RESERVED,
     ),
     # Rousseeuw, Van Driessen: A fast algorithm for the minimum covariance determinant, 1999.
     "elliptic_envelope": DetectorKind(
@@ -102,7 +106,9 @@ def make_estimator(kind: str, params: Mapping[str, Any], seed: int) -> Any:
         if param in spec.reserved:
             raise ModelError(f"detector.params.{param}: not taken here", spec.reserved[param])
         if param not in known:
-            raise ModelError(f"detector.params.{param}: {name} has no such parameter", f"allowed: {', '.join(known)}")
+            raise ModelError(
+                f"detector.params.{param}: {name} has no such parameter", f"allowed: {', '.join(known)}"
+            )
     estimator.set_params(**params, **{spec.seed: seed})
     try:
         estimator._validate_params()

@@ -23,15 +23,16 @@ _WINDOW_PER_SLOT = 8
 _MIN_WINDOW = 32
 _LOST_AFTER_SECONDS = 60.0
 _POLL_SECONDS = 1.0
+_AGAIN = "run the same command again: finished chunks are kept"
 
 
 @dataclass(frozen=True)
 class Outcome(Generic[T, R]):
-    """What became of one item: a value or an error."""
+    """What became of one item: a value or a known error. An unknown error, a bug, is raised at once."""
 
     item: T
     value: R | None
-    error: Exception | None = None
+    error: SiftlineError | None = None
 
     def result(self) -> R:
         """Return the value, or raise the error."""
@@ -43,7 +44,9 @@ class Outcome(Generic[T, R]):
 class Executor(Protocol):
     """Runs a function on items, wherever that is."""
 
-    dashboard: str | None
+    @property
+    def dashboard(self) -> str | None:
+        """Address of the cluster's dashboard, if it has one."""
 
     def run(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[Outcome[T, R]]:
         """Run `function` on every item and give the outcomes in order of completion.
@@ -68,7 +71,7 @@ class SerialExecutor:
         for item in items:
             try:
                 outcome: Outcome[T, R] = Outcome(item, function(item))
-            except Exception as error:  # an outcome like any other: the caller decides
+            except SiftlineError as error:
                 outcome = Outcome(item, None, error)
             yield outcome
 
@@ -140,14 +143,14 @@ class DaskExecutor:
     def _check_alive(self, lost_since: float | None) -> float | None:
         """Dask would wait for workers for ever; a minute without any is enough."""
         if self._client.status not in ("running", "connecting"):
-            raise ClusterError("the Dask scheduler is gone", "run the same command again: finished chunks are kept")
+            raise ClusterError("the Dask scheduler is gone", _AGAIN)
         if self._client.scheduler_info(n_workers=-1)["workers"]:
             return None
         now = time.monotonic()
         if lost_since is not None and now - lost_since > _LOST_AFTER_SECONDS:
             raise ClusterError(
                 f"the Dask cluster has had no worker for {_LOST_AFTER_SECONDS:g} s",
-                "start workers and run the same command again: finished chunks are kept",
+                f"start workers and {_AGAIN}",
             )
         return lost_since or now
 
@@ -160,19 +163,18 @@ class DaskExecutor:
             if future.status != "finished":
                 yield Outcome(item, None, self._error(future))
 
-    def _error(self, future: Any) -> Exception:
+    def _error(self, future: Any) -> SiftlineError:
         from distributed import KilledWorker
 
-        remedy = "run the same command again: finished chunks are kept"
         if future.status in ("cancelled", "lost"):
-            return ClusterError("the Dask scheduler lost the work", remedy)
+            return ClusterError("the Dask scheduler lost the work", _AGAIN)
         error: Exception = future.exception()
-        if isinstance(error, KilledWorker):
-            return ClusterError(
-                f"the work killed its Dask worker {error.allowed_failures + 1} times, most likely for memory",
-                "give workers more memory (cluster.memory_limit), or cut smaller chunks (chunking.rows)",
-            )
-        return error
+        if not isinstance(error, KilledWorker):
+            raise error
+        return ClusterError(
+            f"the work killed its Dask worker {error.allowed_failures + 1} times, most likely for memory",
+            "give workers more memory (cluster.memory_limit), or cut smaller chunks (chunking.rows)",
+        )
 
 
 class _Starting:
@@ -203,7 +205,7 @@ class _Starting:
 
 
 def _quieten() -> None:
-    """Dask's servers tell of every connection; a pipeline's log wants warnings. Heeds the user's own setting."""
+    """Dask's servers tell of every connection; a pipeline wants warnings. Heeds the user's setting."""
     import dask.config
 
     if "logging" not in dask.config.config:
@@ -266,10 +268,13 @@ def _start_factory(config: FactoryCluster) -> Any:
     try:
         factory = getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
-        raise ClusterError(f"cluster.factory {config.factory}: {error}", "install it, or correct the path") from error
+        raise ClusterError(
+            f"cluster.factory {config.factory}: {error}", "install it, or correct the path"
+        ) from error
     if not (isinstance(factory, type) and issubclass(factory, DaskCluster)):
         raise ClusterError(
-            f"cluster.factory {config.factory}: not a Dask cluster class", "give one, such as dask_jobqueue.SLURMCluster"
+            f"cluster.factory {config.factory}: not a Dask cluster class",
+            "give one, such as dask_jobqueue.SLURMCluster",
         )
     try:
         started = factory(**config.kwargs)
@@ -304,7 +309,9 @@ def _dial(config: AddressCluster, warm_up: Callable[[], None] | None) -> DaskExe
         )
     started = time.monotonic()
     try:
-        client = Client(config.address, timeout=config.timeout_seconds, security=security, set_as_default=False)
+        client = Client(
+            config.address, timeout=config.timeout_seconds, security=security, set_as_default=False
+        )
     except (OSError, TimeoutError, ValueError) as error:
         raise ClusterError(
             f"cluster.address {config.address}: no scheduler answers there ({error})",
@@ -324,7 +331,9 @@ def _ready(client: Any, timeout: float, whose: str, warm_up: Callable[[], None] 
     try:
         client.wait_for_workers(1, timeout=timeout)
     except TimeoutError as error:
-        raise ClusterError(f"{whose} has no worker after {timeout:.0f} s", "start workers, then run again") from error
+        raise ClusterError(
+            f"{whose} has no worker after {timeout:.0f} s", "start workers, then run again"
+        ) from error
     if warm_up is not None:
         for worker in client.nthreads():
             fire_and_forget(client.submit(warm_up, workers=[worker], key=f"warm-up-{secrets.token_hex(4)}"))

@@ -40,12 +40,15 @@ def fit_detector(plan: BatchPlan) -> DetectorRef:
     """
     report(Progress("fit", rows_total=plan.rows))
     ref = _earlier(plan) or _make(plan)
-    quantile = plan.config.threshold.quantile
-    if quantile is not None:
-        model = cached_model(ref)
-        scores = model.score(model.matrix(_sample(plan)))
-        ref = ref.model_copy(update={"sample_quantile": float(np.quantile(scores, quantile))})
-    return ref
+    return ref.model_copy(update={"threshold": _known_threshold(plan, ref)})
+
+
+def _known_threshold(plan: BatchPlan, ref: DetectorRef) -> float | None:
+    rule = plan.config.threshold
+    if rule.quantile is None:
+        return rule.score
+    model = cached_model(ref)
+    return float(np.quantile(model.score(model.matrix(_sample(plan))), rule.quantile))
 
 
 def _make(plan: BatchPlan) -> DetectorRef:
@@ -106,7 +109,11 @@ def fit_model(sample: pa.Table, features: Sequence[Feature], config: BatchConfig
                 "leave it out of source.features, or raise detector.sample_rows",
             )
     transform = None if plain else make_transform(features, config.preprocess)
-    seen = matrix if transform is None else np.asarray(transform.fit_transform(matrix), dtype=np.float32, order="C")
+    seen = (
+        matrix
+        if transform is None
+        else np.asarray(transform.fit_transform(matrix), dtype=np.float32, order="C")
+    )
     estimator = make_estimator(config.detector.kind, config.detector.params, config.detector.seed)
     return FittedModel(
         kind=config.detector.kind,

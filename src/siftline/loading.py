@@ -128,10 +128,10 @@ def _suggestion(steps: Sequence[str]) -> str:
 
 def _fields(schema: dict[str, Any], steps: Sequence[str]) -> list[str]:
     nodes = [schema]
-    for step in ["", *steps]:
-        if step:
-            nodes = [node.get("properties", {}).get(step) or node.get("items") for node in nodes]
-        nodes = [_follow(schema, choice) for node in nodes if node for choice in _choices(node)]
+    for step in steps:
+        inner = [node.get("properties", {}).get(step) or node.get("items") or {} for node in nodes]
+        nodes = [_follow(schema, choice) for node in inner for choice in _choices(node)]
+        nodes = [_follow(schema, choice) for node in nodes for choice in _choices(node)]
     return sorted({name for node in nodes for name in node.get("properties", {})})
 
 
@@ -168,7 +168,7 @@ def _fill(value: Any, known: Mapping[str, object], field: str) -> Any:
     from jinja2 import StrictUndefined, TemplateError  # only when a template is used
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)  # noqa: S701
+    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
     try:
         return environment.from_string(value).render(known)
     except (TemplateError, TypeError, ValueError) as error:

@@ -83,8 +83,9 @@ class FittedModel:
     def _refuse_missing(self, block: Matrix, first_row: int) -> None:
         missing = np.isnan(block).any(axis=1)
         if missing.any():
+            row = first_row + int(np.argmax(missing))
             raise FeatureError(
-                f"row {first_row + int(np.argmax(missing))} misses a value, and {self.kind} cannot score that",
+                f"row {row} misses a value, and {self.kind} cannot score that",
                 "set preprocess.missing, for example to median",
             )
 
@@ -133,7 +134,9 @@ def load_model(path: Path) -> FittedModel:
     try:
         untrusted = set(skops.io.get_untrusted_types(file=path)) - set(_TRUSTED)
         if untrusted:
-            raise ModelError(f"{path}: holds types that are not trusted: {', '.join(sorted(untrusted))}", remedy)
+            raise ModelError(
+                f"{path}: holds types that are not trusted: {', '.join(sorted(untrusted))}", remedy
+            )
         record = skops.io.load(path, trusted=list(_TRUSTED))
     except FileNotFoundError:
         raise ModelError(f"{path}: no such file", remedy) from None

@@ -33,7 +33,8 @@ def completed_message(name: str, result: BatchResult) -> Message:
     """Say what a finished run came to."""
     share = result.anomalies / result.rows if result.rows else 0.0
     body = (
-        f"{result.anomalies:,} anomalies among {result.rows:,} rows ({share:.3%}), threshold {result.threshold:.6g}.\n"
+        f"{result.anomalies:,} anomalies among {result.rows:,} rows ({share:.3%}), "
+        f"score {result.threshold:.6g} or more.\n"
         f"Chunks: {result.chunks_computed} computed, {result.chunks_reused} reused.\n"
         f"Results: {result.output}\nJob: {result.job_id}"
     )
@@ -67,7 +68,7 @@ def deliver(
             continue
         try:
             send(rule.block, message)
-        except Exception as error:  # a foreign service fails in its own ways; it is reported, not raised
+        except Exception as error:  # noqa: BLE001  a foreign service fails in its own ways; it is reported, not raised
             deliveries.append(Delivery(rule.block, f"{type(error).__name__}: {error}"))
         else:
             deliveries.append(Delivery(rule.block))

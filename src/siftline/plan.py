@@ -17,8 +17,15 @@ from pydantic import ValidationError
 from siftline.chunks import chunk_rows, cut_chunks, slots_and_memory
 from siftline.config import BatchConfig, SerialCluster
 from siftline.detectors import DETECTORS, make_estimator
-from siftline.errors import ConfigError, FeatureError, IntegrityError, ModelError, OutputConflict, SourceError
-from siftline.errors import storage_error
+from siftline.errors import (
+    ConfigError,
+    FeatureError,
+    IntegrityError,
+    ModelError,
+    OutputConflict,
+    SourceError,
+    storage_error,
+)
 from siftline.files import digest, file_digest, read_record, write_record
 from siftline.models import load_model
 from siftline.preprocess import TIME_PERIODS, is_categorical, is_numeric
@@ -74,7 +81,9 @@ def inspect_batch(config: BatchConfig) -> Inspection:
     features = _features(config, schema)
     columns = _columns(config, features, schema)
     for file in files[1:]:
-        _check_same(file, files[0], open_parquet(file).schema if parquet else csv_schema(file), schema, columns)
+        _check_same(
+            file, files[0], open_parquet(file).schema if parquet else csv_schema(file), schema, columns
+        )
     _check_detector(config)
     _check_output(config)
     rows = None
@@ -188,7 +197,7 @@ def _model_features(path: str, schema: pa.Schema) -> tuple[Feature, ...]:
         fits = {"numeric": is_numeric, "categorical": is_categorical, "time_part": pa.types.is_timestamp}
         if not fits[feature.kind](kind):
             raise FeatureError(
-                f"detector.model {path}: its feature {feature.name} is {feature.kind}, the source's column is {kind}",
+                f"detector.model {path}: its feature {feature.name} is {feature.kind}, the source's a {kind}",
                 "give a model that was fitted on such data",
             )
     return features
@@ -210,12 +219,16 @@ def _columns(config: BatchConfig, features: Iterable[Feature], schema: pa.Schema
         for name in names:
             _field(schema, name, role)
             if name in _RESERVED_NAMES:
-                raise ConfigError(f"{role}: {name} is a column that the results add", "rename it in the source")
+                raise ConfigError(
+                    f"{role}: {name} is a column that the results add", "rename it in the source"
+                )
     if not config.source.key and "row" in {*config.output.columns, *(feature.column for feature in features)}:
         raise ConfigError("source: a column named row, which the results add", "name source.key")
     clash = [feature.column for feature in features if feature.column in _RESERVED_NAMES]
     if clash:
-        raise ConfigError(f"source.features: {clash[0]} is a column that the results add", "rename it in the source")
+        raise ConfigError(
+            f"source.features: {clash[0]} is a column that the results add", "rename it in the source"
+        )
     wanted = [*config.source.key, *(feature.column for feature in features), *config.output.columns]
     return tuple(dict.fromkeys(wanted))
 
@@ -255,7 +268,9 @@ def _check_output(config: BatchConfig) -> None:
                 "give another directory, or the same name",
             )
     elif any(not entry.name.startswith(".") for entry in output.iterdir()):
-        raise OutputConflict(f"output.path {output}: holds files that are no results", "give an empty directory")
+        raise OutputConflict(
+            f"output.path {output}: holds files that are no results", "give an empty directory"
+        )
 
 
 def _check_writable(path: Path) -> None:
@@ -287,7 +302,9 @@ def _check_values(config: BatchConfig, features: Sequence[Feature], files: Seque
     rows = sum(file.metadata.num_rows for file in files)
     for feature in features:
         if feature.column in known and nulls[feature.column] == rows:
-            raise FeatureError(f"feature {feature.name}: no row has a value", "leave it out of source.features")
+            raise FeatureError(
+                f"feature {feature.name}: no row has a value", "leave it out of source.features"
+            )
         if feature.column in known and nulls[feature.column] and feature.kind != "categorical" and not spare:
             raise FeatureError(
                 f"feature {feature.name}: has missing values, and {config.detector.kind} cannot score them",
@@ -297,9 +314,10 @@ def _check_values(config: BatchConfig, features: Sequence[Feature], files: Seque
 
 def _statistics(file: ParquetFile, columns: Iterable[str]) -> Iterator[tuple[str, Any]]:
     metadata = file.metadata
+    paths = [metadata.schema.column(index).path for index in range(metadata.num_columns)]
+    where = {column: paths.index(column) for column in columns if column in paths}
     for group in range(metadata.num_row_groups):
         row_group = metadata.row_group(group)
-        where = {row_group.column(i).path_in_schema: i for i in range(row_group.num_columns)} if not group else where
         for column in columns:
             yield column, row_group.column(where[column]).statistics if column in where else None
 
@@ -307,7 +325,9 @@ def _statistics(file: ParquetFile, columns: Iterable[str]) -> Iterator[tuple[str
 def _as_parquet(config: BatchConfig, inspection: Inspection, root: Path) -> list[ParquetFile]:
     if inspection.format == "csv":
         exact = {*config.source.key, *config.output.columns} - {one.column for one in inspection.features}
-        staged = [stage_csv(file, inspection.columns, tuple(exact), root / "staged") for file in inspection.files]
+        staged = [
+            stage_csv(file, inspection.columns, tuple(exact), root / "staged") for file in inspection.files
+        ]
         return [open_parquet(file) for file in staged]
     return [open_parquet(file) for file in inspection.files]
 
@@ -332,7 +352,9 @@ def _snapshot(inspection: Inspection, parquet: Sequence[ParquetFile]) -> Snapsho
 
 def _job_id(config: BatchConfig, features: Sequence[Feature], snapshot: Snapshot) -> str:
     detector = config.detector
-    fitted = {"model": file_digest(Path(detector.model))} if detector.model else detector.model_dump(mode="json")
+    fitted = (
+        {"model": file_digest(Path(detector.model))} if detector.model else detector.model_dump(mode="json")
+    )
     columns = {*config.source.key, *(feature.column for feature in features)}
     identity = {
         "scoring": [_SCORING_VERSION, version("scikit-learn"), version("numpy")],
@@ -357,9 +379,10 @@ def _chunk_rows(config: BatchConfig, features: Sequence[Feature], rows: int) -> 
     row_bytes = 8 * (width + len(config.source.key) + 2)
     slots, memory = slots_and_memory(config.cluster, os.cpu_count() or 1)
     size = chunk_rows(config.chunking, rows, row_bytes, slots, memory)
-    if min(size, rows) * row_bytes * _PEAK_COPIES > memory and not isinstance(config.cluster, SerialCluster):
+    needed = min(size, rows) * row_bytes * _PEAK_COPIES
+    if needed > memory and not isinstance(config.cluster, SerialCluster):
         raise ConfigError(
-            f"chunking: a chunk of {min(size, rows):,} rows needs about {size * row_bytes * _PEAK_COPIES >> 20:,} MiB, "
+            f"chunking: a chunk of {min(size, rows):,} rows needs about {needed >> 20:,} MiB, "
             f"a worker's slot has {memory >> 20:,} MiB",
             "lower chunking.rows, or raise cluster.memory_limit",
         )

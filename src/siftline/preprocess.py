@@ -50,7 +50,9 @@ def plain_numbers(features: Sequence[Feature], preprocess: PreprocessConfig) -> 
 def learn_categories(table: pa.Table, features: Sequence[Feature]) -> dict[str, list[str]]:
     """Return the sorted categories of every categorical feature, as found in the sample."""
     return {
-        feature.name: sorted(value for value in pc.unique(_text(table[feature.column])).to_pylist() if value is not None)
+        feature.name: sorted(
+            value for value in pc.unique(_text(table[feature.column])).to_pylist() if value is not None
+        )
         for feature in features
         if feature.kind == "categorical"
     }
@@ -104,7 +106,9 @@ def _numbers(
 ) -> pa.ChunkedArray:
     if feature.kind == "categorical":
         text = _text(column)
-        codes = pc.index_in(text, value_set=pa.array(categories[feature.name], pa.string())).cast(pa.float64())
+        codes = pc.index_in(text, value_set=pa.array(categories[feature.name], pa.string())).cast(
+            pa.float64()
+        )
         return pc.if_else(pc.is_null(text), None, pc.fill_null(codes, -1.0))
     if feature.kind == "time_part":
         return getattr(pc, str(feature.time_part))(column).cast(pa.float64())

@@ -42,8 +42,6 @@ def publish_results(
     previous = _previous(output)
     scores = _move(combined, combined.scores, "scores", output)
     anomalies = _move(combined, combined.anomaly_files, "anomalies", output)
-    minimum, maximum = combined.summary.minimum, combined.summary.maximum
-    assert minimum is not None and maximum is not None
     manifest = Manifest(
         name=plan.config.name,
         job_id=plan.job_id,
@@ -60,8 +58,8 @@ def publish_results(
         chunks=len(plan.chunks),
         anomalies=combined.anomalies,
         threshold=combined.threshold,
-        score_minimum=minimum,
-        score_maximum=maximum,
+        score_minimum=combined.summary.minimum,
+        score_maximum=combined.summary.maximum,
         validation=validation,
         scores=scores,
         anomaly_files=anomalies,

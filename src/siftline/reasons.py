@@ -60,14 +60,15 @@ def explain(model: FittedModel, matrix: Matrix, scores: Float64s) -> pa.Array:
         for row in range(len(matrix))
         for column in top[row, : counts[row]].tolist()
     ]
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32) if len(matrix) else np.zeros(1, np.int32)
+    offsets = np.append(0, np.cumsum(counts)).astype(np.int32)
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(reasons, type=REASON))
 
 
 def _contributions(model: FittedModel, matrix: Matrix, scores: Float64s) -> Float64s:
     """Return the contributions, of shape (n, d)."""
     rows, width = matrix.shape
-    typical = np.array([[one.value for one in model.typical]], dtype=matrix.dtype)
+    typical: Matrix = np.empty_like(matrix, shape=(1, width))
+    typical[0] = [one.value for one in model.typical]
     baseline = float(model.score(typical)[0])
     contributions = np.empty((rows, width), dtype=np.float64)
     step = max(1, _STACK_ROWS // (2 * width))
@@ -78,7 +79,7 @@ def _contributions(model: FittedModel, matrix: Matrix, scores: Float64s) -> Floa
         diagonal = np.arange(width)
         without[:, diagonal, diagonal] = typical
         only[:, diagonal, diagonal] = block
-        stacked = np.concatenate([without.reshape(-1, width), only.reshape(-1, width)])
+        stacked: Matrix = np.concatenate([without.reshape(-1, width), only.reshape(-1, width)])
         lower, higher = model.score(stacked).reshape(2, len(block), width)
         drop = scores[start : start + step, None] - lower
         contributions[start : start + step] = (drop + (higher - baseline)) / 2

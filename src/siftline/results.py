@@ -36,8 +36,8 @@ class Manifest(Record):
     chunks: int
     anomalies: int
     threshold: float
-    score_minimum: float
-    score_maximum: float
+    score_minimum: float | None
+    score_maximum: float | None
     validation: ValidationReport
     scores: tuple[PublishedFile, ...]
     anomaly_files: tuple[PublishedFile, ...]
@@ -109,4 +109,6 @@ def read_manifest(output: Path) -> Manifest:
     except FileNotFoundError:
         raise SourceError(f"{output}: no results there", "give the output.path of a finished job") from None
     except ValidationError as error:
-        raise IntegrityError(f"{path}: not a manifest", "run the job again into an empty directory") from error
+        raise IntegrityError(
+            f"{path}: not a manifest", "run the job again into an empty directory"
+        ) from error

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from siftline.source import read_pieces
+from siftline.source import read_pieces, take_rows
 from siftline.types import Piece, SourceFile
 
 # Enough places to see the input's drift over time, and rows enough that none weighs too much.
@@ -54,7 +54,7 @@ def draw_sample(
     if total <= rows:
         return pa.Table.from_batches(batches).select(list(columns))
     positions = np.sort(generator.choice(sum(sizes), size=min(rows, sum(sizes)), replace=False))
-    return _take(batches, positions).select(list(columns))
+    return take_rows(batches, positions).select(list(columns))
 
 
 def _draw_groups(
@@ -82,14 +82,3 @@ def _stratified_order(count: int, generator: np.random.Generator) -> list[int]:
     reversed_bits = [int(f"{i:0{bits}b}"[::-1], 2) for i in range(1 << bits)]
     shift = int(generator.integers(count))
     return [(i + shift) % count for i in reversed_bits if i < count]
-
-
-def _take(batches: object, positions: np.ndarray) -> pa.Table:
-    taken, start, first = [], 0, True
-    for batch in batches:  # type: ignore[attr-defined]
-        low, high = np.searchsorted(positions, [start, start + batch.num_rows])
-        if high > low or first:
-            taken.append(batch.take(pa.array(positions[low:high] - start)))
-            first = False
-        start += batch.num_rows
-    return pa.Table.from_batches(taken)

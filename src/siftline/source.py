@@ -6,11 +6,13 @@ Only Parquet is read here; CSV becomes Parquet first (`siftline.staging`).
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -171,6 +173,18 @@ def read_chunk(files: Sequence[SourceFile], chunk: Chunk, columns: Sequence[str]
             "run again: the changed input is a new job",
         )
     return table
+
+
+def take_rows(batches: Iterable[pa.RecordBatch], positions: npt.NDArray[np.int64]) -> pa.Table:
+    """Take rows by their ascending position in a stream, holding no more than a batch of the others."""
+    taken: list[pa.RecordBatch] = []
+    start = 0
+    for batch in batches:
+        low, high = np.searchsorted(positions, [start, start + batch.num_rows])
+        if high > low or not taken:
+            taken.append(batch.take(pa.array(positions[low:high] - start)))
+        start += batch.num_rows
+    return pa.Table.from_batches(taken)
 
 
 def only_files(

@@ -6,7 +6,7 @@ one on the same files, finds it again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -65,10 +65,13 @@ def stage_csv(path: Path, columns: Sequence[str], exact: Sequence[str], director
     if staged.exists():
         return staged
     options = pc.ConvertOptions(include_columns=list(columns), column_types=pa.schema(fields))
-    with replacing(staged) as temporary, pq.ParquetWriter(temporary, pa.schema(fields)) as writer:
-        with _reader(path, options) as reader:
-            for table in _grouped(reader, path):
-                writer.write_table(table, row_group_size=_ROW_GROUP_ROWS)
+    with (
+        replacing(staged) as temporary,
+        pq.ParquetWriter(temporary, pa.schema(fields)) as writer,
+        _reader(path, options) as reader,
+    ):
+        for table in _grouped(reader, path):
+            writer.write_table(table, row_group_size=_ROW_GROUP_ROWS)
     return staged
 
 
@@ -95,7 +98,7 @@ def _reader(path: Path, options: pc.ConvertOptions) -> pc.CSVStreamingReader:
         raise _malformed(path, error) from error
 
 
-def _grouped(reader: pc.CSVStreamingReader, path: Path) -> Sequence[pa.Table]:
+def _grouped(reader: pc.CSVStreamingReader, path: Path) -> Iterator[pa.Table]:
     batches: list[pa.RecordBatch] = []
     try:
         for batch in reader:

@@ -94,7 +94,9 @@ def flagged_count(share: float, rows: int) -> int:
 def count_from(summary: ScoreSummary, threshold: float) -> int:
     """Count the summarised scores from the threshold's bucket upwards: an upper bound, within 1.6 %."""
     first = int(ordered_bits(np.array([threshold]))[0]) >> _SHIFT
-    return sum(count for bucket, count in zip(summary.buckets, summary.counts, strict=True) if bucket >= first)
+    return sum(
+        count for bucket, count in zip(summary.buckets, summary.counts, strict=True) if bucket >= first
+    )
 
 
 def may_reach(summary: ScoreSummary, threshold: float) -> bool:

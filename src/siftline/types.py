@@ -159,8 +159,8 @@ class DetectorRef(Record):
     path: str
     model_digest: str
     sample_rows: int
-    sample_quantile: float | None = Field(
-        default=None, description="Score at the configured quantile of the training sample."
+    threshold: float | None = Field(
+        default=None, description="The score from which rows are anomalies, where it is known beforehand."
     )
 
 

@@ -14,7 +14,6 @@ import click
 
 from siftline.errors import SiftlineError
 
-
 _INTERRUPTED = 130
 
 
@@ -101,6 +100,7 @@ def validate(config: Path, overrides: tuple[str, ...]) -> None:
 @_cli.command()
 def schema() -> None:
     """Print the JSON schema of the configuration."""
+    from siftline.config import BatchConfig
 
     click.echo(json.dumps(BatchConfig.model_json_schema(), indent=2))
 
@@ -108,7 +108,10 @@ def schema() -> None:
 @_cli.command()
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option(
-    "--output", "-o", type=click.Path(path_type=Path), help="File to write. Default: the data's name, with .yaml."
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path),
+    help="File to write. Default: the data's name, with .yaml.",
 )
 @click.option("--force", is_flag=True, help="Replace the file if it is there.")
 def init(data: Path, output: Path | None, force: bool) -> None:
@@ -120,7 +123,9 @@ def init(data: Path, output: Path | None, force: bool) -> None:
     text = starter_config(data)
     target = output or Path(f"{data.name.split('.')[0]}.yaml")
     if target.exists() and not force:
-        raise OutputConflict(f"{target}: is already there", "give another name with -o, or --force to replace it")
+        raise OutputConflict(
+            f"{target}: is already there", "give another name with -o, or --force to replace it"
+        )
     with replacing(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
     click.echo(f"wrote {target}; next: siftline run {target}")

@@ -46,7 +46,9 @@ def _bar(stream: TextIO) -> Iterator[tuple[Callable[[Progress], None], Callable[
 
         def listen(progress: Progress) -> None:
             if rate.enters(progress):
-                bar.reset(task, total=progress.rows_total or None, detail="", description=_STAGES[progress.stage])
+                bar.reset(
+                    task, total=progress.rows_total or None, detail="", description=_STAGES[progress.stage]
+                )
             bar.update(task, completed=progress.rows_done, detail=_detail(progress, rate))
 
         yield listen, lambda text: bar.update(task, description=text)

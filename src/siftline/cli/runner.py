@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
 import click
 
@@ -35,7 +36,8 @@ def print_summary(result: BatchResult) -> None:
     """Print what a run came to, and its most anomalous rows with the reasons."""
     share = result.anomalies / result.rows
     click.echo(
-        f"{result.anomalies:,} anomalies among {result.rows:,} rows ({share:.2%}), score {result.threshold:.4f} or more"
+        f"{result.anomalies:,} anomalies among {result.rows:,} rows ({share:.2%}), "
+        f"score {result.threshold:.4f} or more"
     )
     click.echo(
         f"{result.chunks} chunks, {result.chunks_computed} computed, {result.chunks_reused} reused, "
@@ -53,8 +55,14 @@ def _print_top(result: BatchResult) -> None:
 
     results = open_results(result.output)
     top = results.top(_TOP)
-    own = [name for name in top.column_names if name not in {*results.manifest.features, "score", "rank", "reasons"}]
-    table = Table(title=f"The {top.num_rows} most anomalous rows", title_justify="left", box=None, pad_edge=False)
+    own = [
+        name
+        for name in top.column_names
+        if name not in {*results.manifest.features, "score", "rank", "reasons"}
+    ]
+    table = Table(
+        title=f"The {top.num_rows} most anomalous rows", title_justify="left", box=None, pad_edge=False
+    )
     for name in ["rank", "score", *own, "why"]:
         table.add_column(name, overflow="fold")
     for row in top.to_pylist():
@@ -63,10 +71,8 @@ def _print_top(result: BatchResult) -> None:
     Console(width=None if sys.stdout.isatty() else 120).print(table)
 
 
-def _reason(reason: dict[str, object]) -> str:
-    distance = reason["distance"]
-    if distance is None:
-        how = f"typical {reason['typical']}"
-    else:
-        how = f"typical {reason['typical']}, {float(str(distance)):.1f} σ {'above' if reason['direction'] == 'high' else 'below'}"
+def _reason(reason: dict[str, Any]) -> str:
+    how = f"typical {reason['typical']}"
+    if reason["distance"] is not None:
+        how += f", {reason['distance']:.1f} σ {'above' if reason['direction'] == 'high' else 'below'}"
     return f"{reason['feature']} {reason['value']} ({how})"

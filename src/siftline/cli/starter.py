@@ -80,7 +80,7 @@ def starter_config(data: Path) -> str:
         label=f"  label: {_yaml(label[0])}  # known labels, never a feature\n" if label else "",
         others=", ".join(left) or "nothing",
         features="".join(f"    - {_yaml(name)}\n" for name in numbers),
-        cyclic=f"  cyclic: {_yaml({name: 24 for name in cyclic})}  # wraps around\n" if cyclic else "",
+        cyclic=f"  cyclic: {_yaml(dict.fromkeys(cyclic, 24))}  # wraps around\n" if cyclic else "",
         carried=_yaml(texts[:3]),
     )
 
@@ -90,7 +90,9 @@ def _named(name: str, endings: tuple[str, ...]) -> bool:
 
 
 def _plain_name(data: Path) -> str:
-    plain = "".join(letter if letter.isalnum() and letter.isascii() else "-" for letter in data.name.split(".")[0])
+    plain = "".join(
+        letter if letter.isalnum() and letter.isascii() else "-" for letter in data.name.split(".")[0]
+    )
     return plain.strip("-") or "batch"
 
 

@@ -1,0 +1,26 @@
+"""Prefect's functions from synchronous code."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Coroutine
+from typing import Any, TypeVar, cast, overload
+
+from prefect.utilities.asyncutils import run_coro_as_sync
+
+T = TypeVar("T")
+
+
+@overload
+def waited(result: Coroutine[Any, Any, T]) -> T: ...
+@overload
+def waited(result: T | Coroutine[Any, Any, T]) -> T: ...
+def waited(result: T | Coroutine[Any, Any, T]) -> T:
+    """Return a result, waiting for it if need be.
+
+    Many of Prefect's functions do their work at once when no event loop runs, are declared to perhaps
+    return a coroutine, and in third-party blocks really may.
+    """
+    if inspect.iscoroutine(result):
+        return cast(T, run_coro_as_sync(result))
+    return cast(T, result)
