@@ -1,0 +1,41 @@
+"""Fixtures for all tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from siftline.config import BatchConfig, LocalCluster
+from siftline.executor import Executor, open_executor
+from tests.support import make_config, make_table, write_files
+
+# Examples that read and write files take their time on a busy machine.
+settings.register_profile(
+    "siftline",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("siftline")
+
+
+@pytest.fixture(scope="module")
+def dask_executor() -> Iterator[Executor]:
+    """Two worker processes, shared by the tests of a module."""
+    with open_executor(LocalCluster(workers=2, memory_limit="1GiB")) as executor:
+        yield executor
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A directory of Parquet: 600 rows, 3 files, row groups of 70."""
+    return write_files(tmp_path / "data", make_table(600), files=3, row_group=70)
+
+
+@pytest.fixture
+def config(tmp_path: Path, source: Path) -> BatchConfig:
+    """A small job on `source`, cut into chunks of 100 rows."""
+    return make_config(tmp_path, source, chunking={"rows": 100})
