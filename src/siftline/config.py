@@ -305,7 +305,7 @@ class NotifyConfig(Section):
         description="Prefect notification block, as type/name.", examples=["slack-webhook/ops"]
     )
     on: tuple[Literal["completed", "failed"], ...] = Field(
-        default=("completed", "failed"), min_length=1, description="Outcomes to tell of."
+        default=("completed", "failed"), description="Outcomes to tell of."
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import yaml
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from siftline.config import BatchConfig
 from siftline.errors import ConfigError
@@ -94,28 +96,43 @@ def _set(values: dict[str, Any], override: str) -> None:
 
 
 def _explain(error: ValidationError, origin: str) -> tuple[str, str]:
-    lines = [_mistake(dict(detail)) for detail in error.errors(include_url=False)]
+    mistakes: dict[str, list[ErrorDetails]] = {}
+    for detail in error.errors(include_url=False):
+        mistakes.setdefault(_field(detail), []).append(detail)
+    lines = [f"  {field or 'configuration'}: {_mistake(field, found)}" for field, found in mistakes.items()]
     count = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
-    problem = f"{origin}: {count}\n" + "\n".join(f"  {line}" for line in lines)
+    problem = "\n".join([f"{origin}: {count}", *lines])
     return problem, "correct the configuration; `siftline schema` prints what is allowed"
 
 
-def _mistake(detail: dict[str, Any]) -> str:
-    # Pydantic names the member of a union in the path; the user's file has no such key.
-    tags = {"local", "address", "factory", "serial", "literal['auto']", "constrained-int", "int"}
-    steps = [str(step) for i, step in enumerate(detail["loc"]) if not (i and str(step) in tags)]
-    if detail["loc"][-1:] == ("address",) and detail["loc"][:1] == ("cluster",):
-        steps = ["cluster", "address"]
-    field = ".".join(steps) or "configuration"
-    kind, message = detail["type"], detail["msg"]
-    if kind == "missing":
-        return f"{field}: missing; it has no default"
-    if kind == "extra_forbidden":
-        return f"{field}: unknown field{_suggestion(steps)}"
-    if kind == "value_error":
-        return f"{field}: {detail['ctx']['error']}"
-    message = message[0].lower() + message[1:]
-    return f"{field}: {message}, not {_short(detail['input'])}"
+def _field(detail: ErrorDetails) -> str:
+    """Name the field as the user's file does; Pydantic also names the member of a union."""
+    steps = [str(step) for step in detail["loc"]]
+    if steps[:1] == ["cluster"]:
+        del steps[1:2]
+    if steps[:2] == ["chunking", "rows"]:
+        del steps[2:]
+    if detail["type"] == "missing" and steps in (["source"], ["output"]):
+        steps.append("path")
+    return ".".join(steps)
+
+
+def _mistake(field: str, details: Sequence[ErrorDetails]) -> str:
+    first = details[0]
+    if first["type"] == "missing":
+        return "missing; it has no default"
+    if first["type"] == "extra_forbidden":
+        return f"unknown field{_suggestion(field.split('.'))}"
+    if first["type"] == "value_error":
+        return str(first["ctx"]["error"])
+    allowed = " or ".join(_plain(detail["msg"]) for detail in details)
+    return f"{allowed.replace(' or input should be', ' or')}, not {_short(first['input'])}"
+
+
+def _plain(message: str) -> str:
+    message = re.sub(r"a valid dictionary( or instance of \w+)?", "a section", message)
+    message = message.replace("a valid tuple", "a list")
+    return message[0].lower() + message[1:]
 
 
 def _suggestion(steps: Sequence[str]) -> str:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.dataset as ds
 from pydantic import ValidationError
 
 from siftline.errors import IntegrityError, SourceError
 from siftline.files import read_record
 from siftline.types import PublishedFile, Record, ValidationReport
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as ds
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
@@ -65,19 +67,24 @@ class Results:
     @property
     def scores(self) -> ds.Dataset:
         """Every row with score and label, as a dataset that is read lazily."""
-        return ds.dataset([str(self.path / file.name) for file in self.manifest.scores], format="parquet")
+        return self._dataset(self.manifest.scores)
 
     @property
     def anomalies(self) -> pa.Table:
         """The flagged rows with their reasons, as a table."""
-        files = [str(self.path / file.name) for file in self.manifest.anomaly_files]
-        return ds.dataset(files, format="parquet").to_table()
+        return self._dataset(self.manifest.anomaly_files).to_table()
 
     def top(self, count: int = 10) -> pa.Table:
         """Return the `count` most anomalous rows, highest score first."""
-        files = [str(self.path / file.name) for file in self.manifest.anomaly_files]
-        found = ds.dataset(files, format="parquet").to_table(filter=ds.field("rank") <= count)
+        import pyarrow.compute as pc
+
+        found = self._dataset(self.manifest.anomaly_files).to_table(filter=pc.field("rank") <= count)
         return found.sort_by("rank").slice(0, count)
+
+    def _dataset(self, files: tuple[PublishedFile, ...]) -> ds.Dataset:
+        import pyarrow.dataset as ds  # slow to import, and the workers of a job don't read results
+
+        return ds.dataset([str(self.path / file.name) for file in files], format="parquet")
 
 
 def open_results(output: Path | str) -> Results:
