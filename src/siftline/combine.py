@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -20,8 +21,8 @@ from siftline.checkpoint import is_intact
 from siftline.errors import IntegrityError, JobError
 from siftline.executor import Executor
 from siftline.files import file_digest, replacing
-from siftline.models import FittedModel, cached_model
-from siftline.parts import parquet_writer, read_scores
+from siftline.models import cached_model
+from siftline.parts import parquet_writer, read_scores, write_parquet
 from siftline.progress import Progress, report
 from siftline.reasons import explain
 from siftline.source import only_files, read_pieces, take_rows
@@ -180,30 +181,24 @@ def _runs(receipts: Iterable[ChunkReceipt]) -> Iterator[list[ChunkReceipt]]:
 def label_chunks(task: LabelTask) -> Labelled:
     """Label a run of chunks: write its rows with labels, and its anomalies with reasons. Runs on a worker."""
     staged = Path(task.staged)
-    flagged = np.load(task.flagged, mmap_mode="r", allow_pickle=False)
-    model = cached_model(task.detector)
     name = f"part-{task.number:05d}.parquet"
-    with (
-        replacing(staged / "scores" / name) as scores_file,
-        replacing(staged / "found" / name, False) as found_file,
-    ):
-        writers: list[pq.ParquetWriter] = []
-        anomalies = 0
+    found: list[pa.Table] = []
+    with replacing(staged / "scores" / name) as temporary:
+        writer: pq.ParquetWriter | None = None
         for chunk, receipt in zip(task.chunks, task.receipts, strict=True):
             labelled = _labelled(task, receipt)
-            found = _anomalies(task, model, chunk, labelled, flagged)
-            if not writers:
-                writers = [
-                    parquet_writer(scores_file, labelled.schema),
-                    parquet_writer(found_file, found.schema),
-                ]
-            writers[0].write_table(labelled)
-            writers[1].write_table(found)
-            anomalies += found.num_rows
-        for writer in writers:
+            writer = writer or parquet_writer(temporary, labelled.schema)
+            writer.write_table(labelled)
+            positions = np.flatnonzero(labelled["label"].to_numpy())
+            if len(positions) or not found:
+                found.append(_originals(task, chunk, labelled.take(pa.array(positions)), positions))
+        if writer is not None:
             writer.close()
+    anomalies = _explained(task, pa.concat_tables(found))
+    with replacing(staged / "found" / name, durable=False) as temporary:
+        write_parquet(anomalies, temporary)
     rows = sum(receipt.rows for receipt in task.receipts)
-    return Labelled(task.number, _published(staged, f"scores/{name}", rows), anomalies)
+    return Labelled(task.number, _published(staged, f"scores/{name}", rows), anomalies.num_rows)
 
 
 def _labelled(task: LabelTask, receipt: ChunkReceipt) -> pa.Table:
@@ -217,28 +212,25 @@ def _labelled(task: LabelTask, receipt: ChunkReceipt) -> pa.Table:
     return table.append_column("label", pa.array(labels))
 
 
-def _anomalies(
-    task: LabelTask, model: FittedModel, chunk: Chunk, labelled: pa.Table, flagged: Float64s
+def _originals(
+    task: LabelTask, chunk: Chunk, labelled: pa.Table, positions: npt.NDArray[np.int64]
 ) -> pa.Table:
-    positions = np.flatnonzero(labelled["label"].to_numpy())
-    keys = labelled.take(pa.array(positions))
-    rows = (
-        take_rows(read_pieces(task.files, chunk.pieces, task.columns), positions) if len(positions) else None
-    )
-    if rows is None:
-        rows = _no_rows(task)
-    scores = keys["score"].to_numpy()
+    """Return the flagged rows of a chunk as they are in the source, with their keys and scores."""
+    rows = take_rows(read_pieces(task.files, chunk.pieces, task.columns), positions)
+    own = {name: labelled[name] for name in labelled.column_names if name != "label"}
+    return pa.table({name: rows[name] for name in task.columns if name not in own} | own)
+
+
+def _explained(task: LabelTask, rows: pa.Table) -> pa.Table:
+    """Give flagged rows their rank and reasons, and their columns the order of the anomalies table."""
+    model = cached_model(task.detector)
+    flagged = np.load(task.flagged, mmap_mode="r", allow_pickle=False)
+    scores = rows["score"].to_numpy()
     ranks = len(flagged) - np.searchsorted(flagged, scores, side="right") + 1
-    reasons = explain(model, model.matrix(rows, chunk.first_row), scores)
-    own = [name for name in labelled.column_names if name not in ("score", "label")]
-    columns = {name: keys[name] for name in own}
-    columns |= {name: rows[name] for name in task.columns if name not in own}
-    return pa.table({**columns, "score": scores, "rank": ranks.astype(np.int64), "reasons": reasons})
-
-
-def _no_rows(task: LabelTask) -> pa.Table:
-    schema = pq.read_schema(task.files[0].path)
-    return pa.schema([schema.field(name) for name in task.columns]).empty_table()
+    key = list(task.key) or ["row"]
+    order = [*key, *(name for name in task.columns if name not in key), "score"]
+    table = rows.select(order).append_column("rank", pa.array(ranks, pa.int64()))
+    return table.append_column("reasons", explain(model, model.matrix(rows), scores))
 
 
 def _gather_anomalies(staged: Path, labelled: list[Labelled]) -> PublishedFile:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import glob
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 
@@ -134,7 +135,8 @@ def read_pieces(
         file = files[number]
         check_unchanged(file)
         try:
-            with pq.ParquetFile(file.path) as parquet:
+            footer = _footer(file.path, file.size, file.mtime_ns)
+            with pq.ParquetFile(file.path, metadata=footer) as parquet:
                 for piece in run:
                     batches = parquet.iter_batches(
                         _BATCH_ROWS, row_groups=[piece.row_group], columns=list(columns), use_threads=False
@@ -142,6 +144,12 @@ def read_pieces(
                     yield from _slice(batches, piece)
         except (pa.ArrowException, OSError) as error:
             raise unreadable(file.path, error) from error
+
+
+@lru_cache(maxsize=8)
+def _footer(path: str, size: int, mtime_ns: int) -> pq.FileMetaData:
+    """Parse a footer once per process: one with thousands of row groups takes longer than a chunk."""
+    return pq.read_metadata(path)
 
 
 def _slice(batches: Iterator[pa.RecordBatch], piece: Piece) -> Iterator[pa.RecordBatch]:
