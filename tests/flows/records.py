@@ -1,0 +1,80 @@
+"""What the Prefect server knows of a run."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    FlowRunFilter,
+    FlowRunFilterId,
+    LogFilter,
+    LogFilterFlowRunId,
+    TaskRunFilter,
+)
+from prefect.client.schemas.objects import Artifact, FlowRun, TaskRun
+from prefect.client.schemas.sorting import ArtifactSort, TaskRunSort
+
+from tests.faults import wait_until
+
+STEPS = [
+    "plan_batch",
+    "fit_detector",
+    "detect_chunks",
+    "combine_results",
+    "validate_results",
+    "publish_results",
+    "notify",
+]
+
+
+def flow_run(run_id: UUID | str | None) -> FlowRun:
+    with get_client(sync_client=True) as client:
+        return client.read_flow_run(UUID(str(run_id)))
+
+
+def task_runs(run_id: UUID | str | None) -> dict[str, TaskRun]:
+    """The task runs of a flow run by the name of their task, once the last of them has reached the server."""
+
+    def read() -> list[TaskRun]:
+        chosen = FlowRunFilter(id=FlowRunFilterId(any_=[UUID(str(run_id))]))
+        with get_client(sync_client=True) as client:
+            return client.read_task_runs(flow_run_filter=chosen, sort=TaskRunSort.NAME_ASC, limit=200)
+
+    def complete() -> list[TaskRun] | None:
+        runs = read()
+        final = all(run.state is not None and run.state.is_final() for run in runs)
+        return runs if final and any(run.name.startswith("notify") for run in runs) else None
+
+    runs = wait_until(complete, "the task runs have reached the server")
+    found = {run.name.rpartition("-")[0]: run for run in runs}
+    assert len(found) == len(runs), f"a task ran twice: {sorted(run.name for run in runs)}"
+    return found
+
+
+def artifacts(run_id: UUID | str | None) -> dict[str, Artifact]:
+    """The artifacts of a flow run, by key."""
+    with get_client(sync_client=True) as client:
+        found = client.read_artifacts(
+            artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[UUID(str(run_id))])),
+            flow_run_filter=FlowRunFilter(),
+            task_run_filter=TaskRunFilter(),
+            sort=ArtifactSort.ID_DESC,
+            limit=200,
+            offset=0,
+        )
+    return {str(artifact.key): artifact for artifact in found}
+
+
+def log(run_id: UUID | str | None, until: str) -> str:
+    """The log of a flow run, once it contains a text."""
+
+    def read() -> str | None:
+        chosen = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[UUID(str(run_id))]))
+        with get_client(sync_client=True) as client:
+            text = "\n".join(line.message for line in client.read_logs(chosen, limit=200, offset=0))
+        return text if until in text else None
+
+    return wait_until(read, f"the log says {until!r}")

@@ -1,0 +1,165 @@
+"""The flow, called from Python, and what the Prefect server shows of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from prefect.exceptions import ParameterTypeError
+from sklearn.ensemble import IsolationForest
+
+from flows.batch_detection import batch_detection
+from siftline import BatchConfig, BatchResult, open_results
+from siftline.errors import SourceError
+from tests.flows.batches import FEATURES, configuration, scores_digest
+from tests.flows.records import STEPS, artifacts, flow_run, log, task_runs
+
+
+def test_a_dict_and_a_batch_config_are_the_same_job_with_the_same_result(tmp_path: Path) -> None:
+    values = configuration(tmp_path)
+
+    first = batch_detection(values)
+    second = batch_detection(BatchConfig.model_validate(values))
+
+    assert isinstance(first, BatchResult)
+    assert first.job_id == second.job_id
+    assert (first.chunks_computed, first.chunks_reused) == (3, 0)
+    assert (second.chunks_computed, second.chunks_reused) == (0, 3)
+    assert (first.state, first.rows, first.chunks, first.rows_failed) == ("Completed", 600, 3, 0)
+    assert first.anomalies == second.anomalies == 6
+    assert first.output == values["output"]["path"]
+    assert first.threshold == second.threshold == open_results(first.output).manifest.threshold
+
+
+def test_published_scores_are_those_of_one_scikit_learn_call(tmp_path: Path) -> None:
+    values = configuration(tmp_path)
+    matrix = pq.read_table(values["source"]["path"], columns=FEATURES).to_pandas().to_numpy(np.float32)
+    expected = -IsolationForest(n_estimators=10, random_state=0).fit(matrix).score_samples(matrix)
+
+    batch_detection(values)
+
+    scores = open_results(values["output"]["path"]).scores.to_table()
+    assert scores.column_names == ["id", "score", "label"]
+    assert scores["id"].to_pylist() == list(range(1000, 1600))
+    np.testing.assert_array_equal(scores["score"].to_numpy(), expected)
+
+
+@pytest.mark.parametrize(("chunk_rows", "chunks"), [(200, 3), (15, 40)])
+def test_a_run_is_seven_task_runs_whatever_the_number_of_chunks(
+    tmp_path: Path, chunk_rows: int, chunks: int
+) -> None:
+    result = batch_detection(configuration(tmp_path, chunk_rows=chunk_rows))
+
+    assert result.chunks == chunks
+    runs = task_runs(result.flow_run_id)
+    assert sorted(runs) == sorted(STEPS)
+    assert {run.state_name for run in runs.values()} == {"Completed"}
+    assert flow_run(result.flow_run_id).state_name == "Completed"
+
+
+@pytest.mark.e2e
+def test_the_page_of_a_run_shows_progress_the_result_and_the_dashboard(tmp_path: Path) -> None:
+    config = configuration(tmp_path, chunk_rows=15, cluster={"kind": "local", "workers": 2})
+
+    result = batch_detection(config)
+
+    found = artifacts(result.flow_run_id)
+    assert set(found) == {"siftline-progress", "siftline-result", "siftline-dask-dashboard"}
+    assert (found["siftline-progress"].type, found["siftline-progress"].data) == ("progress", 100.0)
+    assert json.loads(str(found["siftline-result"].data)) == [
+        {
+            "rows": 600,
+            "chunks": 40,
+            "anomalies": 6,
+            "threshold": result.threshold,
+            "output": result.output,
+            "job": result.job_id,
+        }
+    ]
+    assert str(found["siftline-dask-dashboard"].data).startswith("[Dask dashboard](http://127.0.0.1:")
+    assert sorted(task_runs(result.flow_run_id)) == sorted(STEPS)
+
+    serial = batch_detection(configuration(tmp_path, chunk_rows=15), fresh=True)
+    assert serial.chunks_computed == 40
+    assert "siftline-dask-dashboard" not in artifacts(serial.flow_run_id)
+
+
+def test_fresh_computes_every_chunk_again_to_the_same_scores(tmp_path: Path) -> None:
+    values = configuration(tmp_path)
+    batch_detection(values)
+    before = scores_digest(values["output"]["path"])
+
+    result = batch_detection(values, fresh=True)
+
+    assert (result.chunks_computed, result.chunks_reused) == (3, 0)
+    assert scores_digest(values["output"]["path"]) == before
+
+
+def test_a_result_that_fails_its_audit_fails_the_run_is_told_of_and_is_not_published(tmp_path: Path) -> None:
+    values = configuration(tmp_path, validation={"anomaly_rate": {"max": 0.001}})
+
+    state = batch_detection(values, return_state=True)
+
+    assert state.name == "Failed"
+    assert state.state_details.flow_run_id is not None
+    run_id = state.state_details.flow_run_id
+    assert flow_run(run_id).state_name == "Failed"
+    runs = task_runs(run_id)
+    assert sorted(runs) == sorted(set(STEPS) - {"publish_results"})
+    assert {name: run.state_name for name, run in runs.items() if run.state_name != "Completed"} == {
+        "validate_results": "Failed"
+    }
+    assert "Siftline: test failed" in log(run_id, until="anomaly rate: 0.01 of the rows are anomalies")
+    output = Path(values["output"]["path"])
+    assert [path.name for path in output.iterdir()] == [".staged"], "the staged result stays, nothing else"
+    with pytest.raises(SourceError, match="no results there"):
+        open_results(output)
+
+
+def test_a_run_that_fails_leaves_the_previous_result_as_it_was(tmp_path: Path) -> None:
+    values = configuration(tmp_path)
+    batch_detection(values)
+    before = open_results(values["output"]["path"]).manifest
+
+    state = batch_detection({**values, "validation": {"anomaly_rate": {"max": 0.001}}}, return_state=True)
+
+    assert state.name == "Failed"
+    after = open_results(values["output"]["path"])
+    assert after.manifest == before
+    assert after.scores.count_rows() == 600
+
+
+def test_input_that_is_not_there_fails_the_run_before_any_work(tmp_path: Path) -> None:
+    values = configuration(tmp_path)
+    Path(values["source"]["path"]).unlink()
+
+    state = batch_detection(values, return_state=True)
+
+    assert state.name == "Failed"
+    runs = task_runs(state.state_details.flow_run_id)
+    assert {name: run.state_name for name, run in runs.items()} == {
+        "plan_batch": "Failed",
+        "notify": "Completed",
+    }
+    assert not Path(values["output"]["path"]).exists()
+    assert not Path(values["checkpoint"]["path"]).exists()
+
+
+def test_a_misspelt_field_in_the_parameters_of_a_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ParameterTypeError, match=r"config\.treshold: Extra inputs"):
+        batch_detection(configuration(tmp_path, treshold={"contamination": 0.01}))
+
+
+def test_templates_in_the_configuration_are_filled_in_once_for_the_run(tmp_path: Path) -> None:
+    values = configuration(tmp_path)
+    values["output"]["path"] = str(tmp_path / "output-{{ date.strftime('%Y') }}-{{ name }}")
+
+    result = batch_detection(values)
+
+    started = flow_run(result.flow_run_id).expected_start_time
+    assert started is not None
+    assert result.output == str(tmp_path / f"output-{started:%Y}-test")
+    assert open_results(result.output).manifest.rows == 600
