@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
 
 from siftline.config import ChunkingConfig, Cluster, LocalCluster, SerialCluster, parse_bytes
+from siftline.errors import ConfigError
 from siftline.types import ChunkTable
 
 _MIN_ROWS = 10_000
@@ -17,39 +19,53 @@ _CHUNKS_PER_SLOT = 4
 _COPIES = 8
 
 
-def slots_and_memory(cluster: Cluster, cores: int) -> tuple[int, int]:
-    """How many chunks are scored at once, and the memory in bytes that each may take."""
-    if isinstance(cluster, SerialCluster):
-        return 1, parse_bytes("2GiB")
-    if isinstance(cluster, LocalCluster):
-        slots = (cluster.workers or cores) * cluster.threads
-        return slots, parse_bytes(cluster.memory_limit) // cluster.threads
-    return max(cores, 2), parse_bytes(cluster.memory_limit)
-
-
-def chunk_rows(chunking: ChunkingConfig, rows: int, row_bytes: int, slots: int, memory: int) -> int:
+def chunk_rows(chunking: ChunkingConfig, cluster: Cluster, rows: int, row_bytes: int) -> int:
     """Rows per chunk.
 
     Parameters
     ----------
     chunking : ChunkingConfig
         What the user asks for.
+    cluster : Cluster
+        Whose workers have so much memory.
     rows : int
         Rows of the input.
     row_bytes : int
-        Bytes that a row's features take in memory.
-    slots : int
-        Chunks scored at once.
-    memory : int
-        Bytes that each slot may take.
+        Bytes that a row's features and keys take in memory.
+
+    Raises
+    ------
+    ConfigError
+        When a chunk of the size asked for would not fit a worker.
     """
+    slots, memory = _slots_and_memory(cluster)
     if chunking.rows != "auto":
-        return chunking.rows
-    if chunking.bytes is not None:
-        return max(1, parse_bytes(chunking.bytes) // row_bytes)
-    by_parallelism = max(_MIN_ROWS, -(-rows // (slots * _CHUNKS_PER_SLOT)))
-    by_memory = memory // (4 * _COPIES * row_bytes)
-    return max(1, min(by_parallelism, by_memory, _MAX_ROWS))
+        size = chunking.rows
+    elif chunking.bytes is not None:
+        size = max(1, parse_bytes(chunking.bytes) // row_bytes)
+    else:
+        by_parallelism = max(_MIN_ROWS, -(-rows // (slots * _CHUNKS_PER_SLOT)))
+        by_memory = memory // (4 * _COPIES * row_bytes)
+        size = max(1, min(by_parallelism, by_memory, _MAX_ROWS))
+    needed = min(size, rows) * row_bytes * _COPIES
+    if needed > memory and not isinstance(cluster, SerialCluster):
+        raise ConfigError(
+            f"chunking: a chunk of {min(size, rows):,} rows needs about {needed >> 20:,} MiB, "
+            f"a worker's slot has {memory >> 20:,} MiB",
+            "lower chunking.rows, or raise cluster.memory_limit",
+        )
+    return size
+
+
+def _slots_and_memory(cluster: Cluster) -> tuple[int, int]:
+    """How many chunks are scored at once, and the memory in bytes that each may take."""
+    cores = os.cpu_count() or 1
+    if isinstance(cluster, SerialCluster):
+        return 1, parse_bytes("2GiB")
+    if isinstance(cluster, LocalCluster):
+        slots = (cluster.workers or cores) * cluster.threads
+        return slots, parse_bytes(cluster.memory_limit) // cluster.threads
+    return max(cores, 2), parse_bytes(cluster.memory_limit)
 
 
 def cut_chunks(row_groups: Sequence[tuple[int, int, int]], rows: int) -> ChunkTable:

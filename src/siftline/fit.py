@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from siftline.config import BatchConfig
@@ -75,16 +74,10 @@ def _earlier(plan: BatchPlan) -> DetectorRef | None:
 
 
 def _sample(plan: BatchPlan) -> pa.Table:
-    files = plan.snapshot.files
-    groups = [
-        (number, group, metadata.row_group(group).num_rows)
-        for number, file in enumerate(files)
-        for metadata in [pq.read_metadata(file.path)]
-        for group in range(metadata.num_row_groups)
-    ]
     columns = list(dict.fromkeys(feature.column for feature in plan.features))
     detector = plan.config.detector
-    return draw_sample(files, groups, columns, detector.sample_rows, detector.seed)
+    groups = plan.chunks.row_groups()
+    return draw_sample(plan.snapshot.files, groups, columns, detector.sample_rows, detector.seed)
 
 
 def fit_model(sample: pa.Table, features: Sequence[Feature], config: BatchConfig) -> FittedModel:

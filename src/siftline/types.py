@@ -113,6 +113,16 @@ class ChunkTable(Sequence[Chunk]):
     def __iter__(self) -> Iterator[Chunk]:
         return (self[index] for index in range(len(self)))
 
+    def row_groups(self) -> list[tuple[int, int, int]]:
+        """File, number and rows of every row group, in source order: the same however they are cut."""
+        groups, counts = self.pieces[:, :2], self.pieces[:, 3]
+        first = np.flatnonzero(np.append(True, (groups[1:] != groups[:-1]).any(axis=1)))
+        rows = np.add.reduceat(counts, first)
+        return [
+            (int(file), int(group), int(size))
+            for (file, group), size in zip(groups[first], rows, strict=True)
+        ]
+
     def to_lists(self) -> dict[str, list[Any]]:
         """Return the table as JSON-able lists."""
         return {"pieces": self.pieces.tolist(), "bounds": self.bounds.tolist()}

@@ -82,8 +82,8 @@ def validate(config: Path, overrides: tuple[str, ...]) -> None:
     """Check everything that can be checked without doing the work."""
     from datetime import UTC, datetime
 
+    from siftline.inspection import inspect_batch
     from siftline.loading import load_config, resolve_config
-    from siftline.plan import inspect_batch
 
     batch = resolve_config(load_config(config, overrides), datetime.now(UTC))
     inspection = inspect_batch(batch)
