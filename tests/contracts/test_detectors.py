@@ -1,0 +1,174 @@
+"""What the rest relies on, for every registered detector. A new one is held to this by being registered."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from siftline.config import DetectorConfig
+from siftline.detectors import DETECTORS, SklearnDetector, make_estimator
+from siftline.errors import FeatureError, ModelError
+from siftline.fit import fit_model
+from siftline.models import FittedModel, load_model, save_model
+from siftline.types import Feature, Matrix
+from tests.support import make_config
+
+SMALL: dict[str, dict[str, Any]] = {"isolation_forest": {"n_estimators": 20}}
+KINDS = pytest.mark.parametrize("kind", DETECTORS)
+FEATURES = tuple(Feature(name=name, column=name) for name in ("a", "b", "c"))
+
+
+def make_matrix(rows: int = 600) -> Matrix:
+    """Correlated normal rows; the first ten are far away from all others."""
+    generator = np.random.default_rng(1)
+    mixed = generator.normal(size=(rows, 3)) @ np.array([[1, 0.5, 0], [0, 1, 0.2], [0, 0, 1]])
+    mixed[:10] = generator.choice([-1.0, 1.0], (10, 3)) * generator.uniform(9, 12, (10, 3))
+    return np.ascontiguousarray(mixed, dtype=np.float32)
+
+
+def as_table(matrix: Matrix) -> pa.Table:
+    return pa.table({name: pa.array(matrix[:, i]) for i, name in enumerate("abc")})
+
+
+@pytest.fixture(scope="module", params=DETECTORS)
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> FittedModel:
+    detector = {"kind": request.param, "params": SMALL.get(request.param, {})}
+    home = tmp_path_factory.mktemp("model")
+    config = make_config(home, "unused", detector={**detector})
+    if request.param not in SMALL:
+        config = config.model_copy(update={"detector": DetectorConfig(kind=request.param)})
+    return fit_model(as_table(make_matrix()), FEATURES, config)
+
+
+def test_every_detector_can_be_configured() -> None:
+    assert set(get_args(DetectorConfig.model_fields["kind"].annotation)) == set(DETECTORS)
+
+
+@pytest.mark.parametrize("size", [1, 133, 599, 600])
+def test_a_rows_score_depends_on_that_row_alone(model: FittedModel, size: int) -> None:
+    matrix = make_matrix()
+    whole = model.score(matrix)
+    chunks = [model.score(matrix[start : start + size]) for start in range(0, len(matrix), size)]
+    if DETECTORS[model.kind].exact:
+        assert np.concatenate(chunks).tobytes() == whole.tobytes()
+    else:
+        np.testing.assert_allclose(np.concatenate(chunks), whole, rtol=1e-9, atol=1e-9)
+
+
+def test_scoring_in_blocks_changes_nothing(model: FittedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    matrix = make_matrix()
+    whole = model.score(matrix)
+    monkeypatch.setattr("siftline.models._BLOCK_ROWS", 100)
+    blocks = model.score(matrix)
+    if DETECTORS[model.kind].exact:
+        assert blocks.tobytes() == whole.tobytes()
+    else:
+        np.testing.assert_allclose(blocks, whole, rtol=1e-9, atol=1e-9)
+
+
+def test_the_order_of_the_rows_does_not_matter(model: FittedModel) -> None:
+    matrix = make_matrix()
+    order = np.random.default_rng(2).permutation(len(matrix))
+    np.testing.assert_allclose(model.score(matrix[order]), model.score(matrix)[order], rtol=1e-9, atol=1e-9)
+
+
+def test_the_input_is_not_changed(model: FittedModel) -> None:
+    matrix = make_matrix()
+    before = matrix.tobytes()
+    matrix.setflags(write=False)
+    model.score(matrix)
+    assert matrix.tobytes() == before
+
+
+def test_scores_are_one_finite_double_a_row(model: FittedModel) -> None:
+    scores = model.score(make_matrix())
+    assert scores.dtype == np.float64
+    assert scores.shape == (600,)
+    assert np.isfinite(scores).all()
+
+
+def test_higher_is_more_anomalous(model: FittedModel) -> None:
+    scores = model.score(make_matrix())
+    assert set(np.argsort(-scores)[:10].tolist()) == set(range(10))
+
+
+def test_missing_values_do_as_declared(model: FittedModel) -> None:
+    matrix = make_matrix()
+    matrix[17, 1] = np.nan
+    if DETECTORS[model.kind].takes_missing:
+        assert np.isfinite(model.score(matrix)).all()
+        return
+    with pytest.raises(FeatureError) as caught:
+        model.score(matrix, first_row=1000)
+    assert str(caught.value) == (
+        f"row 1017 misses a value, and {model.kind} cannot score that; "
+        "set preprocess.missing, for example to median"
+    )
+
+
+def test_a_saved_model_gives_the_same_scores(model: FittedModel, tmp_path: Path) -> None:
+    path, digest = save_model(model, tmp_path)
+    loaded = load_model(path)
+    assert path.name == f"{digest}.skops"
+    assert loaded.score(make_matrix()).tobytes() == model.score(make_matrix()).tobytes()
+    assert (loaded.kind, loaded.features, loaded.typical) == (model.kind, model.features, model.typical)
+
+
+def test_the_same_seed_fits_the_same_detector(model: FittedModel) -> None:
+    seen = make_matrix()
+    estimators = [make_estimator(model.kind, SMALL.get(model.kind, {}), 0).fit(seen) for _ in range(2)]
+    scores = [SklearnDetector(estimator).score(seen) for estimator in estimators]
+    assert scores[0].tobytes() == scores[1].tobytes() == model.score(seen).tobytes()
+
+
+def test_no_rows_give_no_scores(model: FittedModel) -> None:
+    assert model.score(np.empty((0, 3), dtype=np.float32)).shape == (0,)
+
+
+@KINDS
+def test_an_unknown_parameter_is_refused_with_the_allowed_ones(kind: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        make_estimator(kind, {"n_trees": 3}, 0)
+    name = DETECTORS[kind].estimator.rpartition(".")[2]
+    text = str(caught.value)
+    assert text.startswith(f"detector.params.n_trees: {name} has no such parameter; allowed: ")
+    allowed = text.partition("allowed: ")[2].split(", ")
+    assert allowed == sorted(allowed)
+    assert not set(allowed) & set(DETECTORS[kind].reserved)
+    make_estimator(kind, dict.fromkeys([]), 0).set_params(**dict.fromkeys(allowed))
+
+
+@KINDS
+@pytest.mark.parametrize("param", ["contamination", "random_state"])
+def test_a_parameter_that_is_set_elsewhere_is_refused_with_the_place(kind: str, param: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        make_estimator(kind, {param: 0.1}, 0)
+    remedy = DETECTORS[kind].reserved[param]
+    assert str(caught.value) == f"detector.params.{param}: not taken here; {remedy}"
+
+
+def test_a_wrong_value_is_refused_in_scikit_learns_words() -> None:
+    with pytest.raises(ModelError) as caught:
+        make_estimator("isolation_forest", {"n_estimators": 0}, 0)
+    text = str(caught.value)
+    assert text.startswith(
+        "detector.params.n_estimators: The 'n_estimators' parameter of IsolationForest must be"
+    )
+    assert text.endswith("Got 0 instead.; correct the value")
+    assert "\n" not in text
+
+
+@KINDS
+def test_the_seed_goes_to_the_estimator(kind: str) -> None:
+    spec = DETECTORS[kind]
+    assert make_estimator(kind, {}, 41).get_params()[spec.seed] == 41
+
+
+def test_warnings_are_errors_here() -> None:
+    with pytest.raises(UserWarning, match="a warning"):
+        warnings.warn("a warning", UserWarning, stacklevel=1)

@@ -1,0 +1,200 @@
+"""One body of tests for every executor."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import dask
+import distributed
+import pytest
+
+from siftline.config import AddressCluster, FactoryCluster, SerialCluster
+from siftline.errors import ClusterError, SourceError
+from siftline.executor import DaskExecutor, Executor, SerialExecutor, open_executor
+from tests.support import counting
+
+pytestmark = pytest.mark.e2e
+# The most that two workers of one thread are given ahead.
+WINDOW = 32
+
+
+@pytest.fixture(params=["serial", "dask"])
+def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
+    if request.param == "dask":
+        yield request.getfixturevalue("dask_executor")
+        return
+    with open_executor(SerialCluster(kind="serial")) as serial:
+        yield serial
+
+
+def double(item: int) -> int:
+    return 2 * item
+
+
+def refuse_odd(item: int) -> int:
+    if item % 2:
+        raise SourceError(f"item {item}", "give an even one")
+    return item
+
+
+def fail_unexpectedly(item: int) -> int:
+    return 1 // item
+
+
+def touch(path: str) -> int:
+    Path(path).touch()
+    return os.getpid()
+
+
+def touch_slowly(path: str) -> None:
+    time.sleep(0.2)
+    Path(path).touch()
+
+
+def die(item: int) -> None:
+    os._exit(item)
+
+
+def test_every_item_has_one_outcome(executor: Executor) -> None:
+    outcomes = list(executor.run(double, range(100)))
+    assert sorted((one.item, one.result()) for one in outcomes) == [(i, 2 * i) for i in range(100)]
+
+
+def test_no_items_give_no_outcomes(executor: Executor) -> None:
+    assert list(executor.run(double, [])) == []
+
+
+def test_equal_items_are_all_run(executor: Executor) -> None:
+    assert [one.result() for one in executor.run(double, [7] * 5)] == [14] * 5
+
+
+def test_an_error_is_the_outcome_of_its_item_only(executor: Executor) -> None:
+    outcomes = {one.item: one for one in executor.run(refuse_odd, range(10))}
+    assert {item for item, one in outcomes.items() if one.error is None} == {0, 2, 4, 6, 8}
+    with pytest.raises(SourceError) as caught:
+        outcomes[3].result()
+    assert (caught.value.problem, caught.value.remedy) == ("item 3", "give an even one")
+
+
+def test_an_unknown_exception_comes_through_as_it_is(executor: Executor) -> None:
+    with pytest.raises(ZeroDivisionError):
+        [one.result() for one in executor.run(fail_unexpectedly, [0])]
+
+
+def test_items_are_taken_only_as_there_is_room(executor: Executor) -> None:
+    with counting(range(500)) as (items, taken):
+        outcomes = executor.run(double, items)
+        assert taken == []
+        for received, _ in enumerate(outcomes, start=1):
+            assert len(taken) <= received + WINDOW
+    assert received == 500
+
+
+def test_an_error_of_the_items_themselves_comes_through(executor: Executor) -> None:
+    def broken() -> Iterator[int]:
+        yield 1
+        raise RuntimeError("no more items")
+
+    with pytest.raises(RuntimeError, match="no more items"):
+        list(executor.run(double, broken()))
+
+
+def test_closing_early_gives_up_what_has_not_started(executor: Executor, tmp_path: Path) -> None:
+    paths = [str(tmp_path / f"{number}") for number in range(40)]
+    outcomes = executor.run(touch_slowly, paths)
+    next(outcomes)
+    outcomes.close()
+    assert [one.result() for one in executor.run(double, [1])] == [2]
+    assert 1 <= len(list(tmp_path.iterdir())) < 20
+
+
+def test_a_second_run_may_begin_before_the_first_has_ended(executor: Executor) -> None:
+    first = executor.run(double, range(50))
+    next(first)
+    assert sorted(one.result() for one in executor.run(refuse_odd, [2, 4])) == [2, 4]
+    assert len(list(first)) == 49
+
+
+def test_the_work_is_done_where_the_executor_says(dask_executor: Executor, tmp_path: Path) -> None:
+    here = {one.result() for one in SerialExecutor().run(touch, [str(tmp_path / "a")])}
+    there = {one.result() for one in dask_executor.run(touch, [str(tmp_path / "b")])}
+    assert here == {os.getpid()}
+    assert os.getpid() not in there
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_dask_has_a_dashboard_and_serial_has_none(dask_executor: Executor) -> None:
+    assert (dask_executor.dashboard or "").endswith("/status")
+    assert SerialExecutor().dashboard is None
+
+
+def test_work_that_kills_its_workers_is_a_cluster_error() -> None:
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0"
+        ) as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+    ):
+        (outcome,) = DaskExecutor(client).run(die, [1])
+    assert isinstance(outcome.error, ClusterError)
+    assert str(outcome.error) == (
+        "the work killed its Dask worker 1 times, most likely for memory; "
+        "give workers more memory (cluster.memory_limit), or cut smaller chunks (chunking.rows)"
+    )
+
+
+def test_an_address_that_nobody_answers_is_known_within_seconds() -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{bound.getsockname()[1]}"
+        config = AddressCluster(kind="address", address=address, timeout_seconds=1)
+        started = time.monotonic()
+        with pytest.raises(ClusterError) as caught, open_executor(config):
+            pass
+    assert time.monotonic() - started < 10
+    assert str(caught.value).startswith(f"cluster.address {address}: no scheduler answers there (")
+    assert str(caught.value).endswith("); start one with `dask scheduler`, or correct the address")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("factory", "text"),
+    [
+        ("no_such_module.Cluster", "No module named 'no_such_module'; install it, or correct the path"),
+        (
+            "pathlib.NoSuchClass",
+            "module 'pathlib' has no attribute 'NoSuchClass'; install it, or correct the path",
+        ),
+        ("pathlib.Path", "not a Dask cluster class; give one, such as dask_jobqueue.SLURMCluster"),
+    ],
+)
+def test_a_factory_that_is_none_is_a_cluster_error(factory: str, text: str) -> None:
+    config = FactoryCluster(kind="factory", factory=factory)
+    with pytest.raises(ClusterError) as caught, open_executor(config) as executor:
+        list(executor.run(double, [1]))
+    assert str(caught.value) == f"cluster.factory {factory}: {text}"
+
+
+class Refusing(distributed.LocalCluster):
+    """A cluster that cannot be started."""
+
+    def __init__(self, **kwargs: object) -> None:
+        raise ValueError(f"no account given, only {sorted(kwargs)}")
+
+    def __del__(self) -> None:
+        pass
+
+
+def test_a_factory_that_fails_is_a_cluster_error() -> None:
+    name = f"{__name__}.Refusing"
+    config = FactoryCluster(kind="factory", factory=name, kwargs={"queue": "short"})
+    with pytest.raises(ClusterError) as caught, open_executor(config) as executor:
+        list(executor.run(double, [1]))
+    assert str(caught.value) == (
+        f"cluster.factory {name}: ValueError: no account given, only ['queue']; correct cluster.kwargs"
+    )

@@ -1,0 +1,258 @@
+"""A job that is taken up again ends like one that was never interrupted, and repeats no work."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from siftline.checkpoint import Checkpoint
+from siftline.config import BatchConfig
+from siftline.detect import detect_chunks
+from siftline.errors import CheckpointError
+from siftline.executor import Outcome, SerialExecutor
+from siftline.fit import fit_detector
+from siftline.plan import plan_batch
+from tests.support import Job, JsonStore, make_config, make_table, run_job, store_of, write_files
+
+CHUNKS = 9
+HARMS = (
+    "no receipt",
+    "torn receipt",
+    "altered receipt",
+    "part gone",
+    "part torn",
+    "part altered",
+    "part empty",
+)
+
+
+class CountingExecutor(SerialExecutor):
+    """Remembers which chunks it was asked to score."""
+
+    def __init__(self) -> None:
+        self.scored: list[int] = []
+
+    def run(self, function: Any, items: Iterable[Any]) -> Iterator[Outcome[Any, Any]]:
+        for outcome in super().run(function, items):
+            if hasattr(outcome.item, "chunk"):
+                self.scored.append(outcome.item.chunk.index)
+            yield outcome
+
+
+class Interrupted(Exception):
+    """Stands for whatever ends a run."""
+
+
+class StopsAfter(CountingExecutor):
+    """Is interrupted after some chunks."""
+
+    def __init__(self, chunks: int) -> None:
+        super().__init__()
+        self._left = chunks
+
+    def run(self, function: Any, items: Iterable[Any]) -> Iterator[Outcome[Any, Any]]:
+        for outcome in super().run(function, items):
+            if self._left == 0:
+                raise Interrupted
+            self._left -= 1
+            yield outcome
+
+
+def prepare(home: Path, every: int = 1) -> BatchConfig:
+    data = write_files(home / "data", make_table(450), files=3, row_group=50)
+    return make_config(
+        home,
+        data,
+        chunking={"rows": 50},
+        checkpoint={"every": every},
+        threshold={"contamination": 0.05},
+    )
+
+
+def harm(job: Job, store: JsonStore, chunk: int, how: str) -> None:
+    """Do to a chunk's receipt or part file what a crash, a full disk or a stray hand may do."""
+    receipt = store.files()[chunk]
+    part = job.plan.parts / job.receipts.in_order[chunk].part
+    content = part.read_bytes()
+    if how == "no receipt":
+        receipt.unlink()
+    elif how == "torn receipt":
+        receipt.write_bytes(receipt.read_bytes()[:-20])
+    elif how == "altered receipt":
+        record = json.loads(receipt.read_text())
+        record["receipts"][0]["summary"]["maximum"] = 9.0
+        receipt.write_text(json.dumps(record))
+    elif how == "part gone":
+        part.unlink()
+    elif how == "part torn":
+        part.write_bytes(content[: len(content) // 2])
+    elif how == "part empty":
+        part.write_bytes(b"")
+    else:
+        middle = len(content) // 2
+        part.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+
+
+def digests(job: Job) -> list[str]:
+    return [file.digest for file in (*job.manifest.scores, *job.manifest.anomaly_files)]
+
+
+@settings(max_examples=8)
+@given(harms=st.dictionaries(st.integers(0, CHUNKS - 1), st.sampled_from(HARMS)))
+def test_exactly_the_harmed_chunks_are_computed_again(
+    tmp_path_factory: pytest.TempPathFactory, harms: dict[int, str]
+) -> None:
+    config = prepare(tmp_path_factory.mktemp("resume"))
+    first = run_job(config)
+    for chunk, how in sorted(harms.items(), reverse=True):
+        harm(first, store_of(config), chunk, how)
+    before = first.outcome()
+
+    executor = CountingExecutor()
+    second = run_job(config, executor)
+    assert second.plan.job_id == first.plan.job_id
+    assert sorted(executor.scored) == sorted(harms)
+    assert (second.receipts.computed, second.receipts.reused) == (len(harms), CHUNKS - len(harms))
+    assert second.outcome() == before
+    assert digests(second) == digests(first)
+
+
+@settings(max_examples=5)
+@given(stop=st.integers(0, CHUNKS - 1), every=st.integers(1, 5))
+def test_what_arrived_before_an_interruption_is_not_done_again(
+    tmp_path_factory: pytest.TempPathFactory, stop: int, every: int
+) -> None:
+    config = prepare(tmp_path_factory.mktemp("resume"), every)
+    with pytest.raises(Interrupted):
+        run_job(config, StopsAfter(stop))
+
+    executor = CountingExecutor()
+    resumed = run_job(config, executor)
+    assert executor.scored == list(range(stop, CHUNKS))
+    assert (resumed.receipts.reused, resumed.receipts.computed) == (stop, CHUNKS - stop)
+
+    uninterrupted = run_job(prepare(tmp_path_factory.mktemp("straight"), every))
+    assert resumed.outcome() == uninterrupted.outcome()
+    assert digests(resumed) == digests(uninterrupted)
+
+
+@pytest.mark.parametrize("how", HARMS)
+def test_every_harm_costs_its_chunk_only(tmp_path: Path, how: str) -> None:
+    config = prepare(tmp_path)
+    first = run_job(config)
+    harm(first, store_of(config), 4, how)
+    executor = CountingExecutor()
+    assert digests(run_job(config, executor)) == digests(first)
+    assert executor.scored == [4]
+
+
+@pytest.mark.parametrize("how", ["torn receipt", "no receipt"])
+def test_chunks_committed_together_are_lost_together(tmp_path: Path, how: str) -> None:
+    config = prepare(tmp_path, every=4)
+    first = run_job(config)
+    assert store_of(config).commits == 0
+    assert len(store_of(config).files()) == 3
+    harm(first, store_of(config), 1, how)
+    executor = CountingExecutor()
+    assert digests(run_job(config, executor)) == digests(first)
+    assert executor.scored == [4, 5, 6, 7]
+
+
+def test_a_part_file_lost_from_a_group_costs_that_chunk_only(tmp_path: Path) -> None:
+    config = prepare(tmp_path, every=4)
+    first = run_job(config)
+    (first.plan.parts / first.receipts.in_order[5].part).unlink()
+    executor = CountingExecutor()
+    second = run_job(config, executor)
+    assert executor.scored == [5]
+    third = CountingExecutor()
+    assert digests(run_job(config, third)) == digests(second) == digests(first)
+    assert third.scored == []
+
+
+def test_a_finished_job_computes_nothing_again(tmp_path: Path) -> None:
+    config = prepare(tmp_path)
+    first, executor = run_job(config), CountingExecutor()
+    second = run_job(config, executor)
+    assert executor.scored == []
+    assert (second.receipts.computed, second.receipts.reused) == (0, CHUNKS)
+    assert second.detector == first.detector
+
+
+def test_another_chunk_size_keeps_the_chunks_of_the_started_job(tmp_path: Path) -> None:
+    config = prepare(tmp_path)
+    first = run_job(config)
+    other = config.model_copy(update={"chunking": config.chunking.model_copy(update={"rows": 33})})
+    second = run_job(other)
+    assert second.receipts.computed == 0
+    assert digests(second) == digests(first)
+
+
+def test_another_threshold_needs_no_new_scores(tmp_path: Path) -> None:
+    config = prepare(tmp_path)
+    first = run_job(config)
+    lower = make_config(tmp_path, tmp_path / "data", chunking={"rows": 50}, threshold={"contamination": 0.1})
+    second = run_job(lower)
+    assert second.receipts.computed == 0
+    assert second.combined.anomalies == 45
+    assert second.scores.tobytes() == first.scores.tobytes()
+
+
+def test_fresh_starts_over_and_ends_the_same(tmp_path: Path) -> None:
+    config = prepare(tmp_path)
+    first = run_job(config)
+    before = first.outcome()
+    second = run_job(config, fresh=True)
+    assert second.receipts.computed == CHUNKS
+    assert second.plan.token != first.plan.token
+    assert not first.plan.parts.exists()
+    assert second.outcome() == before
+
+
+def test_receipts_of_another_detector_do_not_count(tmp_path: Path) -> None:
+    config = prepare(tmp_path)
+    plan = plan_batch(config)
+    detector = fit_detector(plan)
+    detect_chunks(plan, detector, SerialExecutor(), store_of(config))
+    checkpoint = Checkpoint(plan, store_of(config))
+    assert len(checkpoint.load(detector.model_digest)) == CHUNKS
+    assert Checkpoint(plan, store_of(config)).load("another") == {}
+
+
+@pytest.mark.parametrize("record", [None, [], {}, "text", 3, {"receipts": []}, {"format_version": 1}])
+def test_a_foreign_record_is_a_miss(tmp_path: Path, record: object) -> None:
+    config = prepare(tmp_path)
+    first = run_job(config)
+    store_of(config).files()[2].write_text(json.dumps(record))
+    executor = CountingExecutor()
+    assert digests(run_job(config, executor)) == digests(first)
+    assert executor.scored == [2]
+
+
+class FullStore(JsonStore):
+    """Has room for some records only."""
+
+    def __init__(self, directory: Path, room: int) -> None:
+        super().__init__(directory)
+        self._room = room
+
+    def commit(self, key: str, record: dict[str, Any]) -> None:
+        if self.commits >= self._room:
+            raise CheckpointError("checkpoint: no space left on device", "free some space")
+        super().commit(key, record)
+
+
+def test_a_receipt_that_cannot_be_kept_ends_the_run_and_keeps_the_others(tmp_path: Path) -> None:
+    config = prepare(tmp_path)
+    plan = plan_batch(config)
+    detector = fit_detector(plan)
+    with pytest.raises(CheckpointError, match="no space left"):
+        detect_chunks(plan, detector, SerialExecutor(), FullStore(store_of(config).directory, 3))
+    receipts = detect_chunks(plan, detector, SerialExecutor(), store_of(config))
+    assert (receipts.reused, receipts.computed) == (3, CHUNKS - 3)
