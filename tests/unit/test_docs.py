@@ -1,0 +1,158 @@
+"""The documentation says what is so: fields, keys, names, links, and every configuration in it."""
+
+from __future__ import annotations
+
+import re
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+
+import siftline.errors
+from siftline.cli import _cli
+from siftline.config import BatchConfig
+from siftline.loading import load_config
+from siftline.reasons import REASON
+from siftline.results import Manifest
+from siftline.types import BatchResult
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+NEEDED = {"source": {"path": "in.parquet"}, "output": {"path": "out"}}
+
+
+def _text(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def _blocks(language: str) -> list[Any]:
+    blocks = []
+    for page in PAGES:
+        found = re.finditer(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+        for number, block in enumerate(found, 1):
+            blocks.append(pytest.param(block[1], id=f"{page.relative_to(ROOT)}-{number}"))
+    return blocks
+
+
+def _script() -> ModuleType:
+    loader = SourceFileLoader("reference", str(ROOT / "scripts" / "reference"))
+    spec = spec_from_loader(loader.name, loader)
+    assert spec is not None
+    module = module_from_spec(spec)
+    loader.exec_module(module)
+    return module
+
+
+def test_the_configuration_reference_is_current() -> None:
+    assert _text("docs/reference/configuration.md") == _script().reference(), "run scripts/reference"
+
+
+def test_the_check_of_the_script_sees_an_old_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = _script()
+    monkeypatch.setattr("sys.argv", ["reference", "--check"])
+    assert script.main() == 0
+    monkeypatch.setattr(script, "TARGET", tmp_path / "configuration.md")
+    assert script.main() == 1
+    script.TARGET.write_text("old")
+    assert script.main() == 1
+
+
+@pytest.mark.parametrize("block", _blocks("yaml"))
+def test_every_configuration_in_the_docs_is_valid(block: str) -> None:
+    for values in yaml.safe_load_all(block):
+        if values is None:  # a comment for an editor
+            continue
+        configs = [one["parameters"]["config"] for one in values.get("deployments", ())] or [values]
+        for config in configs:
+            BatchConfig.model_validate({**NEEDED, **config})
+
+
+def test_the_demos_configuration_is_valid() -> None:
+    load_config(ROOT / "deployments" / "flights.yaml")
+
+
+@pytest.mark.parametrize("block", _blocks("python"))
+def test_every_snippet_is_python(block: str) -> None:
+    compile(block, "snippet", "exec")
+
+
+def _anchor(heading: str) -> str:
+    return re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, id=str(page.relative_to(ROOT))) for page in PAGES])
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if "://" in target:
+            continue
+        name, _, anchor = target.partition("#")
+        file = (page.parent / name).resolve() if name else page
+        assert file.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", file.read_text(encoding="utf-8"), re.M)
+            assert anchor in map(_anchor, headings), target
+
+
+def test_every_test_that_the_readme_names_is_there() -> None:
+    named = re.findall(r"\[(test_\w+)\]\((tests/[\w/]+\.py)\)", _text("README.md"))
+    assert named
+    for name, file in named:
+        assert f"def {name}(" in _text(file), f"{file}::{name}"
+
+
+def test_every_name_of_the_code_in_the_architecture_exists() -> None:
+    names = set(re.findall(r"`((?:siftline|tasks|flows)(?:\.\w+)+)`", _text("docs/architecture.md")))
+    assert names
+    for name in sorted(names):
+        assert _exists(name.split(".")), name
+
+
+def _exists(names: list[str]) -> bool:
+    """Whether a dotted name is a module, or is defined or imported in the longest module it begins with."""
+    home = ROOT / "src" if names[0] == "siftline" else ROOT
+    for length in range(len(names), 0, -1):
+        stem = home.joinpath(*names[:length])
+        file = next((one for one in (stem.with_suffix(".py"), stem / "__init__.py") if one.is_file()), None)
+        if file is not None:
+            code = file.read_text(encoding="utf-8")
+            return all(
+                re.search(rf"^ *(?:def|class) {name}\b|^from .* import .*\b{name}\b", code, re.M)
+                for name in names[length:]
+            )
+    return False
+
+
+def test_the_drawing_of_the_errors_is_the_codes() -> None:
+    drawing = re.search(r"^    SiftlineError\n(?:    .*\n)+", siftline.errors.__doc__ or "", re.M)
+    assert drawing is not None
+    lines = [line[4:] for line in drawing[0].splitlines()]
+    assert "\n".join(lines) in _text("docs/reference/errors.md")
+
+
+@pytest.mark.parametrize("name", list(BatchResult.model_fields))
+def test_every_key_of_the_json_is_explained(name: str) -> None:
+    assert f"\n| `{name}` |" in _text("docs/reference/command-line.md")
+
+
+@pytest.mark.parametrize("name", list(Manifest.model_fields))
+def test_every_field_of_the_manifest_is_explained(name: str) -> None:
+    fields = _text("docs/reference/results.md").partition("## Manifest")[2].partition("\n## ")[0]
+    assert f"`{name}`" in fields
+
+
+@pytest.mark.parametrize("name", [field.name for field in REASON])
+def test_every_field_of_a_reason_is_explained(name: str) -> None:
+    assert f"\n| `{name}` |" in _text("docs/reference/results.md")
+
+
+def test_every_command_and_option_is_explained() -> None:
+    page = _text("docs/reference/command-line.md")
+    for name, command in _cli.commands.items():
+        assert f"## `siftline {name}`" in page
+        for param in command.params:
+            for option in param.opts if param.param_type_name == "option" else ():
+                assert f"`{option}" in page, f"{name} {option}"
