@@ -1,0 +1,93 @@
+"""A Prefect server to measure against, and what it knows of a run."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+QUIET = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_LOGGING_LEVEL": "WARNING",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+}
+_UP_WITHIN_SECONDS = 120.0
+_TOLD_WITHIN_SECONDS = 60.0
+STEPS = (
+    "plan_batch",
+    "fit_detector",
+    "detect_chunks",
+    "combine_results",
+    "validate_results",
+    "publish_results",
+)
+
+
+@contextmanager
+def prefect_server(home: Path) -> Iterator[str]:
+    """Run a server on a free port of the loopback, with a home of its own; gives the API's address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    home.mkdir(parents=True)
+    api = f"http://127.0.0.1:{port}/api"
+    environment = {**os.environ, **QUIET, "PREFECT_HOME": str(home)}
+    environment.pop("PREFECT_API_URL", None)
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    with (home / "server.log").open("w") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        try:
+            _wait_for(api, process)
+            yield api
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _wait_for(api: str, process: subprocess.Popen[bytes]) -> None:
+    give_up = time.monotonic() + _UP_WITHIN_SECONDS
+    while time.monotonic() < give_up and process.poll() is None:
+        try:
+            with urllib.request.urlopen(f"{api}/health", timeout=2):
+                return
+        except OSError:
+            time.sleep(0.2)
+    raise RuntimeError("the Prefect server did not come up")
+
+
+def step_seconds(api: str, flow_run: str) -> dict[str, float]:
+    """How long each step of a run took, by its Prefect task run.
+
+    The server hears of a task run's end a little late, so ask until it knows of all.
+    """
+    give_up = time.monotonic() + _TOLD_WITHIN_SECONDS
+    while True:
+        runs = _post(f"{api}/task_runs/filter", {"flow_runs": {"id": {"any_": [flow_run]}}})
+        seconds = {
+            step: run["total_run_time"]
+            for run in runs
+            for step in STEPS
+            if run["name"].startswith(step) and run["state_type"] == "COMPLETED"
+        }
+        if len(seconds) == len(STEPS):
+            return {step: seconds[step] for step in STEPS}
+        if time.monotonic() > give_up:
+            raise RuntimeError(f"the Prefect server knows only of {', '.join(seconds) or 'no step'}")
+        time.sleep(0.5)
+
+
+def _post(url: str, body: dict[str, Any]) -> Any:
+    request = urllib.request.Request(
+        url, json.dumps(body).encode(), {"Content-Type": "application/json"}, method="POST"
+    )
+    with urllib.request.urlopen(request, timeout=30) as response:
+        return json.load(response)
