@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.csv as pc
 import pyarrow.parquet as pq
 
-from siftline.errors import SourceError
+from siftline.errors import SourceChanged, SourceError
 from siftline.files import digest, replacing
 from siftline.source import unreadable
 
@@ -54,6 +54,8 @@ def stage_csv(path: Path, columns: Sequence[str], exact: Sequence[str], director
     ------
     SourceError
         When a line has too many or too few fields, or a value does not fit its column; it names the row.
+    SourceChanged
+        When the file changes meanwhile.
     StorageError
         When the staged file cannot be written.
     """
@@ -72,6 +74,9 @@ def stage_csv(path: Path, columns: Sequence[str], exact: Sequence[str], director
     ):
         for table in _grouped(reader, path):
             writer.write_table(table, row_group_size=_ROW_GROUP_ROWS)
+        after = path.stat()
+        if (after.st_size, after.st_mtime_ns) != (stat.st_size, stat.st_mtime_ns):
+            raise SourceChanged(f"{path}: changed while it was read", "run again when it is complete")
     return staged
 
 
