@@ -132,7 +132,7 @@ def test_any_number_of_workers_gives_the_same_bytes(
 ) -> None:
     with (
         LocalCluster(
-            4, threads_per_worker=1, memory_limit="1GiB", dashboard_address="127.0.0.1:0"
+            n_workers=4, threads_per_worker=1, memory_limit="1GiB", dashboard_address="127.0.0.1:0"
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
