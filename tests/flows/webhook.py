@@ -43,7 +43,7 @@ class Webhook:
 @contextmanager
 def serving() -> Iterator[Webhook]:
     class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:  # noqa: N802  the standard library's name
+        def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             webhook.received.append(Request(self.path, self.headers["Authorization"], body))
             self.send_response(webhook.status)

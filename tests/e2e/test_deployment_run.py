@@ -1,0 +1,156 @@
+"""From prefect.yaml to a published result: a real server, a real work pool, a real worker."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from packaging.version import Version
+
+from siftline import open_results
+from tests.e2e.processes import Shell, running
+from tests.faults import nothing_left_behind
+from tests.flows.batches import configuration
+
+pytestmark = pytest.mark.xfail(
+    condition=Version(version("fastapi")) >= Version("0.151"),
+    reason="from fastapi 0.151 on Prefect's server refuses `null` for a number, and `prefect deploy` sends it",
+)
+
+ROOT = Path(__file__).parents[2]
+FLIGHTS = 3000
+
+
+def write_flights(path: Path) -> None:
+    """A small file with the columns of the flights of 2013."""
+    random = np.random.default_rng(0)
+    delays = random.normal(10, 30, (FLIGHTS, 2)).round()
+    flights = pd.DataFrame(
+        {
+            "dep_delay": delays[:, 0],
+            "arr_delay": delays[:, 1],
+            "air_time": random.normal(150, 60, FLIGHTS).round(),
+            "distance": random.integers(80, 3000, FLIGHTS),
+            "hour": random.integers(5, 23, FLIGHTS),
+            "time_hour": pd.date_range("2013-01-01", periods=FLIGHTS, freq="h"),
+            "carrier": "UA",
+            "flight": random.integers(1, 5000, FLIGHTS),
+            "origin": "JFK",
+            "dest": "LAX",
+        }
+    )
+    path.parent.mkdir()
+    flights.to_csv(path, index=False)
+
+
+@pytest.fixture(scope="module")
+def checkout(api_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    """A copy of the project with small data, deployed, and a worker that polls its work pool."""
+    directory = tmp_path_factory.mktemp("checkout") / "siftline"
+    directory.mkdir()
+    shutil.copy(ROOT / "prefect.yaml", directory)
+    for name in ("flows", "tasks"):
+        shutil.copytree(ROOT / name, directory / name, ignore=shutil.ignore_patterns("__pycache__"))
+    write_flights(directory / "data/flights.csv")
+    shell = Shell(directory, api_url)
+    try:
+        with nothing_left_behind():
+            created = shell.run("prefect", "work-pool", "create", "siftline", "--type", "process")
+            assert created.status == 0, created.err
+            deployed = shell.run("prefect", "--no-prompt", "deploy", "--all")
+            assert deployed.status == 0, deployed.out + deployed.err
+            elsewhere = Shell(tmp_path_factory.mktemp("elsewhere"), api_url, shell.mark)
+            worker = elsewhere.start(
+                *("prefect", "worker", "start", "--pool", "siftline"), log=elsewhere.directory / "worker.log"
+            )
+            with running(worker):
+                yield shell
+            shell.wait_for_nobody()
+    finally:
+        shell.kill_everybody()
+
+
+def run_deployment(checkout: Shell, *arguments: str) -> str:
+    """Run it as a user would, and return the log of the command."""
+    finished = checkout.run(
+        *("prefect", "deployment", "run", "batch-detection/flights-nightly"),
+        *("--watch", "--watch-interval", "1", *arguments),
+    )
+    assert finished.status == 0, finished.out + finished.err
+    return finished.out
+
+
+def inspect_deployment(checkout: Shell) -> dict[str, Any]:
+    answer = httpx.get(f"{checkout.api_url}/deployments/name/batch-detection/flights-nightly", timeout=30)
+    deployment = answer.raise_for_status().json()
+    assert isinstance(deployment, dict)
+    return deployment
+
+
+def test_deploying_registers_the_nightly_run_with_its_schedule_and_its_form(checkout: Shell) -> None:
+    deployment = inspect_deployment(checkout)
+
+    (schedule,) = deployment["schedules"]
+    assert schedule["slug"] == "nightly"
+    assert schedule["active"] is True
+    assert schedule["schedule"]["cron"] == "30 3 * * *"
+    assert schedule["schedule"]["timezone"] == "America/New_York"
+    assert deployment["work_pool_name"] == "siftline"
+    assert deployment["entrypoint"] == "flows/batch_detection.py:batch_detection"
+    assert deployment["pull_steps"] == [
+        {"prefect.deployments.steps.set_working_directory": {"directory": str(checkout.directory)}}
+    ]
+    written = yaml.safe_load((ROOT / "deployments/flights.yaml").read_text(encoding="utf-8"))
+    assert deployment["parameters"] == {"config": written}
+    schema = deployment["parameter_openapi_schema"]
+    assert schema["required"] == ["config"]
+    assert {"BatchConfig", "SourceConfig", "OutputConfig"} <= schema["definitions"].keys()
+
+
+def test_deploying_again_changes_nothing(checkout: Shell) -> None:
+    before = inspect_deployment(checkout)
+
+    assert checkout.run("prefect", "--no-prompt", "deploy", "--all").status == 0
+
+    after = inspect_deployment(checkout)
+    assert after["id"] == before["id"]
+    assert [one["slug"] for one in after["schedules"]] == ["nightly"]
+
+
+def test_the_deployment_as_it_is_finds_its_data_and_publishes_in_the_checkout(checkout: Shell) -> None:
+    run_deployment(checkout)
+
+    results = open_results(checkout.directory / "results/flights")
+    assert (results.manifest.name, results.manifest.rows) == ("flights", FLIGHTS)
+    assert results.manifest.anomalies == results.anomalies.num_rows >= 3
+    assert (checkout.directory / ".siftline/jobs").is_dir()
+
+
+def test_a_run_with_parameters_of_its_own_works_on_those(checkout: Shell, tmp_path: Path) -> None:
+    config = configuration(tmp_path, rows=500, chunk_rows=100)
+
+    run_deployment(checkout, "--params", json.dumps({"config": config}))
+
+    results = open_results(tmp_path / "output")
+    assert (results.manifest.rows, results.manifest.chunks) == (500, 5)
+
+
+def test_a_run_that_the_form_would_refuse_is_refused(checkout: Shell, tmp_path: Path) -> None:
+    config = {**configuration(tmp_path), "treshold": {}}
+
+    finished = checkout.run(
+        *("prefect", "deployment", "run", "batch-detection/flights-nightly"),
+        *("--params", json.dumps({"config": config})),
+    )
+
+    assert finished.status == 1
+    assert "treshold" in finished.out + finished.err
