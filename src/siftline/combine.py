@@ -40,7 +40,8 @@ from siftline.types import (
     SourceFile,
 )
 
-_ROWS_PER_FILE = 1 << 20
+_ROWS_PER_FILE = 1 << 19
+_CHUNKS_PER_FILE = 256
 # Sorting the anomalies by rank is a courtesy that must not cost memory without bound.
 _SORTED_ROWS = 1_000_000
 
@@ -167,13 +168,15 @@ def _label_tasks(
 
 
 def _runs(receipts: Iterable[ChunkReceipt]) -> Iterator[list[ChunkReceipt]]:
-    """Consecutive chunks of about a million rows together: one output file each."""
+    """Consecutive chunks of about half a million rows together: one output file each."""
     run: list[ChunkReceipt] = []
+    rows = 0
     for receipt in receipts:
-        if run and sum(one.rows for one in run) + receipt.rows > _ROWS_PER_FILE:
+        if run and (rows + receipt.rows > _ROWS_PER_FILE or len(run) == _CHUNKS_PER_FILE):
             yield run
-            run = []
+            run, rows = [], 0
         run.append(receipt)
+        rows += receipt.rows
     if run:
         yield run
 

@@ -48,11 +48,20 @@ class Executor(Protocol):
     def dashboard(self) -> str | None:
         """Address of the cluster's dashboard, if it has one."""
 
-    def run(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[Outcome[T, R]]:
+    def run(self, function: Callable[[T], R], items: Iterable[T], bundle: int = 1) -> Iterator[Outcome[T, R]]:
         """Run `function` on every item and give the outcomes in order of completion.
 
         Items are taken as there is room for them, so that any number of them costs the same memory.
         Closing the iterator gives up what has not been started.
+
+        Parameters
+        ----------
+        function : callable
+            Importable on the workers.
+        items : iterable
+            What to run it on; small, because they travel.
+        bundle : int
+            Items that travel together. Tiny ones should: each trip costs a few milliseconds.
 
         Raises
         ------
@@ -66,27 +75,24 @@ class SerialExecutor:
 
     dashboard: str | None = None
 
-    def run(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[Outcome[T, R]]:
+    def run(self, function: Callable[[T], R], items: Iterable[T], bundle: int = 1) -> Iterator[Outcome[T, R]]:
         """Run `function` on every item, in order."""
         for item in items:
-            try:
-                outcome: Outcome[T, R] = Outcome(item, function(item))
-            except SiftlineError as error:
-                outcome = Outcome(item, None, error)
-            yield outcome
+            yield Outcome(item, *_attempt(function, item))
 
 
-@dataclass(frozen=True)
-class _attempt(Generic[T, R]):  # noqa: N801  a function that pickles
-    """Brings a known error back as a value: Dask would print the traceback of a raised one on the worker."""
+def _attempt(function: Callable[[T], R], item: T) -> tuple[R | None, SiftlineError | None]:
+    """Bring a known error back as a value: Dask would print the traceback of a raised one on the worker."""
+    try:
+        return function(item), None
+    except SiftlineError as error:
+        return None, error
 
-    function: Callable[[T], R]
 
-    def __call__(self, item: T) -> tuple[R | None, SiftlineError | None]:
-        try:
-            return self.function(item), None
-        except SiftlineError as error:
-            return None, error
+def _attempt_all(
+    items: tuple[T, ...], function: Callable[[T], R]
+) -> list[tuple[R | None, SiftlineError | None]]:
+    return [_attempt(function, item) for item in items]
 
 
 class DaskExecutor:
@@ -102,22 +108,24 @@ class DaskExecutor:
         self._client = client
         self.dashboard: str | None = client.dashboard_link
 
-    def run(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[Outcome[T, R]]:
+    def run(self, function: Callable[[T], R], items: Iterable[T], bundle: int = 1) -> Iterator[Outcome[T, R]]:
         """Run `function` on every item on the workers."""
-        waiting = iter(items)
+        source = iter(items)
+        bundles = iter(lambda: tuple(itertools.islice(source, bundle)), ())
+        name = f"{function.__name__}-{secrets.token_hex(4)}"
+        keys = (f"{name}-{number}" for number in itertools.count())
         done: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        in_flight: dict[str, tuple[Any, T]] = {}
-        names = (f"{function.__name__}-{secrets.token_hex(4)}-{number}" for number in itertools.count())
+        in_flight: dict[str, tuple[Any, tuple[T, ...]]] = {}
         window = max(_MIN_WINDOW, _WINDOW_PER_SLOT * sum(self._client.nthreads().values()))
         try:
             while True:
-                batch = list(itertools.islice(waiting, window - len(in_flight)))
-                if batch:
-                    keys = list(itertools.islice(names, len(batch)))
-                    futures = self._client.map(_attempt(function), batch, key=keys, pure=False, retries=0)
-                    for future, item in zip(futures, batch, strict=True):
-                        in_flight[future.key] = (future, item)
-                        future.add_done_callback(done.put)
+                batch = dict(zip(keys, itertools.islice(bundles, window - len(in_flight)), strict=False))
+                futures = self._client.map(
+                    _attempt_all, list(batch.values()), function=function, key=list(batch), pure=False
+                )
+                for future in futures:
+                    in_flight[future.key] = (future, batch[future.key])
+                    future.add_done_callback(done.put)
                 if not in_flight:
                     return
                 yield from self._collect([in_flight.pop(one.key) for one in self._wait(done)])
@@ -154,14 +162,16 @@ class DaskExecutor:
             )
         return lost_since or now
 
-    def _collect(self, finished: list[tuple[Any, T]]) -> Iterator[Outcome[T, R]]:
-        good = [(future, item) for future, item in finished if future.status == "finished"]
-        values = self._client.gather([future for future, _ in good])
-        for (_, item), (value, error) in zip(good, values, strict=True):
-            yield Outcome(item, value, error)
-        for future, item in finished:
+    def _collect(self, finished: list[tuple[Any, tuple[T, ...]]]) -> Iterator[Outcome[T, R]]:
+        good = [(future, items) for future, items in finished if future.status == "finished"]
+        gathered = self._client.gather([future for future, _ in good])
+        for (_, items), outcomes in zip(good, gathered, strict=True):
+            for item, (value, error) in zip(items, outcomes, strict=True):
+                yield Outcome(item, value, error)
+        for future, items in finished:
             if future.status != "finished":
-                yield Outcome(item, None, self._error(future))
+                error = self._error(future)
+                yield from (Outcome(item, None, error) for item in items)
 
     def _error(self, future: Any) -> SiftlineError:
         from distributed import KilledWorker
@@ -192,8 +202,8 @@ class _Starting:
     def dashboard(self) -> str | None:
         return self._executor.dashboard
 
-    def run(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[Outcome[T, R]]:
-        return self._executor.run(function, items)
+    def run(self, function: Callable[[T], R], items: Iterable[T], bundle: int = 1) -> Iterator[Outcome[T, R]]:
+        return self._executor.run(function, items, bundle)
 
     def close(self) -> None:
         self._thread.shutdown(wait=True)
