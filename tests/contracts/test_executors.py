@@ -59,8 +59,9 @@ def die(item: int) -> None:
     os._exit(item)
 
 
-def test_every_item_has_one_outcome(executor: Executor) -> None:
-    outcomes = list(executor.run(double, range(100)))
+@pytest.mark.parametrize("bundle", [1, 7, 1000])
+def test_every_item_has_one_outcome(executor: Executor, bundle: int) -> None:
+    outcomes = list(executor.run(double, range(100), bundle))
     assert sorted((one.item, one.result()) for one in outcomes) == [(i, 2 * i) for i in range(100)]
 
 
@@ -72,8 +73,9 @@ def test_equal_items_are_all_run(executor: Executor) -> None:
     assert [one.result() for one in executor.run(double, [7] * 5)] == [14] * 5
 
 
-def test_an_error_is_the_outcome_of_its_item_only(executor: Executor) -> None:
-    outcomes = {one.item: one for one in executor.run(refuse_odd, range(10))}
+@pytest.mark.parametrize("bundle", [1, 4])
+def test_an_error_is_the_outcome_of_its_item_only(executor: Executor, bundle: int) -> None:
+    outcomes = {one.item: one for one in executor.run(refuse_odd, range(10), bundle)}
     assert {item for item, one in outcomes.items() if one.error is None} == {0, 2, 4, 6, 8}
     with pytest.raises(SourceError) as caught:
         outcomes[3].result()

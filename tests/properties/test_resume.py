@@ -38,8 +38,8 @@ class CountingExecutor(SerialExecutor):
     def __init__(self) -> None:
         self.scored: list[int] = []
 
-    def run(self, function: Any, items: Iterable[Any]) -> Iterator[Outcome[Any, Any]]:
-        for outcome in super().run(function, items):
+    def run(self, function: Any, items: Iterable[Any], bundle: int = 1) -> Iterator[Outcome[Any, Any]]:
+        for outcome in super().run(function, items, bundle):
             if hasattr(outcome.item, "chunk"):
                 self.scored.append(outcome.item.chunk.index)
             yield outcome
@@ -56,8 +56,8 @@ class StopsAfter(CountingExecutor):
         super().__init__()
         self._left = chunks
 
-    def run(self, function: Any, items: Iterable[Any]) -> Iterator[Outcome[Any, Any]]:
-        for outcome in super().run(function, items):
+    def run(self, function: Any, items: Iterable[Any], bundle: int = 1) -> Iterator[Outcome[Any, Any]]:
+        for outcome in super().run(function, items, bundle):
             if self._left == 0:
                 raise Interrupted
             self._left -= 1
