@@ -69,9 +69,7 @@ class Shell:
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def environment(self) -> dict[str, str]:
-        kept = {
-            name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "COV_"))
-        }
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
         home = self.directory / ".prefect"
         home.mkdir(exist_ok=True)
         ours = {

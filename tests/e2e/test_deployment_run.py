@@ -23,7 +23,7 @@ from tests.flows.batches import configuration
 
 pytestmark = pytest.mark.xfail(
     condition=Version(version("fastapi")) >= Version("0.151"),
-    reason="from fastapi 0.151 on Prefect's server refuses `null` for a number, and `prefect deploy` sends it",
+    reason="fastapi 0.151 and later refuse `null` for a number, which `prefect deploy` sends to the server",
 )
 
 ROOT = Path(__file__).parents[2]

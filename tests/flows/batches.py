@@ -61,4 +61,4 @@ def part_files(checkpoint: Path) -> list[Path]:
 
 def receipt_files(checkpoint: Path) -> list[Path]:
     """The committed receipts of the one job in a checkpoint, in chunk order."""
-    return sorted(checkpoint.glob("receipts/*/*/*.json"))
+    return sorted(checkpoint.glob("jobs/*/receipts/*/*.json"))
