@@ -21,10 +21,13 @@ class PrefectCheckpoints:
     ----------
     storage : WritableFileSystem
         Any Prefect storage block.
+    prefix : str
+        What the keys begin with, where several jobs share the storage.
     """
 
-    def __init__(self, storage: WritableFileSystem) -> None:
+    def __init__(self, storage: WritableFileSystem, prefix: str = "") -> None:
         self._storage = storage
+        self._prefix = prefix
         self._results = ResultStore(
             result_storage=storage, serializer=JSONSerializer(), cache_result_in_memory=False
         )
@@ -34,7 +37,7 @@ class PrefectCheckpoints:
         # Not in a `transaction`: within a task that would wait for the task's own commit, and it logs a
         # failed write and goes on, where a receipt that isn't kept must not go unnoticed.
         try:
-            self._results.write(record, key)
+            self._results.write(record, self._prefix + key)
         except Exception as error:  # every storage block has errors of its own
             raise CheckpointError(
                 f"checkpoint {key}: cannot be written: {error}",
@@ -44,7 +47,7 @@ class PrefectCheckpoints:
     def load(self, key: str) -> Any | None:
         """Return a record, or None when there is none that can be read."""
         try:
-            result = json.loads(waited(self._storage.read_path(key)))
+            result = json.loads(waited(self._storage.read_path(self._prefix + key)))
             # Prefect would believe the serializer that the file names, even pickle; only JSON is read here.
             return (
                 json.loads(result["result"]) if result["metadata"]["serializer"]["type"] == "json" else None
@@ -58,9 +61,9 @@ def open_checkpoints(plan: BatchPlan) -> PrefectCheckpoints:
     """Open the store that the configuration names: a storage block, or the checkpoint's directory."""
     block = plan.config.checkpoint.block
     if block is None:
-        return PrefectCheckpoints(LocalFileSystem(basepath=str(plan.directory.parent.parent / "receipts")))
+        return PrefectCheckpoints(LocalFileSystem(basepath=str(plan.directory / "receipts")))
     try:
-        return PrefectCheckpoints(waited(resolve_result_storage(block)))
+        return PrefectCheckpoints(waited(resolve_result_storage(block)), prefix=f"{plan.job_id}/")
     except ValueError as error:
         raise CheckpointError(
             f"checkpoint.block {block}: no such block on the Prefect server", "create it, or correct the name"

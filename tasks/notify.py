@@ -15,6 +15,10 @@ from siftline.notify import Delivery, Message, deliver
 from tasks.waiting import waited
 
 
+class NotDeliveredError(Exception):
+    """A notification could not be delivered; says why without telling the address."""
+
+
 @task(name="notify", cache_policy=NO_CACHE, persist_result=False)
 def notify(message: Message, rules: Sequence[NotifyConfig]) -> list[Delivery]:
     """Log the message and send it through the configured blocks; a block that fails changes nothing else."""
@@ -38,5 +42,11 @@ def _send(name: str, message: Message) -> None:
     block = waited(Block.load(name))
     if not isinstance(block, NotificationBlock):
         raise TypeError(f"{name} is a {type(block).__name__}, which does not notify")
-    with block.raise_on_failure():
-        waited(block.notify(message.body, message.subject))
+    try:
+        with block.raise_on_failure():
+            waited(block.notify(message.body, message.subject))
+    except Exception as error:  # noqa: BLE001  foreign services fail in their own ways
+        # The text of such an error tells the address, and addresses of webhooks are secrets.
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        answer = f"answered with status {status}" if status else type(error).__name__
+        raise NotDeliveredError(answer) from None

@@ -81,8 +81,7 @@ class Checkpoint:
             self._committed[group] = receipts
 
     def _key(self, group: int) -> str:
-        plan = self._plan
-        return f"{plan.job_id}/{plan.token}/{group:07d}.json"
+        return f"{self._plan.token}/{group:07d}.json"
 
     def _read(self, group: int) -> Iterator[ChunkReceipt]:
         key = self._key(group)

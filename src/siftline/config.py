@@ -40,8 +40,15 @@ def _stated_size(size: object) -> object:
     return str(size) if isinstance(size, int) and not isinstance(size, bool) else size
 
 
+def _check_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            raise ValueError(f"names {name!r} twice")
+    return names
+
+
 MemorySize = Annotated[str, BeforeValidator(_stated_size), AfterValidator(_check_size)]
-Names = tuple[Annotated[str, StringConstraints(min_length=1)], ...]
+Names = Annotated[tuple[Annotated[str, StringConstraints(min_length=1)], ...], AfterValidator(_check_names)]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 BlockName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+/[A-Za-z0-9._-]+$")]
 TimePart = Literal["minute", "hour", "day_of_week", "day", "month"]
@@ -205,7 +212,9 @@ class AddressCluster(Section):
         description="Address of the scheduler.",
         examples=["tcp://127.0.0.1:8786"],
     )
-    tls: TlsConfig | None = Field(default=None, description="Certificates, for tls:// addresses.")
+    tls: TlsConfig | None = Field(
+        default=None, title="TLS", description="Certificates, for tls:// addresses."
+    )
     timeout_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
         default=10, description="How long to wait for the scheduler and a first worker."
     )
@@ -307,6 +316,14 @@ class NotifyConfig(Section):
     on: tuple[Literal["completed", "failed"], ...] = Field(
         default=("completed", "failed"), description="Outcomes to tell of."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _on_is_a_word(cls, values: Any) -> Any:
+        # YAML 1.1, which PyYAML and prefect.yaml speak, reads the key `on` as true.
+        if not isinstance(values, dict):
+            return values
+        return {"on" if key in (True, "true", "True") else key: value for key, value in values.items()}
 
 
 class BatchConfig(Section):

@@ -12,6 +12,7 @@
     │   └── OutputConflict       the output belongs to something else
     └── JobError                 the work failed (exit status 1)
         ├── ClusterError         no workers: unreachable, lost, or not startable
+        ├── ApiError             the Prefect API does not answer
         ├── StorageError         a file could not be written or read back
         │   └── IntegrityError   a persisted file is not what its digest says
         ├── CheckpointError      a receipt could not be committed
@@ -87,6 +88,10 @@ class JobError(SiftlineError):
 
 class ClusterError(JobError):
     """The cluster cannot be reached, or lost its workers."""
+
+
+class ApiError(JobError):
+    """The Prefect API does not answer."""
 
 
 class StorageError(JobError):

@@ -15,6 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from siftline.config import AddressCluster, Cluster, FactoryCluster, LocalCluster, SerialCluster
 from siftline.errors import ClusterError, SiftlineError
+from siftline.interrupts import hold_interrupts
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -191,7 +192,8 @@ class _Starting:
     """A cluster that comes up while the caller does something else."""
 
     def __init__(self, start: Callable[[], tuple[Any, DaskExecutor]]) -> None:
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="siftline-cluster")
+        # Workers must outlive a Ctrl-C by as long as it takes to close them in order.
+        self._thread = ThreadPoolExecutor(1, "siftline-cluster", initializer=hold_interrupts)
         self._future = self._thread.submit(start)
 
     @property
@@ -295,10 +297,13 @@ def _start_factory(config: FactoryCluster) -> Any:
             f"cluster.factory {config.factory}: not a Dask cluster class",
             "give one, such as dask_jobqueue.SLURMCluster",
         )
+    started = None
     try:
         started = factory(**config.kwargs)
         started.scale(config.workers)
     except Exception as error:  # whatever a foreign class raises
+        if started is not None:
+            started.close()
         raise ClusterError(
             f"cluster.factory {config.factory}: {type(error).__name__}: {error}", "correct cluster.kwargs"
         ) from error

@@ -13,7 +13,7 @@ from siftline.models import load_model
 from siftline.preprocess import TIME_PERIODS, is_categorical, is_numeric
 from siftline.types import Feature
 
-_RESERVED_NAMES = ("score", "label", "rank", "reasons")
+RESERVED_NAMES = ("score", "label", "rank", "reasons")
 
 
 def choose_features(config: BatchConfig, schema: pa.Schema) -> tuple[Feature, ...]:
@@ -110,13 +110,13 @@ def choose_columns(config: BatchConfig, features: Iterable[Feature], schema: pa.
     for role, names in kept.items():
         for name in names:
             _field(schema, name, role)
-            if name in _RESERVED_NAMES:
+            if name in RESERVED_NAMES:
                 raise ConfigError(
                     f"{role}: {name} is a column that the results add", "rename it in the source"
                 )
     if not config.source.key and "row" in {*config.output.columns, *(feature.column for feature in features)}:
         raise ConfigError("source: a column named row, which the results add", "name source.key")
-    clash = [feature.column for feature in features if feature.column in _RESERVED_NAMES]
+    clash = [feature.column for feature in features if feature.column in RESERVED_NAMES]
     if clash:
         raise ConfigError(
             f"source.features: {clash[0]} is a column that the results add", "rename it in the source"

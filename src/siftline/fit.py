@@ -15,7 +15,7 @@ from siftline.detectors import make_estimator
 from siftline.errors import FeatureError, IntegrityError, ModelError
 from siftline.files import file_digest, read_record, write_record
 from siftline.models import FittedModel, Typical, cached_model, load_model, save_model
-from siftline.preprocess import learn_categories, make_transform, plain_numbers, raw_matrix
+from siftline.preprocess import learn_categories, make_transform, plain_numbers, raw_matrix, refuse_infinite
 from siftline.progress import Progress, report
 from siftline.sample import draw_sample
 from siftline.types import BatchPlan, DetectorRef, Feature, Matrix
@@ -94,7 +94,8 @@ def fit_model(sample: pa.Table, features: Sequence[Feature], config: BatchConfig
     """
     plain = plain_numbers(features, config.preprocess)
     categories = learn_categories(sample, features)
-    matrix = raw_matrix(sample, features, categories, np.float32 if plain else np.float64)
+    dtype = np.float32 if plain else np.float64
+    matrix = raw_matrix(sample, features, categories, dtype, first_row=None)
     for column, feature in enumerate(features):
         if np.isnan(matrix[:, column]).all():
             raise FeatureError(
@@ -102,11 +103,11 @@ def fit_model(sample: pa.Table, features: Sequence[Feature], config: BatchConfig
                 "leave it out of source.features, or raise detector.sample_rows",
             )
     transform = None if plain else make_transform(features, config.preprocess)
-    seen = (
-        matrix
-        if transform is None
-        else np.asarray(transform.fit_transform(matrix), dtype=np.float32, order="C")
-    )
+    seen = matrix
+    if transform is not None:
+        with np.errstate(over="ignore"):
+            seen = np.asarray(transform.fit_transform(matrix), dtype=np.float32, order="C")
+        refuse_infinite(seen, "preprocessed features", first_row=None)
     estimator = make_estimator(config.detector.kind, config.detector.params, config.detector.seed)
     return FittedModel(
         kind=config.detector.kind,

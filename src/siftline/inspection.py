@@ -24,13 +24,17 @@ from siftline.types import Feature
 
 @dataclass(frozen=True)
 class Inspection:
-    """What can be known of a job without doing any of its work; for CSV there is no `parquet` yet."""
+    """What can be known of a job without doing any of its work.
+
+    For CSV there is no `parquet` yet, and `exact` are the columns whose whole numbers stay so.
+    """
 
     files: tuple[Path, ...]
     format: str
     parquet: tuple[ParquetFile, ...]
     features: tuple[Feature, ...]
     columns: tuple[str, ...]
+    exact: frozenset[str]
     rows: int | None
     chunk_rows: int | None
 
@@ -57,12 +61,13 @@ def inspect_batch(config: BatchConfig) -> Inspection:
     """
     files, kind = find_files(config.source)
     parquet = [open_parquet(file) for file in files] if kind == "parquet" else []
-    schema = parquet[0].schema if parquet else csv_schema(files[0])
+    exact = {*config.source.key, *config.output.columns} - {*(config.source.features or ())}
+    schema = parquet[0].schema if parquet else csv_schema(files[0], exact)
     features = choose_features(config, schema)
     columns = choose_columns(config, features, schema)
     for file in files[1:]:
         _check_same(
-            file, files[0], open_parquet(file).schema if parquet else csv_schema(file), schema, columns
+            file, files[0], open_parquet(file).schema if parquet else csv_schema(file, exact), schema, columns
         )
     _check_detector(config)
     _check_output(config)
@@ -76,6 +81,7 @@ def inspect_batch(config: BatchConfig) -> Inspection:
         parquet=tuple(parquet),
         features=features,
         columns=columns,
+        exact=frozenset(exact),
         rows=rows,
         chunk_rows=rows and planned_chunk_rows(config, features, rows),
     )
@@ -140,7 +146,12 @@ def check_values(config: BatchConfig, features: Sequence[Feature], files: Sequen
     """Refuse what the Parquet footers already tell: no rows, all-null features, infinite values."""
     if not sum(file.metadata.num_rows for file in files):
         raise SourceError(f"source.path {config.source.path}: no rows", "give an input with rows")
-    spare = config.preprocess.missing != "keep" or DETECTORS[config.detector.kind].takes_missing
+    # A given model may fill in what is missing; whether it does shows when it scores.
+    spare = (
+        config.detector.model is not None
+        or config.preprocess.missing != "keep"
+        or DETECTORS[config.detector.kind].takes_missing
+    )
     nulls = dict.fromkeys((feature.column for feature in features), 0)
     known = set(nulls)
     for file in files:

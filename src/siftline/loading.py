@@ -188,6 +188,6 @@ def _fill(value: Any, known: Mapping[str, object], field: str) -> Any:
     environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
     try:
         return environment.from_string(value).render(known)
-    except (TemplateError, TypeError, ValueError) as error:
+    except (TemplateError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         allowed = ", ".join(f"{{{{ {name} }}}}" for name in known)
         raise ConfigError(f"{field}: {value!r}: {error}", f"allowed: {allowed}") from error

@@ -18,7 +18,7 @@ import pyarrow as pa
 from siftline.detectors import DETECTORS, SklearnDetector
 from siftline.errors import FeatureError, IntegrityError, ModelError
 from siftline.files import file_digest, rename, replacing
-from siftline.preprocess import raw_matrix
+from siftline.preprocess import raw_matrix, refuse_infinite
 from siftline.types import DetectorRef, Feature, Float64s, Matrix
 
 FORMAT_VERSION = 1
@@ -56,7 +56,7 @@ class FittedModel:
     transform: Any
     estimator: Any
 
-    def matrix(self, table: pa.Table, first_row: int = 0) -> Matrix:
+    def matrix(self, table: pa.Table, first_row: int | None = 0) -> Matrix:
         """Return the raw matrix of a table; see `siftline.preprocess.raw_matrix`."""
         dtype = np.float32 if self.transform is None else np.float64
         return raw_matrix(table, self.features, self.categories, dtype, first_row)
@@ -74,7 +74,9 @@ class FittedModel:
         for start in range(0, len(matrix), _BLOCK_ROWS):
             block = matrix[start : start + _BLOCK_ROWS]
             if self.transform is not None:
-                block = np.asarray(self.transform.transform(block), dtype=np.float32, order="C")
+                with np.errstate(over="ignore"):
+                    block = np.asarray(self.transform.transform(block), dtype=np.float32, order="C")
+                refuse_infinite(block, "preprocessed features", first_row + start)
             if not DETECTORS[self.kind].takes_missing:
                 self._refuse_missing(block, first_row + start)
             scores[start : start + len(block)] = detector.score(block)
@@ -138,23 +140,23 @@ def load_model(path: Path) -> FittedModel:
                 f"{path}: holds types that are not trusted: {', '.join(sorted(untrusted))}", remedy
             )
         record = skops.io.load(path, trusted=list(_TRUSTED))
+        found = record.get("format_version") if isinstance(record, dict) else None
+        if found != FORMAT_VERSION:
+            raise ModelError(f"{path}: format version {found!r}, this version reads {FORMAT_VERSION}", remedy)
+        return FittedModel(
+            kind=record["kind"],
+            features=tuple(Feature.model_validate(feature) for feature in record["features"]),
+            categories=record["categories"],
+            typical=tuple(Typical(*pair) for pair in record["typical"]),
+            transform=record["transform"],
+            estimator=record["estimator"],
+        )
     except FileNotFoundError:
         raise ModelError(f"{path}: no such file", remedy) from None
     except ModelError:
         raise
     except Exception as error:  # skops raises whatever the bytes lead it to
         raise ModelError(f"{path}: not a model: {type(error).__name__}", remedy) from error
-    found = record.get("format_version") if isinstance(record, dict) else None
-    if found != FORMAT_VERSION:
-        raise ModelError(f"{path}: format version {found!r}, this version reads {FORMAT_VERSION}", remedy)
-    return FittedModel(
-        kind=record["kind"],
-        features=tuple(Feature.model_validate(feature) for feature in record["features"]),
-        categories=record["categories"],
-        typical=tuple(Typical(*pair) for pair in record["typical"]),
-        transform=record["transform"],
-        estimator=record["estimator"],
-    )
 
 
 _loading = threading.Lock()
@@ -162,7 +164,14 @@ _loading = threading.Lock()
 
 @lru_cache(maxsize=4)
 def _load_by_digest(path: str, digest: str) -> FittedModel:
-    if file_digest(Path(path)) != digest:
+    try:
+        found = file_digest(Path(path))
+    except OSError as error:
+        raise ModelError(
+            f"{path}: the model is out of reach ({error.strerror})",
+            "give a checkpoint.path that every worker can reach",
+        ) from error
+    if found != digest:
         raise IntegrityError(f"{path}: not the model that was fitted", "run again with --fresh")
     return load_model(Path(path))
 
@@ -174,6 +183,8 @@ def cached_model(ref: DetectorRef) -> FittedModel:
     ------
     IntegrityError
         When the file is not what its digest says.
+    ModelError
+        When it cannot be reached or read.
     """
     with _loading:
         return _load_by_digest(ref.path, ref.model_digest)

@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from siftline.errors import IntegrityError
+
 
 def key_columns(table: pa.Table, key: Sequence[str], first_row: int) -> pa.Table:
     """Return the columns that identify a row: `key`, or else ``row``, the position in the source."""
@@ -41,6 +43,16 @@ def write_parquet(table: pa.Table, path: Path) -> None:
 
 
 def read_scores(path: Path) -> np.ndarray:
-    """Return the score column of a part file, as float64 of shape (n,)."""
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:
-        return np.asarray(file.read(columns=["score"], use_threads=False)["score"].to_numpy())
+    """Return the score column of a part file, as float64 of shape (n,).
+
+    Raises
+    ------
+    IntegrityError
+        When the file is missing or torn, or a page of it does not match its checksum.
+    """
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            return np.asarray(file.read(columns=["score"], use_threads=False)["score"].to_numpy())
+    except (pa.ArrowException, OSError) as error:
+        what = " ".join(str(error).split())
+        raise IntegrityError(f"{path}: {what}", "run the same command again: it is recomputed") from error

@@ -9,10 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from siftline.chunks import cut_chunks
 from siftline.config import BatchConfig
+from siftline.detectors import make_estimator
 from siftline.errors import IntegrityError
 from siftline.files import digest, file_digest, read_record, write_record
 from siftline.inspection import Inspection, check_values, inspect_batch, planned_chunk_rows
@@ -51,11 +50,11 @@ def plan_batch(config: BatchConfig, fresh: bool = False) -> BatchPlan:
     snapshot = _snapshot(inspection, parquet)
     job_id = _job_id(config, inspection.features, snapshot)
     directory = root / "jobs" / job_id
-    earlier = None if fresh else _earlier(directory, config, inspection.features, snapshot)
+    groups = list(_row_groups(parquet))
+    earlier = None if fresh else _earlier(directory, config, inspection.features, snapshot, groups)
     if earlier is not None:
         return earlier
     shutil.rmtree(directory, ignore_errors=True)
-    groups = list(_row_groups(parquet))
     rows = planned_chunk_rows(config, inspection.features, snapshot.rows)
     plan = BatchPlan(
         job_id=job_id,
@@ -74,8 +73,9 @@ def plan_batch(config: BatchConfig, fresh: bool = False) -> BatchPlan:
 def _as_parquet(config: BatchConfig, inspection: Inspection, root: Path) -> Sequence[ParquetFile]:
     if inspection.parquet:
         return inspection.parquet
-    exact = {*config.source.key, *config.output.columns} - {one.column for one in inspection.features}
-    staged = [stage_csv(file, inspection.columns, tuple(exact), root / "staged") for file in inspection.files]
+    staged = [
+        stage_csv(file, inspection.columns, inspection.exact, root / "staged") for file in inspection.files
+    ]
     parquet = [open_parquet(file) for file in staged]
     check_values(config, inspection.features, parquet)
     return parquet
@@ -101,9 +101,13 @@ def _snapshot(inspection: Inspection, parquet: Sequence[ParquetFile]) -> Snapsho
 
 def _job_id(config: BatchConfig, features: Sequence[Feature], snapshot: Snapshot) -> str:
     detector = config.detector
-    fitted = (
-        {"model": file_digest(Path(detector.model))} if detector.model else detector.model_dump(mode="json")
-    )
+    if detector.model is not None:
+        fitted: dict[str, Any] = {"model": file_digest(Path(detector.model))}
+    else:
+        estimator = make_estimator(detector.kind, detector.params, detector.seed)
+        # Every parameter, so that one which is stated at its default makes no other job.
+        params = {name: repr(value) for name, value in estimator.get_params().items()}
+        fitted = {"kind": detector.kind, "params": params, "sample_rows": detector.sample_rows}
     columns = {*config.source.key, *(feature.column for feature in features)}
     identity = {
         "scoring": [_SCORING_VERSION, version("scikit-learn"), version("numpy")],
@@ -124,15 +128,20 @@ def _row_groups(files: Iterable[ParquetFile]) -> Iterator[tuple[int, int, int]]:
 
 
 def _earlier(
-    directory: Path, config: BatchConfig, features: tuple[Feature, ...], snapshot: Snapshot
+    directory: Path,
+    config: BatchConfig,
+    features: tuple[Feature, ...],
+    snapshot: Snapshot,
+    row_groups: Sequence[tuple[int, int, int]],
 ) -> BatchPlan | None:
     """Return the plan that an earlier run of the job wrote, with this run's configuration."""
     try:
         record = read_record(directory / "plan.json", FORMAT_VERSION)
-        if Snapshot.model_validate(record["snapshot"]).files != snapshot.files:
-            return None
         chunks = ChunkTable.from_lists(record["chunks"])
-    except (FileNotFoundError, IntegrityError, ValidationError):
+    except (FileNotFoundError, IntegrityError):
+        return None
+    # CSV that is staged anew, for other columns, may be elsewhere; its row groups are the same.
+    if chunks.row_groups() != [group for group in row_groups if group[2]]:
         return None
     return BatchPlan(
         job_id=directory.name,

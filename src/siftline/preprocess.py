@@ -63,7 +63,7 @@ def raw_matrix(
     features: Sequence[Feature],
     categories: Mapping[str, Sequence[str]],
     dtype: type[np.float32] | type[np.float64],
-    first_row: int = 0,
+    first_row: int | None = 0,
 ) -> Matrix:
     """Return one number for every row and feature.
 
@@ -77,8 +77,8 @@ def raw_matrix(
         Known categories; a category's code is its position, an unknown one's is -1.
     dtype : float32 or float64
         float32 where the numbers go to the detector as they are, float64 where a transform follows.
-    first_row : int
-        Position in the source of the table's first row, for messages.
+    first_row : int, optional
+        Position in the source of the table's first row, for messages; None where that is not known.
 
     Returns
     -------
@@ -97,7 +97,7 @@ def raw_matrix(
             for part in _numbers(table[feature.column], feature, categories).chunks:
                 matrix[start : start + len(part), column] = part.to_numpy(zero_copy_only=False)
                 start += len(part)
-            _refuse_infinite(matrix[:, column], feature, first_row)
+            refuse_infinite(matrix[:, column], f"feature {feature.name}", first_row)
     return matrix
 
 
@@ -120,12 +120,20 @@ def _text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column.cast(pa.string())
 
 
-def _refuse_infinite(values: Matrix, feature: Feature, first_row: int) -> None:
+def refuse_infinite(values: Matrix, what: str, first_row: int | None) -> None:
+    """Refuse infinite values: a detector's answer to them means nothing.
+
+    Raises
+    ------
+    FeatureError
+        Naming `what`, and the row if `first_row` is known.
+    """
     infinite = np.isinf(values)
     if infinite.any():
-        row = first_row + int(np.argmax(infinite))
+        row = int(np.argmax(infinite.any(axis=1) if infinite.ndim == 2 else infinite))
+        where = "a row of the sample" if first_row is None else f"row {first_row + row}"
         raise FeatureError(
-            f"feature {feature.name}: row {row} is infinite, or too large for 32-bit floating point",
+            f"{what}: {where} is infinite, or too large for 32-bit floating point",
             "replace such values in the source, or leave the feature out of source.features",
         )
 
@@ -157,7 +165,8 @@ def make_transform(features: Sequence[Feature], preprocess: PreprocessConfig) ->
     steps = []
     for column, feature in enumerate(features):
         chain = [*_impute(feature, preprocess), *_encode(feature, preprocess)]
-        steps.append((feature.name, make_pipeline(*chain) if chain else "passthrough", [column]))
+        # Not the feature's own name: scikit-learn keeps some for itself.
+        steps.append((f"feature{column}", make_pipeline(*chain) if chain else "passthrough", [column]))
     return ColumnTransformer(steps, sparse_threshold=0)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from siftline.source import read_pieces, take_rows
+from siftline.source import joined, read_pieces, take_rows
 from siftline.types import Piece, SourceFile
 
 # Enough places to see the input's drift over time, and rows enough that none weighs too much.
@@ -52,7 +52,7 @@ def draw_sample(
     sizes = [size for _, _, size in drawn]
     batches = read_pieces(files, [Piece(file, group, 0, size) for file, group, size in drawn], columns)
     if total <= rows:
-        return pa.Table.from_batches(batches).select(list(columns))
+        return joined(batches).select(list(columns))
     positions = np.sort(generator.choice(sum(sizes), size=min(rows, sum(sizes)), replace=False))
     return take_rows(batches, positions).select(list(columns))
 

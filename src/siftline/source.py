@@ -173,7 +173,7 @@ def read_chunk(files: Sequence[SourceFile], chunk: Chunk, columns: Sequence[str]
     SourceChanged, SourceError
         As `read_pieces`, and when fewer rows are there than planned.
     """
-    table = pa.Table.from_batches(read_pieces(files, chunk.pieces, columns)).select(list(columns))
+    table = joined(read_pieces(files, chunk.pieces, columns)).select(list(columns))
     if table.num_rows != chunk.rows:
         name = files[chunk.pieces[0].file].origin
         raise SourceChanged(
@@ -192,7 +192,12 @@ def take_rows(batches: Iterable[pa.RecordBatch], positions: npt.NDArray[np.int64
         if high > low or not taken:
             taken.append(batch.take(pa.array(positions[low:high] - start)))
         start += batch.num_rows
-    return pa.Table.from_batches(taken)
+    return joined(taken)
+
+
+def joined(batches: Iterable[pa.RecordBatch]) -> pa.Table:
+    """Join batches of the same columns, which files may declare in other ways (nullable, with metadata)."""
+    return pa.concat_tables([pa.table(batch) for batch in batches], promote_options="default")
 
 
 def only_files(

@@ -6,7 +6,7 @@ one on the same files, finds it again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -21,22 +21,36 @@ _BLOCK_BYTES = 8 << 20
 _ROW_GROUP_ROWS = 131_072
 
 
-def csv_schema(path: Path) -> pa.Schema:
+def csv_schema(path: Path, exact: Collection[str] = ()) -> pa.Schema:
     """Return the columns of a CSV file, with the types that its first 8 MiB suggest.
 
-    Whole numbers are taken as floating point unless they are needed exactly (see `stage_csv`), because a
-    later row may have a fraction; a column without any value yet is taken as floating point too.
+    Whole numbers are taken as floating point, because a later row may have a fraction, and so is a column
+    without any value yet.
+
+    Parameters
+    ----------
+    path : Path
+        The CSV file.
+    exact : collection of str
+        Columns whose whole numbers must stay so (keys and carried columns).
 
     Raises
     ------
     SourceError
         When the file is empty or is no CSV.
     """
+
+    def settle(field: pa.Field) -> pa.Field:
+        unsettled = pa.types.is_null(field.type) or (
+            pa.types.is_integer(field.type) and field.name not in exact
+        )
+        return field.with_type(pa.float64()) if unsettled else field
+
     with _reader(path, pc.ConvertOptions()) as reader:
-        return reader.schema
+        return pa.schema([settle(field) for field in reader.schema])
 
 
-def stage_csv(path: Path, columns: Sequence[str], exact: Sequence[str], directory: Path) -> Path:
+def stage_csv(path: Path, columns: Sequence[str], exact: Collection[str], directory: Path) -> Path:
     """Stream a CSV file into a Parquet file, in bounded memory, and return its path.
 
     Parameters
@@ -45,8 +59,8 @@ def stage_csv(path: Path, columns: Sequence[str], exact: Sequence[str], director
         The CSV file; may be compressed with gzip, bzip2 or zstd.
     columns : sequence of str
         The columns to keep.
-    exact : sequence of str
-        Columns whose whole numbers must stay so (keys and carried columns).
+    exact : collection of str
+        As for `csv_schema`.
     directory : Path
         Where staged files are.
 
@@ -59,7 +73,7 @@ def stage_csv(path: Path, columns: Sequence[str], exact: Sequence[str], director
     StorageError
         When the staged file cannot be written.
     """
-    schema = _settled(csv_schema(path), exact)
+    schema = csv_schema(path, exact)
     fields = [schema.field(name) for name in columns]
     stat = path.stat()
     made_from = [str(path.absolute()), stat.st_size, stat.st_mtime_ns, *map(str, fields)]
@@ -78,16 +92,6 @@ def stage_csv(path: Path, columns: Sequence[str], exact: Sequence[str], director
         if (after.st_size, after.st_mtime_ns) != (stat.st_size, stat.st_mtime_ns):
             raise SourceChanged(f"{path}: changed while it was read", "run again when it is complete")
     return staged
-
-
-def _settled(schema: pa.Schema, exact: Sequence[str]) -> pa.Schema:
-    def settle(field: pa.Field) -> pa.Field:
-        unsettled = pa.types.is_null(field.type) or (
-            pa.types.is_integer(field.type) and field.name not in exact
-        )
-        return field.with_type(pa.float64()) if unsettled else field
-
-    return pa.schema([settle(field) for field in schema])
 
 
 def _reader(path: Path, options: pc.ConvertOptions) -> pc.CSVStreamingReader:

@@ -12,6 +12,8 @@ from siftline.files import file_digest
 from siftline.progress import Progress, report
 from siftline.types import BatchPlan, Check, CombinedScores, Receipts, ValidationReport
 
+Footers = dict[str, pq.FileMetaData | str]
+
 
 def validate_results(plan: BatchPlan, receipts: Receipts, combined: CombinedScores) -> ValidationReport:
     """Audit a staged result: every check is made, whatever the others say.
@@ -22,13 +24,15 @@ def validate_results(plan: BatchPlan, receipts: Receipts, combined: CombinedScor
         With all failures; the staged result stays for inspection.
     """
     report(Progress("validate", rows_total=plan.rows))
+    footers = _footers(combined)
     checks = (
         _coverage(plan, receipts),
-        _row_counts(plan, combined),
+        _readable(footers),
+        _row_counts(plan, combined, footers),
         _finite(combined),
         _anomaly_rate(plan, combined),
-        _schema(plan, combined),
-        _digests(combined),
+        _schema(plan, combined, footers),
+        _digests(combined, footers),
     )
     validation = ValidationReport(checks=checks)
     if validation.failures:
@@ -49,10 +53,26 @@ def _coverage(plan: BatchPlan, receipts: Receipts) -> Check:
     return Check(name="coverage", passed=found == expected, detail=detail)
 
 
-def _row_counts(plan: BatchPlan, combined: CombinedScores) -> Check:
-    staged = Path(combined.staged)
-    written = sum(pq.read_metadata(staged / file.name).num_rows for file in combined.scores)
-    found = sum(pq.read_metadata(staged / file.name).num_rows for file in combined.anomaly_files)
+def _footers(combined: CombinedScores) -> Footers:
+    """Read the footers of the staged files; what cannot be read gives the reason why."""
+    footers: Footers = {}
+    for file in (*combined.scores, *combined.anomaly_files):
+        try:
+            footers[file.name] = pq.read_metadata(Path(combined.staged) / file.name)
+        except (pa.ArrowException, OSError) as error:
+            footers[file.name] = " ".join(str(error).split())
+    return footers
+
+
+def _readable(footers: Footers) -> Check:
+    wrong = [f"{name}: {footer}" for name, footer in footers.items() if isinstance(footer, str)]
+    return Check(name="readable files", passed=not wrong, detail="; ".join(wrong) or "all of them")
+
+
+def _row_counts(plan: BatchPlan, combined: CombinedScores, footers: Footers) -> Check:
+    rows = {name: 0 if isinstance(footer, str) else footer.num_rows for name, footer in footers.items()}
+    written = sum(rows[file.name] for file in combined.scores)
+    found = sum(rows[file.name] for file in combined.anomaly_files)
     passed = plan.rows == combined.rows == written and combined.anomalies == found
     detail = (
         f"{plan.rows} rows in the source, {combined.rows} scored, {written} written; "
@@ -73,22 +93,24 @@ def _anomaly_rate(plan: BatchPlan, combined: CombinedScores) -> Check:
     return Check(name="anomaly rate", passed=bounds.min <= rate <= bounds.max, detail=detail)
 
 
-def _schema(plan: BatchPlan, combined: CombinedScores) -> Check:
+def _schema(plan: BatchPlan, combined: CombinedScores, footers: Footers) -> Check:
     key = plan.config.source.key
     expected = {name: plan.snapshot.columns[name] for name in key} or {"row": str(pa.int64())}
     expected |= {"score": str(pa.float64()), "label": str(pa.int8())}
     wrong = []
     for file in combined.scores:
-        schema = pq.read_schema(Path(combined.staged) / file.name)
-        if {field.name: str(field.type) for field in schema} != expected:
+        footer = footers[file.name]
+        if isinstance(footer, str):
+            continue
+        if {field.name: str(field.type) for field in footer.schema.to_arrow_schema()} != expected:
             wrong.append(file.name)
     detail = f"not as planned in {', '.join(wrong)}" if wrong else "as planned"
     return Check(name="schema", passed=not wrong, detail=detail)
 
 
-def _digests(combined: CombinedScores) -> Check:
+def _digests(combined: CombinedScores, footers: Footers) -> Check:
     staged = Path(combined.staged)
-    files = (*combined.scores, *combined.anomaly_files)
+    files = [f for f in (*combined.scores, *combined.anomaly_files) if not isinstance(footers[f.name], str)]
     wrong = [file.name for file in files if file_digest(staged / file.name) != file.digest]
     detail = f"not as written: {', '.join(wrong)}" if wrong else "as written"
     return Check(name="digests", passed=not wrong, detail=detail)

@@ -38,7 +38,6 @@ def _bar(stream: TextIO) -> Iterator[tuple[Callable[[Progress], None], Callable[
         rich_progress.TextColumn("{task.description}"),
         rich_progress.BarColumn(),
         rich_progress.TextColumn("{task.fields[detail]}"),
-        rich_progress.TimeRemainingColumn(compact=True),
     )
     with rich_progress.Progress(*columns, console=Console(file=stream), transient=True) as bar:
         task = bar.add_task("starting", total=None, detail="")

@@ -10,6 +10,7 @@ import click
 
 from siftline.cli.live import show_progress
 from siftline.config import BatchConfig
+from siftline.interrupts import interrupts_held
 from siftline.results import open_results
 from siftline.types import BatchResult
 
@@ -27,8 +28,11 @@ def run_batch(config: BatchConfig, fresh: bool, verbose: bool) -> BatchResult:
         os.environ.setdefault(name, value)
     with show_progress(sys.stderr) as say:
         say("starting")
+        from flows.api import reach_api
         from flows.batch_detection import batch_detection
 
+        with interrupts_held():  # a server of our own is stopped by us, not by the terminal
+            reach_api()
         return batch_detection(config, fresh)
 
 
@@ -50,25 +54,16 @@ def print_summary(result: BatchResult) -> None:
 
 
 def _print_top(result: BatchResult) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     results = open_results(result.output)
     top = results.top(_TOP)
-    own = [
-        name
-        for name in top.column_names
-        if name not in {*results.manifest.features, "score", "rank", "reasons"}
-    ]
-    table = Table(
-        title=f"The {top.num_rows} most anomalous rows", title_justify="left", box=None, pad_edge=False
-    )
-    for name in ["rank", "score", *own, "why"]:
-        table.add_column(name, overflow="fold")
+    shown = {*results.manifest.features, "score", "rank", "reasons"}
+    own = [name for name in top.column_names if name not in shown]
+    click.echo("The most anomalous rows:")
     for row in top.to_pylist():
-        why = "\n".join(_reason(reason) for reason in row["reasons"])
-        table.add_row(str(row["rank"]), f"{row['score']:.4f}", *(str(row[name]) for name in own), why)
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+        identity = "  ".join(f"{name}={row[name]}" for name in own)
+        click.echo(f"\n{row['rank']:3}. score {row['score']:.4f}  {identity}")
+        for reason in row["reasons"]:
+            click.echo(f"     {_reason(reason)}")
 
 
 def _reason(reason: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ import pyarrow as pa
 import yaml
 
 from siftline.config import SourceConfig
+from siftline.features import RESERVED_NAMES
 from siftline.preprocess import is_categorical, is_numeric
 from siftline.source import find_files, open_parquet
 from siftline.staging import csv_schema
@@ -67,10 +68,10 @@ def starter_config(data: Path) -> str:
     key = [field.name for field in columns if _named(field.name, _KEY_NAMES)][:1]
     label = [field.name for field in columns if field.name.lower() in _LABEL_NAMES][:1]
     timestamp = [field.name for field in columns if pa.types.is_timestamp(field.type)][:1]
-    taken = {*key, *label, *timestamp}
+    taken = {*key, *label, *timestamp, *RESERVED_NAMES, *(() if key else ("row",))}
     numbers = [field.name for field in columns if is_numeric(field.type) and field.name not in taken]
     texts = [field.name for field in columns if is_categorical(field.type) and field.name not in taken]
-    left = [field.name for field in columns if field.name not in {*numbers, *taken}]
+    left = [field.name for field in columns if field.name not in {*numbers, *key, *label, *timestamp}]
     cyclic = [name for name in numbers if name.lower() in ("hour", "hr")]
     return _TEMPLATE.format(
         name=_plain_name(data),
@@ -81,7 +82,7 @@ def starter_config(data: Path) -> str:
         others=", ".join(left) or "nothing",
         features="".join(f"    - {_yaml(name)}\n" for name in numbers),
         cyclic=f"  cyclic: {_yaml(dict.fromkeys(cyclic, 24))}  # wraps around\n" if cyclic else "",
-        carried=_yaml(texts[:3]),
+        carried=_yaml([*timestamp, *texts[:3]]),
     )
 
 

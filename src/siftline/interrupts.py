@@ -1,0 +1,26 @@
+"""Ctrl-C on a terminal goes to every process of the command; only the command itself should act on it."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+def hold_interrupts() -> None:
+    """Keep SIGINT from this thread, and from every process and thread that it starts.
+
+    A blocked signal stays blocked across fork and exec, whatever handlers a program sets; those processes
+    are closed in order, when the command is.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+
+
+@contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Hold SIGINT for a while; one that comes meanwhile is acted on afterwards."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
