@@ -27,7 +27,6 @@ def validate_results(plan: BatchPlan, receipts: Receipts, combined: CombinedScor
     footers = _footers(combined)
     checks = (
         _coverage(plan, receipts),
-        _readable(footers),
         _row_counts(plan, combined, footers),
         _finite(combined),
         _anomaly_rate(plan, combined),
@@ -62,11 +61,6 @@ def _footers(combined: CombinedScores) -> Footers:
         except (pa.ArrowException, OSError) as error:
             footers[file.name] = " ".join(str(error).split())
     return footers
-
-
-def _readable(footers: Footers) -> Check:
-    wrong = [f"{name}: {footer}" for name, footer in footers.items() if isinstance(footer, str)]
-    return Check(name="readable files", passed=not wrong, detail="; ".join(wrong) or "all of them")
 
 
 def _row_counts(plan: BatchPlan, combined: CombinedScores, footers: Footers) -> Check:
@@ -109,8 +103,12 @@ def _schema(plan: BatchPlan, combined: CombinedScores, footers: Footers) -> Chec
 
 
 def _digests(combined: CombinedScores, footers: Footers) -> Check:
-    staged = Path(combined.staged)
-    files = [f for f in (*combined.scores, *combined.anomaly_files) if not isinstance(footers[f.name], str)]
-    wrong = [file.name for file in files if file_digest(staged / file.name) != file.digest]
+    wrong = []
+    for file in (*combined.scores, *combined.anomaly_files):
+        footer = footers[file.name]
+        if isinstance(footer, str):
+            wrong.append(f"{file.name} ({footer})")
+        elif file_digest(Path(combined.staged) / file.name) != file.digest:
+            wrong.append(file.name)
     detail = f"not as written: {', '.join(wrong)}" if wrong else "as written"
     return Check(name="digests", passed=not wrong, detail=detail)

@@ -224,7 +224,6 @@ def test_every_field_has_a_description() -> None:
     assert [name for name, field in documented() if not field.get("description")] == []
 
 
-@pytest.mark.xfail(strict=True, reason="Pydantic gives an optional section no title of its own: cluster.tls")
 def test_every_field_has_a_title() -> None:
     assert [name for name, field in documented() if not field.get("title")] == []
 

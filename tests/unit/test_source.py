@@ -160,9 +160,6 @@ def test_files_may_order_their_columns_differently(tmp_path: Path) -> None:
     assert table.to_pydict() == {"a": [0, 1, 0, 1], "b": [0, 0.5, 0, 0.5]}
 
 
-@pytest.mark.xfail(
-    strict=True, raises=pa.ArrowInvalid, reason="batches of unequal nullability are not joined"
-)
 def test_files_may_differ_in_what_may_be_null(tmp_path: Path) -> None:
     strict = pa.schema([field.with_nullable(False) for field in TABLE.schema])
     files = [written(tmp_path / "x.parquet"), written(tmp_path / "y.parquet", TABLE.cast(strict))]

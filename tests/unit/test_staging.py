@@ -153,9 +153,6 @@ def test_a_csv_job_is_the_parquet_job(tmp_path: Path) -> None:
     assert jobs[0].table["id"].to_pylist() == list(range(300))
 
 
-@pytest.mark.xfail(
-    strict=True, raises=SourceError, reason="files are compared before whole numbers are settled"
-)
 def test_files_may_have_whole_numbers_where_others_have_fractions(tmp_path: Path) -> None:
     (tmp_path / "csv").mkdir()
     written(tmp_path / "csv" / "0.csv", "x,y\n1,2\n3,4\n")

@@ -41,7 +41,7 @@ def test_columns_get_the_roles_that_their_names_and_types_suggest(
     assert (config.source.key, config.source.timestamp, config.source.label) == (("id",), "at", "is_anomaly")
     assert config.source.features == ("x", "y", "n", "hour")
     assert config.preprocess.cyclic == {"hour": 24}
-    assert config.output.columns == ("color",)
+    assert config.output.columns == ("at", "color")
     assert config.output.path == "results/my-flights"
 
 
@@ -98,7 +98,6 @@ def test_missing_data_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["score", "rank", "row"])
-@pytest.mark.xfail(strict=True, reason="columns that the results add are proposed as features")
 def test_columns_that_the_results_add_are_not_proposed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
