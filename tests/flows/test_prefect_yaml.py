@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.templating import find_placeholders
@@ -71,7 +70,6 @@ def test_no_parameter_holds_a_placeholder_that_deploying_would_eat() -> None:
         assert not find_placeholders(deployment["parameters"])
 
 
-@pytest.mark.xfail(reason="AddressCluster.tls, an optional section, has no title")
 def test_every_field_of_the_form_says_what_it_is_for_and_has_a_default() -> None:
     schema = parameter_schema(batch_detection).model_dump()
 
