@@ -45,7 +45,7 @@ class Bench:
             **QUIET,
             "PREFECT_API_URL": api,
             "PREFECT_HOME": str(directory / "home"),
-            "PYTHONPATH": str(repository),
+            "PYTHONPATH": f"{repository / 'src'}{os.pathsep}{repository}",
         }
 
     def data(self, rows: int, row_group: int = _ROW_GROUP) -> Path:
