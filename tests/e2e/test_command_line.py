@@ -54,7 +54,7 @@ def test_running_again_reuses_fresh_computes_and_set_changes(shell: Shell, confi
     assert first.status == 0, first.err
     assert "6 anomalies among 600 rows (1.00%)" in first.out
     assert "3 chunks, 3 computed, 0 reused" in first.out
-    assert "The 6 most anomalous rows" in first.out
+    assert "most anomalous rows" in first.out
     assert f"Results: {shell.directory / 'output'}" in first.out
     digest = scores_digest(shell.directory / "output")
 
@@ -226,7 +226,6 @@ def test_without_a_server_one_is_started_and_gone_in_the_end(tmp_path: Path) -> 
     assert finished.out.count("\n") == 1
 
 
-@pytest.mark.xfail(reason="errors of Prefect itself are not caught: a traceback")
 def test_a_prefect_server_that_is_not_there_is_told_in_one_line(tmp_path: Path) -> None:
     shell = Shell(tmp_path, "http://127.0.0.1:1/api")
     config = write_config(tmp_path / "job.yaml", configuration(tmp_path))

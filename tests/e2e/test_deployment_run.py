@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +13,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from packaging.version import Version
 
 from siftline import open_results
 from tests.e2e.processes import Shell, running
 from tests.faults import nothing_left_behind
 from tests.flows.batches import configuration
-
-pytestmark = pytest.mark.xfail(
-    condition=Version(version("fastapi")) >= Version("0.151"),
-    reason="fastapi 0.151 and later refuse `null` for a number, which `prefect deploy` sends to the server",
-)
 
 ROOT = Path(__file__).parents[2]
 FLIGHTS = 3000
