@@ -15,10 +15,15 @@ def reach_api() -> None:
     ApiError
         When nobody answers.
     """
-    with get_client(sync_client=True) as client:
-        error = client.api_healthcheck()
-        if error is not None:
+    remedy = "start it with `prefect server start`, correct PREFECT_API_URL, or unset it"
+    try:
+        client = get_client(sync_client=True)
+    except RuntimeError as error:
+        raise ApiError("the embedded Prefect server does not start", remedy) from error
+    with client:
+        silence = client.api_healthcheck()
+        if silence is not None:
             raise ApiError(
-                f"the Prefect API at {client.api_url} does not answer ({type(error).__name__})",
-                "start it with `prefect server start`, correct PREFECT_API_URL, or unset it",
+                f"the Prefect API at {client.api_url} does not answer ({type(silence).__name__})",
+                remedy,
             )

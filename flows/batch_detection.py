@@ -10,7 +10,7 @@ from prefect.runtime import flow_run
 
 from siftline.config import BatchConfig
 from siftline.detect import warm_up
-from siftline.executor import open_executor
+from siftline.executor import open_executor, prepare_executor
 from siftline.loading import resolve_config
 from siftline.notify import completed_message, failed_message
 from siftline.types import BatchResult
@@ -43,6 +43,7 @@ def batch_detection(config: BatchConfig, fresh: bool = False) -> BatchResult:
 
 
 def _detect(config: BatchConfig, fresh: bool, started: float) -> BatchResult:
+    prepare_executor(config.cluster)
     plan = plan_batch(config, fresh)
     with open_executor(config.cluster, warm_up) as executor:  # comes up while the detector is fitted
         detector = fit_detector(plan)

@@ -10,6 +10,7 @@ from prefect.runtime import flow_run
 from siftline import publish
 from siftline.results import Manifest
 from siftline.types import BatchPlan, CombinedScores, DetectorRef, ValidationReport
+from tasks.progress import best_effort
 from tasks.waiting import waited
 
 
@@ -27,5 +28,7 @@ def publish_results(
         "output": plan.config.output.path,
         "job": manifest.job_id,
     }
-    waited(create_table_artifact([row], key="siftline-result", description="What was published."))
+    with best_effort("the table of the result"):
+        waited(create_table_artifact([row], key="siftline-result", description="What was published."))
+
     return manifest

@@ -43,7 +43,7 @@ from siftline.types import (
 _ROWS_PER_FILE = 1 << 19
 _CHUNKS_PER_FILE = 256
 # Sorting the anomalies by rank is a courtesy that must not cost memory without bound.
-_SORTED_ROWS = 1_000_000
+_SORTED_ROWS = 100_000
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from siftline.config import AddressCluster, Cluster, FactoryCluster, LocalCluster, SerialCluster
 from siftline.errors import ClusterError, SiftlineError
 from siftline.interrupts import hold_interrupts
+from siftline.workers import ENVIRONMENT, START_METHOD, prepare_workers
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -188,6 +189,12 @@ class DaskExecutor:
         )
 
 
+def prepare_executor(cluster: Cluster) -> None:
+    """Begin what takes time before the executor is opened; costs nothing if it never is."""
+    if isinstance(cluster, LocalCluster):
+        prepare_workers()
+
+
 class _Starting:
     """A cluster that comes up while the caller does something else."""
 
@@ -260,19 +267,13 @@ def open_executor(cluster: Cluster, warm_up: Callable[[], None] | None = None) -
         starting.close()
 
 
-# Dask has workers give memory back after every free, which costs a page fault for every temporary array.
-# Arrays up to 32 MiB come from the heap, and up to 128 MiB of it are kept.
-_ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": 1 << 25, "MALLOC_TRIM_THRESHOLD_": 1 << 27}
-
-
 def _start_local(config: LocalCluster) -> Any:
     import dask.config
     from dask.system import CPU_COUNT
     from distributed import LocalCluster as DaskLocalCluster
 
-    with dask.config.set(
-        {f"distributed.nanny.pre-spawn-environ.{key}": _ALLOCATOR[key] for key in _ALLOCATOR}
-    ):
+    dask.config.set({"distributed.worker.multiprocessing-method": START_METHOD})
+    with dask.config.set({"distributed.nanny.pre-spawn-environ": ENVIRONMENT}):
         return DaskLocalCluster(
             n_workers=config.workers or CPU_COUNT,
             threads_per_worker=config.threads,

@@ -15,7 +15,7 @@ from siftline.source import joined, read_pieces, take_rows
 from siftline.types import Piece, SourceFile
 
 # Enough places to see the input's drift over time, and rows enough that none weighs too much.
-_MIN_GROUPS = 16
+_MIN_GROUPS = 8
 _READ_PER_SAMPLED = 4
 
 

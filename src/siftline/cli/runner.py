@@ -20,7 +20,11 @@ _TOP = 10
 def run_batch(config: BatchConfig, fresh: bool, verbose: bool) -> BatchResult:
     """Run the flow in this process and show how far it is, on stderr."""
     # Read by Prefect when it is imported; what a user has set stays as it is.
-    settings = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
+    settings = {
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    }
     if not verbose:
         # The server still has the whole log; here an error is told in one line.
         settings["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
