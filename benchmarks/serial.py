@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from siftline.detect import chunk_tasks, score_chunk, warm_up
+from siftline.executor import SerialExecutor
 from siftline.fit import fit_detector
 from siftline.loading import load_config, resolve_config
 from siftline.plan import plan_batch
@@ -15,7 +16,7 @@ from siftline.plan import plan_batch
 
 def main(config: Path) -> None:
     plan = plan_batch(resolve_config(load_config(config, ()), datetime.now(UTC)), fresh=True)
-    detector = fit_detector(plan)
+    detector = fit_detector(plan, SerialExecutor())
     warm_up()
     tasks = list(chunk_tasks(plan, detector, range(len(plan.chunks))))
     score_chunk(tasks[0])  # loads the model

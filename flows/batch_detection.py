@@ -45,8 +45,8 @@ def batch_detection(config: BatchConfig, fresh: bool = False) -> BatchResult:
 def _detect(config: BatchConfig, fresh: bool, started: float) -> BatchResult:
     prepare_executor(config.cluster)
     plan = plan_batch(config, fresh)
-    with open_executor(config.cluster, warm_up) as executor:  # comes up while the detector is fitted
-        detector = fit_detector(plan)
+    with open_executor(config.cluster, warm_up) as executor:
+        detector = fit_detector(plan, executor)
         receipts = detect_chunks(plan, detector, executor)
         combined = combine_results(plan, detector, receipts, executor)
     validation = validate_results(plan, receipts, combined)

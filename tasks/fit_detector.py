@@ -6,10 +6,11 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from siftline import fit
+from siftline.executor import Executor
 from siftline.types import BatchPlan, DetectorRef
 
 
 @task(name="fit_detector", cache_policy=NO_CACHE, persist_result=False)
-def fit_detector(plan: BatchPlan) -> DetectorRef:
+def fit_detector(plan: BatchPlan, executor: Executor) -> DetectorRef:
     """Fit the detector; see `siftline.fit.fit_detector`."""
-    return fit.fit_detector(plan)
+    return fit.fit_detector(plan, executor)

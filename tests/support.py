@@ -143,7 +143,7 @@ def stage_job(
     """Do everything up to the staged result."""
     executor = executor or SerialExecutor()
     plan = plan_batch(config, fresh)
-    detector = fit_detector(plan)
+    detector = fit_detector(plan, SerialExecutor())
     receipts = detect_chunks(plan, detector, executor, store_of(config))
     return plan, detector, receipts, combine_results(plan, detector, receipts, executor)
 

@@ -20,10 +20,6 @@ from siftline.source import only_files, read_chunk
 from siftline.threshold import count_from, flagged_count, summarise
 from siftline.types import BatchPlan, Chunk, ChunkReceipt, DetectorRef, Receipts, SourceFile
 
-# Tiny chunks travel to the workers together: up to so many, and so many rows.
-_BUNDLE_CHUNKS = 16
-_BUNDLE_ROWS = 10_000
-
 
 @dataclass(frozen=True)
 class ChunkTask:
@@ -55,9 +51,8 @@ def detect_chunks(
     for receipt in done.values():
         tally.add(receipt, reused=True)
     tally.report()
-    bundle = max(1, min(_BUNDLE_CHUNKS, _BUNDLE_ROWS * len(plan.chunks) // plan.rows))
     try:
-        for outcome in executor.run(score_chunk, chunk_tasks(plan, detector, todo), bundle):
+        for outcome in executor.run(score_chunk, chunk_tasks(plan, detector, todo), plan.bundle):
             receipt = outcome.result()
             checkpoint.add(receipt)
             done[receipt.chunk] = receipt

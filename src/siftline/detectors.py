@@ -99,16 +99,15 @@ def make_estimator(kind: str, params: Mapping[str, Any], seed: int) -> Any:
         When a parameter is unknown, reserved, or its value not allowed.
     """
     spec = DETECTORS[kind]
-    module, _, name = spec.estimator.rpartition(".")
-    estimator = getattr(import_module(module), name)()
+    estimator = _new_estimator(kind)
+    name = type(estimator).__name__
     known = sorted(set(estimator.get_params()) - set(spec.reserved))
     for param in params:
         if param in spec.reserved:
             raise ModelError(f"detector.params.{param}: not taken here", spec.reserved[param])
         if param not in known:
-            raise ModelError(
-                f"detector.params.{param}: {name} has no such parameter", f"allowed: {', '.join(known)}"
-            )
+            problem = f"detector.params.{param}: {name} has no such parameter"
+            raise ModelError(problem, f"allowed: {', '.join(known)}")
     estimator.set_params(**params, **{spec.seed: seed})
     try:
         estimator._validate_params()
@@ -117,3 +116,22 @@ def make_estimator(kind: str, params: Mapping[str, Any], seed: int) -> Any:
         param = next((param for param in params if repr(param) in message), "")
         raise ModelError(f"detector.params.{param}: {message}", "correct the value") from error
     return estimator
+
+
+def check_params(kind: str, params: Mapping[str, Any]) -> None:
+    """Check parameters as `make_estimator` does; without any, scikit-learn need not be imported."""
+    if params:
+        make_estimator(kind, params, seed=0)
+
+
+def changed_params(kind: str, params: Mapping[str, Any]) -> dict[str, str]:
+    """Return the parameters that are not at the estimator's default, as text: what makes another job."""
+    if not params:
+        return {}
+    defaults = _new_estimator(kind).get_params()
+    return {name: repr(value) for name, value in sorted(params.items()) if value != defaults[name]}
+
+
+def _new_estimator(kind: str) -> Any:
+    module, _, name = DETECTORS[kind].estimator.rpartition(".")
+    return getattr(import_module(module), name)()

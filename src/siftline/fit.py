@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from siftline.config import BatchConfig
 from siftline.detectors import make_estimator
 from siftline.errors import FeatureError, IntegrityError, ModelError
+from siftline.executor import Executor
 from siftline.files import file_digest, read_record, write_record
 from siftline.models import FittedModel, Typical, cached_model, load_model, save_model
 from siftline.preprocess import learn_categories, make_transform, plain_numbers, raw_matrix, refuse_infinite
@@ -20,13 +21,16 @@ from siftline.progress import Progress, report
 from siftline.sample import draw_sample
 from siftline.types import BatchPlan, DetectorRef, Feature, Matrix
 
+T = TypeVar("T")
+R = TypeVar("R")
+
 FORMAT_VERSION = 1
 # A robust standard deviation of normal data is its interquartile range over this.
 _IQR_OF_NORMAL = 1.349
 
 
-def fit_detector(plan: BatchPlan) -> DetectorRef:
-    """Fit the detector of a job, or take the one that is already there.
+def fit_detector(plan: BatchPlan, executor: Executor) -> DetectorRef:
+    """Fit the detector of a job on a worker, or take the one that is already there.
 
     Already there is the one that an earlier run of the job fitted, or the configured ``detector.model``.
 
@@ -38,39 +42,50 @@ def fit_detector(plan: BatchPlan) -> DetectorRef:
         When the estimator refuses the sample.
     """
     report(Progress("fit", rows_total=plan.rows))
-    ref = _earlier(plan) or _make(plan)
-    return ref.model_copy(update={"threshold": _known_threshold(plan, ref)})
-
-
-def _known_threshold(plan: BatchPlan, ref: DetectorRef) -> float | None:
-    rule = plan.config.threshold
-    if rule.quantile is None:
-        return rule.score
-    model = cached_model(ref)
-    return float(np.quantile(model.score(model.matrix(_sample(plan))), rule.quantile))
-
-
-def _make(plan: BatchPlan) -> DetectorRef:
-    given = plan.config.detector.model
-    if given is not None:
-        path, kind, rows = Path(given).absolute(), load_model(Path(given)).kind, 0
-        ref = DetectorRef(kind=kind, path=str(path), model_digest=file_digest(path), sample_rows=rows)
-    else:
-        sample = _sample(plan)
-        model = fit_model(sample, plan.features, plan.config)
-        path, name = save_model(model, plan.directory / "model")
-        ref = DetectorRef(kind=model.kind, path=str(path), model_digest=name, sample_rows=sample.num_rows)
+    ref = _earlier(plan) or _given(plan) or _only(executor, fit_on_sample, plan)
     write_record(plan.directory / "detector.json", ref.model_dump(mode="json"), FORMAT_VERSION)
-    return ref
+    rule = plan.config.threshold
+    threshold = rule.score if rule.quantile is None else _only(executor, sample_quantile, (plan, ref))
+    return ref.model_copy(update={"threshold": threshold})
+
+
+def _only(executor: Executor, function: Callable[[T], R], item: T) -> R:
+    (outcome,) = executor.run(function, [item])
+    return outcome.result()
+
+
+def fit_on_sample(plan: BatchPlan) -> DetectorRef:
+    """Draw the sample, fit the detector on it, and save it. Runs on a worker."""
+    sample = _sample(plan)
+    model = fit_model(sample, plan.features, plan.config)
+    path, name = save_model(model, plan.directory / "model")
+    return DetectorRef(kind=model.kind, path=str(path), model_digest=name, sample_rows=sample.num_rows)
+
+
+def sample_quantile(job: tuple[BatchPlan, DetectorRef]) -> float | None:
+    """Return the score at the configured quantile of the training sample. Runs on a worker."""
+    plan, ref = job
+    model = cached_model(ref)
+    scores = model.score(model.matrix(_sample(plan), first_row=None))
+    return float(np.quantile(scores, plan.config.threshold.quantile or 0.0))
+
+
+def _given(plan: BatchPlan) -> DetectorRef | None:
+    model = plan.config.detector.model
+    if model is None:
+        return None
+    path = Path(model).absolute()
+    kind = load_model(path).kind
+    return DetectorRef(kind=kind, path=str(path), model_digest=file_digest(path), sample_rows=0)
 
 
 def _earlier(plan: BatchPlan) -> DetectorRef | None:
     try:
         ref = DetectorRef.model_validate(read_record(plan.directory / "detector.json", FORMAT_VERSION))
-        cached_model(ref)
-    except (FileNotFoundError, IntegrityError, ModelError, ValidationError):
+        intact = file_digest(Path(ref.path)) == ref.model_digest
+    except (OSError, IntegrityError, ValidationError):
         return None
-    return ref
+    return ref if intact else None
 
 
 def _sample(plan: BatchPlan) -> pa.Table:

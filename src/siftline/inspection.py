@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from siftline.chunks import chunk_rows
 from siftline.config import BatchConfig
-from siftline.detectors import DETECTORS, make_estimator
+from siftline.detectors import DETECTORS, check_params
 from siftline.errors import FeatureError, ModelError, OutputConflict, SourceError, storage_error
 from siftline.features import choose_columns, choose_features
 from siftline.results import MANIFEST, read_manifest
@@ -107,7 +107,7 @@ def _check_same(file: Path, first: Path, found: pa.Schema, schema: pa.Schema, co
 
 def _check_detector(config: BatchConfig) -> None:
     if config.detector.model is None:
-        make_estimator(config.detector.kind, config.detector.params, config.detector.seed)
+        check_params(config.detector.kind, config.detector.params)
     elif config.threshold.quantile is not None:
         raise ModelError(
             "threshold.quantile: the training sample of detector.model is not at hand",

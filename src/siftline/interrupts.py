@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 
 
 def hold_interrupts() -> None:
@@ -13,13 +14,16 @@ def hold_interrupts() -> None:
     A blocked signal stays blocked across fork and exec, whatever handlers a program sets; those processes
     are closed in order, when the command is.
     """
+    # Python starts this process with the first child, and unblocks the signal when it has.
+    resource_tracker.ensure_running()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
 @contextmanager
 def interrupts_held() -> Iterator[None]:
     """Hold SIGINT for a while; one that comes meanwhile is acted on afterwards."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, set())
+    hold_interrupts()
     try:
         yield
     finally:

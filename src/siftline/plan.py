@@ -11,7 +11,7 @@ from typing import Any
 
 from siftline.chunks import cut_chunks
 from siftline.config import BatchConfig
-from siftline.detectors import make_estimator
+from siftline.detectors import changed_params
 from siftline.errors import IntegrityError
 from siftline.files import digest, file_digest, read_record, write_record
 from siftline.inspection import Inspection, check_values, inspect_batch, planned_chunk_rows
@@ -23,6 +23,9 @@ from siftline.types import BatchPlan, ChunkTable, Feature, Snapshot, SourceFile
 FORMAT_VERSION = 1
 # Raise it when the same configuration and input would score differently.
 _SCORING_VERSION = 1
+_BUNDLE_CHUNKS = 16
+_BUNDLE_ROWS = 10_000
+_MIN_BUNDLES = 256
 
 
 def plan_batch(config: BatchConfig, fresh: bool = False) -> BatchPlan:
@@ -56,14 +59,19 @@ def plan_batch(config: BatchConfig, fresh: bool = False) -> BatchPlan:
         return earlier
     shutil.rmtree(directory, ignore_errors=True)
     rows = planned_chunk_rows(config, inspection.features, snapshot.rows)
+    chunks = cut_chunks(groups, rows)
+    # Very many tiny chunks travel together, and their receipts come together: so they are committed.
+    bundle = min(_BUNDLE_CHUNKS, len(chunks) // _MIN_BUNDLES, _BUNDLE_ROWS * len(chunks) // snapshot.rows)
+    bundle = max(1, bundle)
     plan = BatchPlan(
         job_id=job_id,
         token=secrets.token_hex(4),
         config=config,
         snapshot=snapshot,
         features=inspection.features,
-        chunks=cut_chunks(groups, rows),
-        commit_every=config.checkpoint.every,
+        chunks=chunks,
+        bundle=bundle,
+        commit_every=max(bundle, config.checkpoint.every),
         directory=directory,
     )
     _write(plan)
@@ -104,10 +112,8 @@ def _job_id(config: BatchConfig, features: Sequence[Feature], snapshot: Snapshot
     if detector.model is not None:
         fitted: dict[str, Any] = {"model": file_digest(Path(detector.model))}
     else:
-        estimator = make_estimator(detector.kind, detector.params, detector.seed)
-        # Every parameter, so that one which is stated at its default makes no other job.
-        params = {name: repr(value) for name, value in estimator.get_params().items()}
-        fitted = {"kind": detector.kind, "params": params, "sample_rows": detector.sample_rows}
+        fitted = detector.model_dump(mode="json", include={"kind", "sample_rows", "seed"})
+        fitted["params"] = changed_params(detector.kind, detector.params)
     columns = {*config.source.key, *(feature.column for feature in features)}
     identity = {
         "scoring": [_SCORING_VERSION, version("scikit-learn"), version("numpy")],
@@ -150,6 +156,7 @@ def _earlier(
         snapshot=snapshot,
         features=features,
         chunks=chunks,
+        bundle=record["bundle"],
         commit_every=record["commit_every"],
         directory=directory,
     )
@@ -163,6 +170,7 @@ def _write(plan: BatchPlan) -> None:
         "snapshot": plan.snapshot.model_dump(mode="json"),
         "features": [feature.model_dump() for feature in plan.features],
         "chunks": plan.chunks.to_lists(),
+        "bundle": plan.bundle,
         "commit_every": plan.commit_every,
     }
     write_record(plan.directory / "plan.json", record, FORMAT_VERSION)

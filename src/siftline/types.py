@@ -139,7 +139,8 @@ class BatchPlan:
     """What a job will do: the input's snapshot, the features, the chunks, and where it keeps its work.
 
     `token` names this start of the job: receipts and part files of a start that was given up
-    (``--fresh``) are never taken for those of another.
+    (``--fresh``) are never taken for those of another. `bundle` chunks travel to a worker together, and
+    `commit_every` are committed together.
     """
 
     job_id: str
@@ -148,6 +149,7 @@ class BatchPlan:
     snapshot: Snapshot
     features: tuple[Feature, ...]
     chunks: ChunkTable
+    bundle: int
     commit_every: int
     directory: Path
 

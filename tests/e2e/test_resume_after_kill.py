@@ -108,7 +108,6 @@ def test_a_run_goes_on_after_its_process_was_killed(shell: Shell, undisturbed: s
     check_resumed(job, committed, undisturbed)
 
 
-@pytest.mark.xfail(reason="starting the resource tracker unblocks SIGINT: the workers print tracebacks")
 def test_ctrl_c_exits_130_with_one_line_leaves_nobody_and_the_run_goes_on(
     shell: Shell, undisturbed: str
 ) -> None:

@@ -150,7 +150,7 @@ def test_the_sample_of_a_large_input_reads_some_of_its_row_groups(
     sample_reader = sample.read_pieces
     monkeypatch.setattr(sample, "read_pieces", counted)
     given_input.sample(10)
-    assert read == [16]
+    assert read == [8]
     assert len(given_input.groups) == 45
 
 

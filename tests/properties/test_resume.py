@@ -218,7 +218,7 @@ def test_fresh_starts_over_and_ends_the_same(tmp_path: Path) -> None:
 def test_receipts_of_another_detector_do_not_count(tmp_path: Path) -> None:
     config = prepare(tmp_path)
     plan = plan_batch(config)
-    detector = fit_detector(plan)
+    detector = fit_detector(plan, SerialExecutor())
     detect_chunks(plan, detector, SerialExecutor(), store_of(config))
     checkpoint = Checkpoint(plan, store_of(config))
     assert len(checkpoint.load(detector.model_digest)) == CHUNKS
@@ -251,7 +251,7 @@ class FullStore(JsonStore):
 def test_a_receipt_that_cannot_be_kept_ends_the_run_and_keeps_the_others(tmp_path: Path) -> None:
     config = prepare(tmp_path)
     plan = plan_batch(config)
-    detector = fit_detector(plan)
+    detector = fit_detector(plan, SerialExecutor())
     with pytest.raises(CheckpointError, match="no space left"):
         detect_chunks(plan, detector, SerialExecutor(), FullStore(store_of(config).directory, 3))
     receipts = detect_chunks(plan, detector, SerialExecutor(), store_of(config))

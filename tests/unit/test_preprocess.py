@@ -162,6 +162,8 @@ def test_a_value_too_large_after_preprocessing_names_its_row(tmp_path: Path) -> 
     values = make_table(200)["x"].to_numpy().copy()
     values[150] = 1e300
     data = write_files(tmp_path / "data", make_table(200).set_column(1, "x", pa.array(values)))
-    config = make_config(tmp_path, data, preprocess={"missing": "median"}, detector={"sample_rows": 20, "seed": 3})
+    config = make_config(
+        tmp_path, data, preprocess={"missing": "median"}, detector={"sample_rows": 20, "seed": 3}
+    )
     with pytest.raises(FeatureError, match="row 150"):
         run_job(config)

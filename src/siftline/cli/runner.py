@@ -10,6 +10,7 @@ import click
 
 from siftline.cli.live import show_progress
 from siftline.config import BatchConfig
+from siftline.executor import prepare_executor
 from siftline.interrupts import interrupts_held
 from siftline.results import open_results
 from siftline.types import BatchResult
@@ -32,6 +33,7 @@ def run_batch(config: BatchConfig, fresh: bool, verbose: bool) -> BatchResult:
         os.environ.setdefault(name, value)
     with show_progress(sys.stderr) as say:
         say("starting")
+        prepare_executor(config.cluster)  # its imports and ours take seconds, on a core each
         from flows.api import reach_api
         from flows.batch_detection import batch_detection
 
