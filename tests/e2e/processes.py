@@ -116,7 +116,7 @@ class Shell:
 
     def dask_workers(self) -> list[psutil.Process]:
         """The processes of a local cluster that score."""
-        return [process for process in self.processes() if "spawn_main" in " ".join(process.cmdline())]
+        return [process for process in self.processes() if _is_fork(process)]
 
     def wait_for_nobody(self, seconds: float = 30.0) -> None:
         """Wait until everything that was started from here is gone."""
@@ -167,6 +167,19 @@ def write_config(path: Path, values: dict[str, Any]) -> Path:
 def settings(values: Sequence[str]) -> list[str]:
     """``--set`` arguments."""
     return [part for value in values for part in ("--set", value)]
+
+
+def _is_fork(process: psutil.Process) -> bool:
+    """Whether a process was forked from the fork server, whose command line it then shares."""
+    try:
+        parent = process.parent()
+        return (
+            parent is not None
+            and "forkserver" in " ".join(process.cmdline())
+            and process.cmdline() == parent.cmdline()
+        )
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _is_marked(process: psutil.Process, mark: str) -> bool:

@@ -68,13 +68,18 @@ def artifacts(run_id: UUID | str | None) -> dict[str, Artifact]:
     return {str(artifact.key): artifact for artifact in found}
 
 
-def log(run_id: UUID | str | None, until: str) -> str:
-    """The log of a flow run, once it contains a text."""
+ALL_FINISHED = "Finished in state"
+"""Said by each of the seven task runs, and last by the flow run."""
+
+
+def log(run_id: UUID | str | None, until: str = ALL_FINISHED) -> str:
+    """The log of a flow run, once it contains a text; the whole log without one."""
+    times = 8 if until == ALL_FINISHED else 1
 
     def read() -> str | None:
         chosen = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[UUID(str(run_id))]))
         with get_client(sync_client=True) as client:
             text = "\n".join(line.message for line in client.read_logs(chosen, limit=200, offset=0))
-        return text if until in text else None
+        return text if text.count(until) >= times else None
 
     return wait_until(read, f"the log says {until!r}")
