@@ -18,7 +18,7 @@ from sklearn.ensemble import IsolationForest
 
 SAMPLE_ROWS = 200_000
 TREES = 100
-CONTAMINATION = 0.01
+CONTAMINATION = 0.001
 WORKERS = 2
 _BATCH_ROWS = 250_000
 
