@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from benchmarks.measure import Usage, measure
-from benchmarks.peers import CONTAMINATION, PEERS, TREES, WORKERS
+from benchmarks.peers import CONTAMINATION, PEERS, WORKERS
 from benchmarks.server import QUIET, prefect_server, step_seconds
 
 _COLUMNS = 10
@@ -109,7 +109,6 @@ def _siftline() -> str:
 def _config(data: Path, sections: Mapping[str, object]) -> dict[str, object]:
     return {
         "source": {"path": str(data)},
-        "detector": {"params": {"n_estimators": TREES}},
         "threshold": {"contamination": CONTAMINATION},
         "cluster": {"kind": "local", "workers": WORKERS},
         "output": {"path": "results"},
