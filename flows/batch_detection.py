@@ -32,9 +32,9 @@ def batch_detection(config: BatchConfig, fresh: bool = False) -> BatchResult:
         fresh: Start over, even if an earlier run of the same job has left work that could be taken up.
     """
     started = time.monotonic()
-    config = resolve_config(config, flow_run.scheduled_start_time or datetime.now(UTC))
     try:
-        result = _detect(config, fresh, started)
+        now = flow_run.scheduled_start_time or datetime.now(UTC)
+        result = _detect(resolve_config(config, now), fresh, started)
     except Exception as error:
         notify(failed_message(config.name, error), config.notify)
         raise
