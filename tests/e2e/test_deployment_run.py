@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import httpx
 import numpy as np
@@ -16,7 +18,7 @@ import yaml
 
 from siftline import open_results
 from tests.e2e.processes import Shell, running
-from tests.faults import nothing_left_behind
+from tests.faults import nothing_left_behind, wait_until
 from tests.flows.batches import configuration
 
 ROOT = Path(__file__).parents[2]
@@ -107,6 +109,20 @@ def test_deploying_registers_the_nightly_run_with_its_schedule_and_its_form(chec
     schema = deployment["parameter_openapi_schema"]
     assert schema["required"] == ["config"]
     assert {"BatchConfig", "SourceConfig", "OutputConfig"} <= schema["definitions"].keys()
+
+
+def test_the_server_plans_the_nightly_runs_in_their_timezone(checkout: Shell) -> None:
+    chosen = {"deployments": {"id": {"any_": [inspect_deployment(checkout)["id"]]}}}
+
+    def planned() -> list[dict[str, Any]]:
+        states = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
+        answer = httpx.post(f"{checkout.api_url}/flow_runs/filter", json={**chosen, **states}, timeout=30)
+        found: list[dict[str, Any]] = answer.raise_for_status().json()
+        return found
+
+    for run in wait_until(planned, "the server has planned runs"):
+        start = datetime.fromisoformat(run["expected_start_time"]).astimezone(ZoneInfo("America/New_York"))
+        assert (start.hour, start.minute) == (3, 30)
 
 
 def test_deploying_again_changes_nothing(checkout: Shell) -> None:
