@@ -61,14 +61,13 @@ def inspect_batch(config: BatchConfig) -> Inspection:
     """
     files, kind = find_files(config.source)
     parquet = [open_parquet(file) for file in files] if kind == "parquet" else []
-    exact = {*config.source.key, *config.output.columns} - {*(config.source.features or ())}
-    schema = parquet[0].schema if parquet else csv_schema(files[0], exact)
+    schema = parquet[0].schema if parquet else csv_schema(files[0])
     features = choose_features(config, schema)
     columns = choose_columns(config, features, schema)
-    for file in files[1:]:
-        _check_same(
-            file, files[0], open_parquet(file).schema if parquet else csv_schema(file, exact), schema, columns
-        )
+    exact = {*config.source.key, *config.output.columns} - {feature.column for feature in features}
+    schemas = [file.schema for file in parquet] or [csv_schema(file, exact) for file in files]
+    for file, found in zip(files[1:], schemas[1:], strict=True):
+        _check_same(file, files[0], found, schemas[0], columns)
     _check_detector(config)
     _check_output(config)
     rows = None

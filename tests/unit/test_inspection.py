@@ -348,3 +348,17 @@ def test_a_csv_without_rows_or_values_is_told_as_such(tmp_path: Path, text: str)
     (tmp_path / "x.csv").write_text(text)
     with pytest.raises((SourceError, FeatureError), match=r"no rows|no row has a value"):
         plan_batch(make_config(tmp_path, tmp_path / "x.csv"))
+
+
+@pytest.mark.parametrize("features", [None, ["x", "n"]], ids=["all numeric", "named"])
+def test_whole_numbers_of_a_carried_column_stay_so_only_if_it_is_no_feature(
+    tmp_path: Path, features: list[str] | None
+) -> None:
+    (tmp_path / "x.csv").write_text("id,x,n,code\n1,1.5,2,a\n2,2.5,3,b\n")
+    config = make_config(
+        tmp_path,
+        tmp_path / "x.csv",
+        source={"key": ["id"], "features": features},
+        output={"path": str(tmp_path / "out"), "columns": ["n", "code"]},
+    )
+    assert inspect_batch(config).exact == {"id", "code"}
