@@ -42,8 +42,10 @@ def fit_detector(plan: BatchPlan, executor: Executor) -> DetectorRef:
         When the estimator refuses the sample.
     """
     report(Progress("fit", rows_total=plan.rows))
-    ref = _earlier(plan) or _given(plan) or _only(executor, fit_on_sample, plan)
-    write_record(plan.directory / "detector.json", ref.model_dump(mode="json"), FORMAT_VERSION)
+    ref = _earlier(plan)
+    if ref is None:
+        ref = _given(plan) or _only(executor, fit_on_sample, plan)
+        write_record(plan.directory / "detector.json", ref.model_dump(mode="json"), FORMAT_VERSION)
     rule = plan.config.threshold
     threshold = rule.score if rule.quantile is None else _only(executor, sample_quantile, (plan, ref))
     return ref.model_copy(update={"threshold": threshold})
