@@ -51,6 +51,7 @@ MemorySize = Annotated[str, BeforeValidator(_stated_size), AfterValidator(_check
 Names = Annotated[tuple[Annotated[str, StringConstraints(min_length=1)], ...], AfterValidator(_check_names)]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 BlockName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+/[A-Za-z0-9._-]+$")]
+Event = Literal["completed", "rejects", "recovering", "failed"]
 TimePart = Literal["minute", "hour", "day_of_week", "day", "month"]
 
 
@@ -82,6 +83,11 @@ class SourceConfig(Section):
     )
     timestamp: str | None = Field(
         default=None, description="Column that says when; `preprocess.time_parts` are taken from it."
+    )
+    verify: Literal["stat", "content"] = Field(
+        default="stat",
+        description="How a change of the files since planning is noticed: `stat` by size, time and footer; "
+        "`content` by the bytes as well, for files that are edited behind an unchanged size and time.",
     )
     label: str | None = Field(
         default=None, description="Column with known labels, if there is one: it is never used as a feature."
@@ -176,12 +182,52 @@ class ChunkingConfig(Section):
         default=None,
         description="Instead of rows: memory of a chunk's features, such as 64MiB.",
     )
+    timeout_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        default=600,
+        description="How long a chunk may take; then its worker is restarted, and the chunk tried again.",
+    )
 
     @model_validator(mode="after")
     def _one_measure(self) -> ChunkingConfig:
         if self.rows != "auto" and self.bytes is not None:
             raise ValueError("give rows or bytes, not both")
         return self
+
+
+class RetriesConfig(Section):
+    """What is done about faults that may pass: I/O errors, lost workers, timeouts."""
+
+    attempts: PositiveInt = Field(default=3, description="How often a chunk is tried altogether.")
+    delay_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        default=1, description="Delay before the second attempt. Other chunks go on meanwhile."
+    )
+    backoff: Annotated[float, Field(ge=1, allow_inf_nan=False)] = Field(
+        default=2, description="Factor by which the delay grows with every attempt."
+    )
+    jitter: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.2, description="Share by which a delay is made longer or shorter, at random."
+    )
+    max_delay_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        default=60, description="Longest delay."
+    )
+
+
+Tolerance = (
+    Annotated[int, Field(ge=0)] | Annotated[str, StringConstraints(pattern=r"^\d{1,2}(\.\d+)?%$|^100%$")]
+)
+
+
+class TolerateConfig(Section):
+    """How much may fail to be scored, as a number or a share such as `0.1%`; beyond it the job fails."""
+
+    rows: Tolerance = Field(
+        default=0,
+        description="Rows that the preprocessing or the detector cannot digest; they are set aside.",
+        examples=["0.1%"],
+    )
+    chunks: Tolerance = Field(
+        default=0, description="Chunks that fail as a whole, after all attempts.", examples=["5%"]
+    )
 
 
 class LocalCluster(Section):
@@ -313,8 +359,10 @@ class NotifyConfig(Section):
     block: BlockName = Field(
         description="Prefect notification block, as type/name.", examples=["slack-webhook/ops"]
     )
-    on: tuple[Literal["completed", "failed"], ...] = Field(
-        default=("completed", "failed"), description="Outcomes to tell of."
+    on: tuple[Event, ...] = Field(
+        default=("completed", "rejects", "recovering", "failed"),
+        description="What to tell of: `completed`; `rejects`: completed, but rows could not be scored; "
+        "`recovering`: failed, and taken up again; `failed`: failed.",
     )
 
     @model_validator(mode="before")
@@ -344,6 +392,10 @@ class BatchConfig(Section):
     cluster: Annotated[Cluster, BeforeValidator(_default_kind)] = Field(
         default=LocalCluster(), description="Who scores the chunks."
     )
+    retries: RetriesConfig = Field(
+        default=RetriesConfig(), description="What is done about faults that may pass."
+    )
+    tolerate: TolerateConfig = Field(default=TolerateConfig(), description="How much may fail to be scored.")
     checkpoint: CheckpointConfig = Field(
         default=CheckpointConfig(), description="Where a job keeps what is done."
     )

@@ -3,20 +3,36 @@
 ::
 
     SiftlineError
-    ├── InputError               what was given cannot be worked on (exit status 2)
-    │   ├── ConfigError          the configuration: one line for every mistake
-    │   ├── SourceError          the input data: missing, empty, corrupt
-    │   │   └── SourceChanged    a source file is not the one that was planned
-    │   ├── FeatureError         a column that cannot be a feature, or a value in it
-    │   ├── ModelError           a detector or a fitted model that cannot be used
-    │   └── OutputConflict       the output belongs to something else
-    └── JobError                 the work failed (exit status 1)
-        ├── ClusterError         no workers: unreachable, lost, or not startable
-        ├── ApiError             the Prefect API does not answer
-        ├── StorageError         a file could not be written or read back
-        │   └── IntegrityError   a persisted file is not what its digest says
-        ├── CheckpointError      a receipt could not be committed
-        └── ValidationFailed     the result did not pass the audit; nothing was published
+    ├── InputError                   what was given cannot be worked on (exit status 2)
+    │   ├── ConfigError              the configuration: one line for every mistake
+    │   ├── SourceError              the input data: missing, empty, corrupt (chunk)
+    │   │   ├── SourceChanged        a source file is not the one that was planned
+    │   │   └── SourceUnavailable    a source file cannot be read just now (transient)
+    │   ├── FeatureError             a column that cannot be a feature, or a value in it
+    │   │   └── RowError             rows that the preprocessing or the detector cannot digest (data)
+    │   ├── ModelError               a detector or a fitted model that cannot be used
+    │   ├── OutputConflict           the output belongs to something else
+    │   └── UnknownJob               no such job in the checkpoint
+    └── JobError                     the work failed (exit status 1)
+        ├── ClusterError             no workers: unreachable, lost, or not startable
+        │   ├── WorkerLost           the worker went away while it had the work (worker)
+        │   └── ChunkTimeout         a chunk took longer than it may (transient)
+        ├── OutOfMemory              a chunk needs more memory than there is (resource)
+        ├── ApiError                 the Prefect API does not answer
+        ├── StorageError             a file could not be written or read back
+        │   ├── StorageUnavailable   not just now: an I/O error, a lost mount (transient)
+        │   └── IntegrityError       a persisted file is not what its digest says
+        │       └── PartDamaged      a part file is not what its receipt says
+        ├── CheckpointError          a receipt could not be committed (transient)
+        ├── ToleranceExceeded        more could not be scored than is tolerated
+        ├── ValidationFailed         the result did not pass the audit; nothing was published
+        ├── JobBusy                  another run is working on the job
+        ├── LeaseLost                another run has taken the job over meanwhile
+        └── Cancelled                stopped on request (exit status 130)
+
+In brackets is the `fault`, which decides what follows when scoring a chunk fails with it. *transient*: it
+is tried again after a delay; *worker*: tried again, alone; *resource*: split; *data*: the offending rows are
+found and set aside; *chunk*: given up, and counted. With any other, the job fails.
 
 Every error says what is wrong and where (`problem`) and what to do (`remedy`), in one line, and
 survives pickling, because errors travel from Dask workers to the coordinator.
@@ -25,6 +41,9 @@ survives pickling, because errors travel from Dask workers to the coordinator.
 from __future__ import annotations
 
 import errno
+from typing import ClassVar, Literal
+
+Fault = Literal["job", "chunk", "data", "resource", "transient", "worker"]
 
 
 class SiftlineError(Exception):
@@ -36,9 +55,20 @@ class SiftlineError(Exception):
         What is wrong, and where.
     remedy : str
         What the user can do about it.
+
+    Attributes
+    ----------
+    exit_status : int
+        Of the command that ends with it.
+    fault : str
+        What kind of fault it is to a chunk; see above.
+    recoverable : bool
+        Whether the same job, run again, may do better without anybody's help.
     """
 
-    exit_status = 1
+    exit_status: ClassVar[int] = 1
+    fault: ClassVar[Fault] = "job"
+    recoverable: ClassVar[bool] = False
 
     def __init__(self, problem: str, remedy: str) -> None:
         super().__init__(problem, remedy)
@@ -65,13 +95,44 @@ class ConfigError(InputError):
 class SourceError(InputError):
     """The input data is missing, empty, or cannot be read."""
 
+    fault: ClassVar[Fault] = "chunk"
+
 
 class SourceChanged(SourceError):
     """A source file is no longer the one that the job was planned on."""
 
+    fault: ClassVar[Fault] = "job"
+
+
+class SourceUnavailable(SourceError):
+    """A source file cannot be read just now."""
+
+    fault: ClassVar[Fault] = "transient"
+    recoverable: ClassVar[bool] = True
+
 
 class FeatureError(InputError):
     """A column cannot serve as a feature, or holds a value that cannot be scored."""
+
+
+class RowError(FeatureError):
+    """Some rows cannot be digested.
+
+    Parameters
+    ----------
+    problem, remedy : str
+        As in every error.
+    rows : tuple of int
+        Positions of all the offending rows among those that were given, ascending; empty where they are
+        not known.
+    """
+
+    fault: ClassVar[Fault] = "data"
+
+    def __init__(self, problem: str, remedy: str, rows: tuple[int, ...] = ()) -> None:
+        super().__init__(problem, remedy)
+        self.args = (problem, remedy, rows)
+        self.rows = rows
 
 
 class ModelError(InputError):
@@ -82,12 +143,36 @@ class OutputConflict(InputError):
     """The output path is taken by something else."""
 
 
+class UnknownJob(InputError):
+    """There is no such job in the checkpoint."""
+
+
 class JobError(SiftlineError):
     """The work failed."""
+
+    recoverable: ClassVar[bool] = True
 
 
 class ClusterError(JobError):
     """The cluster cannot be reached, or lost its workers."""
+
+
+class WorkerLost(ClusterError):
+    """The worker that had the work went away: killed, by this work or by something else."""
+
+    fault: ClassVar[Fault] = "worker"
+
+
+class ChunkTimeout(ClusterError):
+    """A chunk took longer than it may; its worker was restarted."""
+
+    fault: ClassVar[Fault] = "transient"
+
+
+class OutOfMemory(JobError):
+    """A chunk needs more memory than its worker has."""
+
+    fault: ClassVar[Fault] = "resource"
 
 
 class ApiError(JobError):
@@ -98,12 +183,30 @@ class StorageError(JobError):
     """A file could not be written, or not be read back."""
 
 
+class StorageUnavailable(StorageError):
+    """A file could not be written or read just now."""
+
+    fault: ClassVar[Fault] = "transient"
+
+
 class IntegrityError(StorageError):
     """A persisted file is not what its digest or format version says."""
 
 
+class PartDamaged(IntegrityError):
+    """A part file is not what its receipt says."""
+
+
 class CheckpointError(JobError):
     """A receipt could not be committed to the checkpoint."""
+
+    fault: ClassVar[Fault] = "transient"
+
+
+class ToleranceExceeded(JobError):
+    """More rows or chunks could not be scored than is tolerated."""
+
+    recoverable: ClassVar[bool] = False
 
 
 class ValidationFailed(JobError):
@@ -117,10 +220,31 @@ class ValidationFailed(JobError):
         Every check that failed, in words.
     """
 
+    recoverable: ClassVar[bool] = False
+
     def __init__(self, problem: str, remedy: str, failures: tuple[str, ...] = ()) -> None:
         super().__init__(problem, remedy)
         self.args = (problem, remedy, failures)
         self.failures = failures
+
+
+class JobBusy(JobError):
+    """Another run is working on the job."""
+
+    recoverable: ClassVar[bool] = False
+
+
+class LeaseLost(JobError):
+    """Another run has taken the job over, while this one did not give a sign of life."""
+
+    recoverable: ClassVar[bool] = False
+
+
+class Cancelled(JobError):
+    """The run was stopped on request."""
+
+    exit_status = 130
+    recoverable: ClassVar[bool] = False
 
 
 _STORAGE_REMEDIES = {
@@ -129,10 +253,22 @@ _STORAGE_REMEDIES = {
     errno.EROFS: "the file system is read-only: choose another path",
     errno.EACCES: "make it writable for this user, or choose another path",
     errno.EPERM: "make it writable for this user, or choose another path",
+    errno.ENOTDIR: "a file is where a directory should be: choose another path",
+    errno.EISDIR: "a directory is where a file should be: choose another path",
+    errno.EEXIST: "a file is where a directory should be: choose another path",
+    errno.ENAMETOOLONG: "choose a shorter path",
 }
 
 
 def storage_error(error: OSError, path: object) -> StorageError:
-    """Map an operating system's error on `path` to a `StorageError` with its remedy."""
-    remedy = _STORAGE_REMEDIES.get(error.errno or 0, "check the path and the disk, then run again")
-    return StorageError(f"{path}: {error.strerror or error}", remedy)
+    """Map an operating system's error on `path` to a `StorageError` with its remedy.
+
+    What a person must put right is a plain `StorageError`; what may pass is a `StorageUnavailable`.
+    """
+    remedy = _STORAGE_REMEDIES.get(error.errno or 0)
+    problem = f"{path}: {error.strerror or error}"
+    if remedy is not None:
+        return StorageError(problem, remedy)
+    return StorageUnavailable(
+        problem, "check the path and the disk, then run again: finished chunks are kept"
+    )

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal
 
-from siftline.config import NotifyConfig
+from siftline.config import Event, NotifyConfig
 from siftline.types import BatchResult
-
-Event = Literal["completed", "failed"]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,14 @@ import pytest
 
 import siftline
 from siftline import errors
-from siftline.errors import ConfigError, SiftlineError, StorageError, ValidationFailed, storage_error
+from siftline.errors import (
+    ConfigError,
+    SiftlineError,
+    StorageError,
+    StorageUnavailable,
+    ValidationFailed,
+    storage_error,
+)
 
 
 def tree(root: type[SiftlineError]) -> Iterator[type[SiftlineError]]:
@@ -27,7 +34,7 @@ EVERY = pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
 @EVERY
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_every_error_survives_pickling(kind: type[SiftlineError], protocol: int) -> None:
-    extra = (("one", "two"),) if kind is ValidationFailed else ()
+    extra = {ValidationFailed: (("one", "two"),), errors.RowError: ((3, 5),)}.get(kind, ())
     error = kind("the problem", "the remedy", *extra)
     copy = pickle.loads(pickle.dumps(error, protocol))
     assert type(copy) is kind
@@ -56,7 +63,8 @@ def test_failed_validation_keeps_its_failures() -> None:
 
 @EVERY
 def test_the_exit_status_is_2_for_what_was_given_and_1_for_the_work(kind: type[SiftlineError]) -> None:
-    assert kind.exit_status == (2 if issubclass(kind, errors.InputError) else 1)
+    own = {errors.Cancelled: 130}
+    assert kind.exit_status == own.get(kind, 2 if issubclass(kind, errors.InputError) else 1)
 
 
 @EVERY
@@ -76,6 +84,18 @@ def test_the_docstring_draws_the_tree() -> None:
     assert drawn == {kind.__name__: kind.__bases__[0].__name__ for kind in CLASSES}
 
 
+def test_the_docstring_tells_every_fault() -> None:
+    told = dict(
+        re.findall(r"─ (\w+) .*\((chunk|data|resource|transient|worker)\)$", errors.__doc__ or "", re.M)
+    )
+    assert told == {kind.__name__: kind.fault for kind in CLASSES if kind.fault != "job"}
+
+
+@EVERY
+def test_what_was_given_wrong_does_not_get_better_by_itself(kind: type[SiftlineError]) -> None:
+    assert not (kind.recoverable and kind.exit_status == 2 and kind.fault != "transient")
+
+
 @pytest.mark.parametrize(
     ("number", "text"),
     [
@@ -87,13 +107,14 @@ def test_the_docstring_draws_the_tree() -> None:
 )
 def test_the_operating_systems_errors_get_a_remedy(number: int, text: str) -> None:
     error = storage_error(OSError(number, __import__("os").strerror(number)), "out")
-    assert type(error) is StorageError
+    assert type(error) is (StorageUnavailable if number == errno.EIO else StorageError)
     assert str(error).startswith(text)
 
 
 def test_an_error_without_a_number_keeps_its_words() -> None:
     assert (
-        str(storage_error(OSError("odd"), "out")) == "out: odd; check the path and the disk, then run again"
+        str(storage_error(OSError("odd"), "out"))
+        == "out: odd; check the path and the disk, then run again: finished chunks are kept"
     )
 
 
