@@ -17,7 +17,7 @@ from tasks.progress import ProgressArtifact, link_dashboard
 def detect_chunks(plan: BatchPlan, detector: DetectorRef, executor: Executor) -> Receipts:
     """Score the chunks that are missing; see `siftline.detect.detect_chunks`."""
     link_dashboard(executor.dashboard)
-    with listening(ProgressArtifact()):
+    with ProgressArtifact() as progress, listening(progress):
         receipts = detect.detect_chunks(plan, detector, executor, open_checkpoints(plan))
     get_run_logger().info("%d chunks computed, %d reused", receipts.computed, receipts.reused)
     return receipts
