@@ -16,11 +16,11 @@ from siftline.errors import IntegrityError
 from siftline.files import digest, file_digest, read_record, write_record
 from siftline.inspection import Inspection, check_values, inspect_batch, planned_chunk_rows
 from siftline.progress import Progress, report
-from siftline.source import ParquetFile, open_parquet
-from siftline.staging import stage_csv
+from siftline.source import ParquetFile, with_contents
+from siftline.staging import open_csv
 from siftline.types import BatchPlan, ChunkTable, Feature, Snapshot, SourceFile
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 # Raise it when the same configuration and input would score differently.
 _SCORING_VERSION = 1
 _BUNDLE_CHUNKS = 16
@@ -79,12 +79,13 @@ def plan_batch(config: BatchConfig, fresh: bool = False) -> BatchPlan:
 
 
 def _as_parquet(config: BatchConfig, inspection: Inspection, root: Path) -> Sequence[ParquetFile]:
+    content = config.source.verify == "content"
     if inspection.parquet:
-        return inspection.parquet
-    staged = [
-        stage_csv(file, inspection.columns, inspection.exact, root / "staged") for file in inspection.files
+        return [with_contents(file) for file in inspection.parquet] if content else inspection.parquet
+    parquet = [
+        open_csv(file, inspection.columns, inspection.exact, root / "staged", content)
+        for file in inspection.files
     ]
-    parquet = [open_parquet(file) for file in staged]
     check_values(config, inspection.features, parquet)
     return parquet
 
@@ -95,6 +96,8 @@ def _snapshot(inspection: Inspection, parquet: Sequence[ParquetFile]) -> Snapsho
             path=str(file.path.absolute()),
             size=file.size,
             mtime_ns=file.mtime_ns,
+            footer=file.footer,
+            contents=file.contents,
             rows=file.metadata.num_rows,
             origin=str(origin),
         )
@@ -102,9 +105,7 @@ def _snapshot(inspection: Inspection, parquet: Sequence[ParquetFile]) -> Snapsho
     )
     schema = parquet[0].schema
     columns = {name: str(schema.field(name).type) for name in inspection.columns}
-    stats = [(str(origin.absolute()), origin.stat()) for origin in inspection.files]
-    identity = digest([[path, stat.st_size, stat.st_mtime_ns] for path, stat in stats])
-    return Snapshot(files=files, columns=columns, identity=identity)
+    return Snapshot(files=files, columns=columns, identity=digest([file.stamp for file in parquet]))
 
 
 def _job_id(config: BatchConfig, features: Sequence[Feature], snapshot: Snapshot) -> str:

@@ -1,16 +1,21 @@
 """The input: which files there are, what is in them, and reading a chunk of them.
 
-Only Parquet is read here; CSV becomes Parquet first (`siftline.staging`).
+Only Parquet is read here; CSV becomes Parquet first (`siftline.staging`). Whoever reads a file later checks
+that it is still the one that was planned: on the handle that is read from, so that no other can slip in.
 """
 
 from __future__ import annotations
 
+import errno
 import glob
+import hashlib
+import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,22 +23,43 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from siftline.config import SourceConfig
-from siftline.errors import SourceChanged, SourceError
+from siftline.errors import SourceChanged, SourceError, SourceUnavailable
+from siftline.files import digest
 from siftline.types import Chunk, Piece, SourceFile
 
 _BATCH_ROWS = 65_536
+_BLOCK_BYTES = 1 << 20
+# What an error of the operating system says of the path itself; any other may pass.
+_LASTING = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR}
+_RUN_AGAIN = "run again: the changed input is a new job"
 _SUFFIXES = {"parquet": (".parquet", ".pq"), "csv": (".csv", ".csv.gz", ".csv.zst", ".csv.bz2")}
+
+
+class Stamp(NamedTuple):
+    """What a file that the user gave is known by; `content` digests what was looked at of its bytes."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    content: str = ""
 
 
 @dataclass(frozen=True)
 class ParquetFile:
-    """A Parquet file as planning sees it: its stat, and its footer."""
+    """A Parquet file as planning sees it.
+
+    `stamp` is that of the user's file, which for CSV is another one. `contents` are the digests of the
+    row groups' bytes, where they were asked for.
+    """
 
     path: Path
     size: int
     mtime_ns: int
+    footer: str
     metadata: pq.FileMetaData
     schema: pa.Schema
+    stamp: Stamp
+    contents: dict[int, str] = field(default_factory=dict)
 
 
 def find_files(source: SourceConfig) -> tuple[list[Path], str]:
@@ -93,19 +119,54 @@ def open_parquet(path: Path) -> ParquetFile:
         When it is missing, unreadable or corrupt.
     """
     try:
-        stat = path.stat()
-        with pq.ParquetFile(path) as file:
-            return ParquetFile(path, stat.st_size, stat.st_mtime_ns, file.metadata, file.schema_arrow)
+        with pa.OSFile(str(path)) as handle, pq.ParquetFile(handle) as file:
+            stat = os.fstat(handle.fileno())
+            footer = _footer(handle).digest
+            return ParquetFile(
+                path=path,
+                size=stat.st_size,
+                mtime_ns=stat.st_mtime_ns,
+                footer=footer,
+                metadata=file.metadata,
+                schema=file.schema_arrow,
+                stamp=Stamp(str(path.absolute()), stat.st_size, stat.st_mtime_ns, footer),
+            )
     except (pa.ArrowException, OSError) as error:
         raise unreadable(path, error) from error
 
 
+def with_contents(file: ParquetFile) -> ParquetFile:
+    """Add the digests of the row groups' bytes, which means to read the whole file.
+
+    Raises
+    ------
+    SourceError
+        When it cannot be read.
+    """
+    groups = range(file.metadata.num_row_groups)
+    try:
+        with pa.OSFile(str(file.path)) as handle:
+            contents = {group: _content(handle, file.metadata.row_group(group)) for group in groups}
+    except (pa.ArrowException, OSError) as error:
+        raise unreadable(file.path, error) from error
+    stamp = file.stamp._replace(content=digest([file.footer, *contents.values()]))
+    return replace(file, contents=contents, stamp=stamp)
+
+
 def unreadable(path: object, error: Exception) -> SourceError:
-    """Map pyarrow's or the operating system's error on an input file to a `SourceError`."""
+    """Map pyarrow's or the operating system's error on an input file to a `SourceError`.
+
+    What may pass is a `SourceUnavailable`.
+    """
     if isinstance(error, FileNotFoundError):
         return SourceError(f"{path}: no such file", "put it back, or correct source.path")
     if isinstance(error, PermissionError):
         return SourceError(f"{path}: permission denied", "make it readable for this user")
+    # pyarrow has OSErrors of its own, without a number: for files that are damaged.
+    if isinstance(error, OSError) and error.errno and error.errno not in _LASTING:
+        what = os.strerror(error.errno)
+        remedy = "see to the storage; it is tried again"
+        return SourceUnavailable(f"{path}: cannot be read just now: {what}", remedy)
     what = " ".join(str(error).split())
     return SourceError(f"{path}: cannot be read: {what}", "replace the file by an intact one")
 
@@ -127,29 +188,34 @@ def read_pieces(
     Raises
     ------
     SourceChanged
-        When a file's size or time is not what was planned.
+        When a file is not the one that was planned, or does not stay so until its last batch is taken.
     SourceError
         When a file cannot be read.
     """
     for number, run in groupby(pieces, key=lambda piece: piece.file):
         file = files[number]
-        check_unchanged(file)
         try:
-            footer = _footer(file.path, file.size, file.mtime_ns)
-            with pq.ParquetFile(file.path, metadata=footer) as parquet:
-                for piece in run:
-                    batches = parquet.iter_batches(
-                        _BATCH_ROWS, row_groups=[piece.row_group], columns=list(columns), use_threads=False
-                    )
-                    yield from _slice(batches, piece)
+            yield from _read(file, run, list(columns))
+        except MemoryError:  # pyarrow's own is an ArrowException too
+            raise
         except (pa.ArrowException, OSError) as error:
-            raise unreadable(file.path, error) from error
+            check_unchanged(file)  # what has changed need not be readable
+            raise unreadable(file.origin, error) from error
 
 
-@lru_cache(maxsize=8)
-def _footer(path: str, size: int, mtime_ns: int) -> pq.FileMetaData:
-    """Parse a footer once per process: one with thousands of row groups takes longer than a chunk."""
-    return pq.read_metadata(path)
+def _read(file: SourceFile, pieces: Iterable[Piece], columns: list[str]) -> Iterator[pa.RecordBatch]:
+    with pa.OSFile(file.path) as handle:
+        metadata = _planned(file, handle)
+        with pq.ParquetFile(handle, metadata=metadata) as parquet:
+            for piece in pieces:
+                batches = parquet.iter_batches(
+                    _BATCH_ROWS, row_groups=[piece.row_group], columns=columns, use_threads=False
+                )
+                for batch in _slice(batches, piece):
+                    _check_stat(file, handle)  # now that it is read: it may have changed meanwhile
+                    yield batch
+                # After reading, because an edit before or during it is still there then.
+                _check_content(file, handle, metadata, piece.row_group)
 
 
 def _slice(batches: Iterator[pa.RecordBatch], piece: Piece) -> Iterator[pa.RecordBatch]:
@@ -176,10 +242,7 @@ def read_chunk(files: Sequence[SourceFile], chunk: Chunk, columns: Sequence[str]
     table = joined(read_pieces(files, chunk.pieces, columns)).select(list(columns))
     if table.num_rows != chunk.rows:
         name = files[chunk.pieces[0].file].origin
-        raise SourceChanged(
-            f"{name}: {table.num_rows} rows where {chunk.rows} were planned",
-            "run again: the changed input is a new job",
-        )
+        raise SourceChanged(f"{name}: {table.num_rows} rows where {chunk.rows} were planned", _RUN_AGAIN)
     return table
 
 
@@ -204,13 +267,17 @@ def only_files(
     files: Sequence[SourceFile], chunks: Sequence[Chunk]
 ) -> tuple[tuple[SourceFile, ...], tuple[Chunk, ...]]:
     """Return the files that some chunks read, and the chunks with their pieces' numbers meaning those."""
-    numbers = sorted({piece.file for chunk in chunks for piece in chunk.pieces})
+    row_groups: dict[int, set[int]] = {}
+    for chunk in chunks:
+        for piece in chunk.pieces:
+            row_groups.setdefault(piece.file, set()).add(piece.row_group)
+    numbers = sorted(row_groups)
     place = {number: index for index, number in enumerate(numbers)}
     renumbered = tuple(
         replace(chunk, pieces=tuple(piece._replace(file=place[piece.file]) for piece in chunk.pieces))
         for chunk in chunks
     )
-    return tuple(files[number] for number in numbers), renumbered
+    return tuple(files[number].only(row_groups[number]) for number in numbers), renumbered
 
 
 def check_unchanged(file: SourceFile) -> None:
@@ -219,12 +286,76 @@ def check_unchanged(file: SourceFile) -> None:
     Raises
     ------
     SourceChanged
-        When its size or modification time differ, or it is gone.
+        When it is gone, or its size, time, footer, or contents (where they have a digest) differ.
+    SourceError
+        When it cannot be read.
     """
-    remedy = "run again: the changed input is a new job"
     try:
-        stat = Path(file.path).stat()
-    except OSError as error:
-        raise SourceChanged(f"{file.origin}: gone since it was planned ({error.strerror})", remedy) from error
+        with pa.OSFile(file.path) as handle:
+            metadata = _planned(file, handle)
+            for row_group in file.contents:
+                _check_content(file, handle, metadata, row_group)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise SourceChanged(f"{file.origin}: gone since it was planned", _RUN_AGAIN) from error
+    except (pa.ArrowException, OSError) as error:
+        raise unreadable(file.origin, error) from error
+
+
+def _planned(file: SourceFile, handle: pa.NativeFile) -> pq.FileMetaData:
+    """Check that an open file is the one that was planned, and return its footer."""
+    _check_stat(file, handle)
+    footer = _footer(handle)
+    if file.footer and footer.digest != file.footer:
+        raise _changed(file)
+    return _parsed(footer)
+
+
+def _check_stat(file: SourceFile, handle: pa.NativeFile) -> None:
+    stat = os.fstat(handle.fileno())
     if (stat.st_size, stat.st_mtime_ns) != (file.size, file.mtime_ns):
-        raise SourceChanged(f"{file.origin}: changed since it was planned", remedy)
+        raise _changed(file)
+
+
+def _check_content(
+    file: SourceFile, handle: pa.NativeFile, metadata: pq.FileMetaData, row_group: int
+) -> None:
+    if file.contents and _content(handle, metadata.row_group(row_group)) != file.contents[row_group]:
+        raise _changed(file)
+
+
+def _changed(file: SourceFile) -> SourceChanged:
+    return SourceChanged(f"{file.origin}: changed since it was planned", _RUN_AGAIN)
+
+
+@dataclass(frozen=True)
+class _Footer:
+    digest: str
+    tail: bytes = field(compare=False)
+
+
+def _footer(handle: pa.NativeFile) -> _Footer:
+    """Read the end of a file: the footer, its length in four bytes, and the format's name."""
+    size = handle.size()
+    end = handle.read_at(8, max(size - 8, 0))
+    length = int.from_bytes(end[:4], "little") if end[4:] == b"PAR1" else 0
+    start = max(size - 8 - length, 0)
+    tail = handle.read_at(size - start, start)
+    return _Footer(hashlib.sha256(tail).hexdigest(), tail)
+
+
+@lru_cache(maxsize=8)
+def _parsed(footer: _Footer) -> pq.FileMetaData:
+    """Parse a footer once per process: one with thousands of row groups takes longer than a chunk."""
+    return pq.read_metadata(pa.BufferReader(footer.tail))
+
+
+def _content(handle: pa.NativeFile, row_group: pq.RowGroupMetaData) -> str:
+    """SHA-256 of a row group's bytes, as hex, read in bounded memory."""
+    columns = [row_group.column(index) for index in range(row_group.num_columns)]
+    starts = [column.dictionary_page_offset or column.data_page_offset for column in columns]
+    stop = max(start + column.total_compressed_size for start, column in zip(starts, columns, strict=True))
+    stop = min(stop, handle.size())
+    content = hashlib.sha256()
+    for offset in range(min(starts), stop, _BLOCK_BYTES):
+        content.update(handle.read_at(min(_BLOCK_BYTES, stop - offset), offset))
+    return content.hexdigest()

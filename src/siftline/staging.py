@@ -7,6 +7,7 @@ one on the same files, finds it again.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,8 +15,8 @@ import pyarrow.csv as pc
 import pyarrow.parquet as pq
 
 from siftline.errors import SourceChanged, SourceError
-from siftline.files import digest, replacing
-from siftline.source import unreadable
+from siftline.files import digest, file_digest, replacing
+from siftline.source import ParquetFile, Stamp, open_parquet, unreadable
 
 _BLOCK_BYTES = 8 << 20
 _ROW_GROUP_ROWS = 131_072
@@ -50,7 +51,51 @@ def csv_schema(path: Path, exact: Collection[str] = ()) -> pa.Schema:
         return pa.schema([settle(field) for field in reader.schema])
 
 
-def stage_csv(path: Path, columns: Sequence[str], exact: Collection[str], directory: Path) -> Path:
+def open_csv(
+    path: Path, columns: Sequence[str], exact: Collection[str], directory: Path, content: bool
+) -> ParquetFile:
+    """Stage a CSV file and open the copy; its stamp is that of the CSV file.
+
+    Parameters
+    ----------
+    path, columns, exact, directory
+        As for `stage_csv`.
+    content : bool
+        Whether the stamp includes the bytes of the file.
+
+    Raises
+    ------
+    SourceError, StorageError
+        As `stage_csv`.
+    """
+    stamp = csv_stamp(path, content)
+    staged = stage_csv(path, columns, exact, directory, stamp)
+    return replace(open_parquet(staged), stamp=stamp)
+
+
+def csv_stamp(path: Path, content: bool = False) -> Stamp:
+    """Return what a CSV file is known by: its size and time, and if wanted the SHA-256 of its bytes.
+
+    Raises
+    ------
+    SourceError
+        When it is missing or cannot be read.
+    """
+    try:
+        stat = path.stat()
+        name = str(path.absolute())
+        return Stamp(name, stat.st_size, stat.st_mtime_ns, file_digest(path) if content else "")
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def stage_csv(
+    path: Path,
+    columns: Sequence[str],
+    exact: Collection[str],
+    directory: Path,
+    stamp: Stamp | None = None,
+) -> Path:
     """Stream a CSV file into a Parquet file, in bounded memory, and return its path.
 
     Parameters
@@ -63,6 +108,8 @@ def stage_csv(path: Path, columns: Sequence[str], exact: Collection[str], direct
         As for `csv_schema`.
     directory : Path
         Where staged files are.
+    stamp : Stamp, optional
+        What the file must be known by, before and after. Default: as it is now, without its bytes.
 
     Raises
     ------
@@ -73,25 +120,32 @@ def stage_csv(path: Path, columns: Sequence[str], exact: Collection[str], direct
     StorageError
         When the staged file cannot be written.
     """
+    stamp = stamp or csv_stamp(path)
     schema = csv_schema(path, exact)
     fields = [schema.field(name) for name in columns]
-    stat = path.stat()
-    made_from = [str(path.absolute()), stat.st_size, stat.st_mtime_ns, *map(str, fields)]
-    staged = directory / f"{digest(made_from)[:32]}.parquet"
+    staged = directory / f"{digest([stamp, *map(str, fields)])[:32]}.parquet"
     if staged.exists():
         return staged
-    options = pc.ConvertOptions(include_columns=list(columns), column_types=pa.schema(fields))
-    with (
-        replacing(staged) as temporary,
-        pq.ParquetWriter(temporary, pa.schema(fields)) as writer,
-        _reader(path, options) as reader,
-    ):
+    with replacing(staged) as temporary:
+        try:
+            _convert(path, pa.schema(fields), temporary)
+        except SourceError:
+            _check_stamp(path, stamp)  # a file that is being written ends in a torn line
+            raise
+        _check_stamp(path, stamp)
+    return staged
+
+
+def _convert(path: Path, schema: pa.Schema, target: Path) -> None:
+    options = pc.ConvertOptions(include_columns=schema.names, column_types=schema)
+    with pq.ParquetWriter(target, schema) as writer, _reader(path, options) as reader:
         for table in _grouped(reader, path):
             writer.write_table(table, row_group_size=_ROW_GROUP_ROWS)
-        after = path.stat()
-        if (after.st_size, after.st_mtime_ns) != (stat.st_size, stat.st_mtime_ns):
-            raise SourceChanged(f"{path}: changed while it was read", "run again when it is complete")
-    return staged
+
+
+def _check_stamp(path: Path, stamp: Stamp) -> None:
+    if csv_stamp(path, bool(stamp.content)) != stamp:
+        raise SourceChanged(f"{path}: changed while it was read", "run again when it is complete")
 
 
 def _reader(path: Path, options: pc.ConvertOptions) -> pc.CSVStreamingReader:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -33,16 +33,29 @@ class SourceFile(Record):
     path: str
     size: int
     mtime_ns: int
+    footer: str = Field(default="", description="SHA-256 of the Parquet footer; empty: not to be checked.")
+    contents: dict[int, str] = Field(
+        default={},
+        description="SHA-256 of the bytes of row groups, by their number; none: not to be checked.",
+    )
     rows: int
     origin: str
 
+    def only(self, row_groups: Collection[int]) -> SourceFile:
+        """Return what is to be known of the file to read some of its row groups: it crosses the network."""
+        if not self.contents:
+            return self
+        return self.model_copy(
+            update={"contents": {group: self.contents[group] for group in sorted(row_groups)}}
+        )
+
 
 class Snapshot(Record):
-    """The input of a job: which files, of which sizes and times, with which columns."""
+    """The input of a job: which files, of which sizes, times and digests, with which columns."""
 
     files: tuple[SourceFile, ...]
     columns: dict[str, str] = Field(description="Arrow type of every column that the job reads.")
-    identity: str = Field(description="Digest of the user's files and of the columns.")
+    identity: str = Field(description="Digest of the stamps of the user's files.")
 
     @property
     def rows(self) -> int:

@@ -28,7 +28,7 @@ def test_the_plan_covers_the_source(config: BatchConfig) -> None:
 def test_the_plan_is_written_down_sealed(config: BatchConfig) -> None:
     plan = plan_batch(config)
     record = json.loads((plan.directory / "plan.json").read_text())
-    assert (record["job_id"], record["token"], record["format_version"]) == (plan.job_id, plan.token, 1)
+    assert (record["job_id"], record["token"], record["format_version"]) == (plan.job_id, plan.token, 2)
     assert len(record["digest"]) == 64
 
 
