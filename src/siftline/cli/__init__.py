@@ -6,6 +6,7 @@ Exit status: 0 completed, 1 failed, 2 bad configuration or input, 130 interrupte
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -95,6 +96,20 @@ def validate(config: Path, overrides: tuple[str, ...]) -> None:
     if inspection.rows and inspection.chunk_rows:
         click.echo(f"  chunks    of at most {min(inspection.chunk_rows, inspection.rows):,} rows")
     click.echo(f"  output    {batch.output.path}")
+
+
+@_cli.command()
+@click.argument("file", type=click.Path(path_type=Path), default="deployments/automations.yaml")
+def apply(file: Path) -> None:
+    """Bring the automations of the Prefect server in line with a file, by name.
+
+    Default: deployments/automations.yaml.
+    """
+    os.environ.setdefault("DO_NOT_TRACK", "1")  # read by Prefect when it is imported
+    from flows.automations import apply_automations
+
+    for name, change in apply_automations(file):
+        click.echo(f"{change} {name}")
 
 
 @_cli.command()
