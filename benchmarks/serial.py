@@ -7,7 +7,8 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from siftline.detect import chunk_tasks, score_chunk, warm_up
+from siftline.detect import chunk_tasks
+from siftline.scoring import score_chunk, warm_up
 from siftline.executor import SerialExecutor
 from siftline.fit import fit_detector
 from siftline.loading import load_config, resolve_config

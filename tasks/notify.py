@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 
 from prefect import get_run_logger, task
@@ -23,12 +22,7 @@ class NotDeliveredError(Exception):
 def notify(message: Message, rules: Sequence[NotifyConfig]) -> list[Delivery]:
     """Log the message and send it through the configured blocks; a block that fails changes nothing else."""
     logger = get_run_logger()
-    logger.log(
-        logging.INFO if message.event == "completed" else logging.ERROR,
-        "%s\n%s",
-        message.subject,
-        message.body,
-    )
+    logger.log(message.level, "%s\n%s", message.subject, message.body)
     deliveries = deliver(message, rules, _send)
     for delivery in deliveries:
         if delivery.error is not None:

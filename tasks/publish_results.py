@@ -8,20 +8,30 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
 from siftline import publish
+from siftline.lease import Lease
 from siftline.results import Manifest
-from siftline.types import BatchPlan, CombinedScores, DetectorRef, ValidationReport
+from siftline.types import BatchPlan, CombinedScores, DetectorRef, Receipts, ValidationReport
 from tasks.progress import best_effort
 from tasks.waiting import waited
 
 
 @task(name="publish_results", cache_policy=NO_CACHE, persist_result=False)
 def publish_results(
-    plan: BatchPlan, detector: DetectorRef, combined: CombinedScores, validation: ValidationReport
+    plan: BatchPlan,
+    detector: DetectorRef,
+    receipts: Receipts,
+    combined: CombinedScores,
+    validation: ValidationReport,
+    lease: Lease,
+    complete: bool,
 ) -> Manifest:
     """Publish the staged result; see `siftline.publish.publish_results`."""
-    manifest = publish.publish_results(plan, detector, combined, validation, flow_run.id)
+    manifest = publish.publish_results(
+        plan, detector, receipts, combined, validation, flow_run.id, lease, complete
+    )
     row = {
         "rows": manifest.rows,
+        "rows failed": manifest.rows_failed,
         "chunks": manifest.chunks,
         "anomalies": manifest.anomalies,
         "threshold": manifest.threshold,

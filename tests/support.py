@@ -152,7 +152,7 @@ def run_job(config: BatchConfig, executor: Executor | None = None, fresh: bool =
     """Do a job from its plan to the published result."""
     plan, detector, receipts, combined = stage_job(config, executor, fresh)
     validation = validate_results(plan, receipts, combined)
-    return Job(plan, detector, receipts, combined, publish_results(plan, detector, combined, validation))
+    return Job(plan, detector, receipts, combined, publish_results(plan, detector, receipts, combined, validation))
 
 
 def visible_files(directory: Path) -> list[str]:

@@ -5,17 +5,19 @@ The store itself is somebody else's: the flows give Prefect's result persistence
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 from pydantic import ValidationError
 
 from siftline.errors import IntegrityError
-from siftline.files import file_digest, seal, unseal
+from siftline.files import seal, unseal
+from siftline.lease import Lease
+from siftline.parts import is_intact
+from siftline.progress import Incident, report
 from siftline.types import BatchPlan, ChunkReceipt
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class CheckpointStore(Protocol):
@@ -35,25 +37,42 @@ class CheckpointStore(Protocol):
 
 
 class Checkpoint:
-    """The receipts of one job, committed in groups of ``plan.commit_every`` consecutive chunks."""
+    """The receipts of one job, committed in groups of ``plan.commit_every`` consecutive chunks.
 
-    def __init__(self, plan: BatchPlan, store: CheckpointStore) -> None:
+    A group that is complete is never written again: what is begun in its place is kept beside it.
+
+    Parameters
+    ----------
+    plan : BatchPlan
+        The job.
+    store : CheckpointStore
+        Where records are kept.
+    lease : Lease, optional
+        Checked before every commit, so that a run that was replaced commits nothing any more.
+    """
+
+    def __init__(self, plan: BatchPlan, store: CheckpointStore, lease: Lease | None = None) -> None:
         self._plan = plan
         self._store = store
+        self._lease = lease
         self._committed: dict[int, list[ChunkReceipt]] = {}
         self._pending: dict[int, list[ChunkReceipt]] = {}
 
     def load(self, detector: str) -> dict[int, ChunkReceipt]:
         """Return the receipts that can be relied on, by chunk.
 
-        A receipt counts when it is intact, of this detector, of the planned rows, and its part file has
-        the recorded size and digest.
+        A receipt counts when it is intact, of this detector, of the planned rows, and its files have
+        the recorded size and digest. Any other is a miss: its chunk is computed again.
         """
-        for group in range(-(-len(self._plan.chunks) // self._plan.commit_every)):
-            receipts = [one for one in self._read(group) if self._believed(one, detector)]
-            if receipts:
-                self._committed[group] = receipts
+        for group in self._groups():
+            believed = [one for one in self._saved(group) if self._believed(one, detector)]
+            if believed:
+                self._committed[group] = believed
         return {one.chunk: one for receipts in self._committed.values() for one in receipts}
+
+    def committed(self) -> int:
+        """Count the chunks that have a receipt, whether or not their files are still there."""
+        return sum(len(self._saved(group)) for group in self._groups())
 
     def add(self, receipt: ChunkReceipt) -> None:
         """Take a receipt, and commit its group once that is complete."""
@@ -68,47 +87,52 @@ class Checkpoint:
         for group in sorted(self._pending):
             self._commit(group)
 
+    def _groups(self) -> range:
+        return range(-(-len(self._plan.chunks) // self._plan.commit_every))
+
+    def _saved(self, group: int) -> list[ChunkReceipt]:
+        return self._read(self._key(group)) or self._read(self._key(group, complete=False))
+
     def _size(self, group: int) -> int:
         every = self._plan.commit_every
         return min(every, len(self._plan.chunks) - group * every)
 
     def _commit(self, group: int) -> None:
         receipts = self._committed.get(group, []) + self._pending[group]
+        complete = len(receipts) == self._size(group)
         record = {"receipts": [receipt.model_dump(mode="json") for receipt in receipts]}
-        self._store.commit(self._key(group), seal(record, FORMAT_VERSION))
+        if self._lease is not None:
+            self._lease.check()
+        self._store.commit(self._key(group, complete), seal(record, FORMAT_VERSION))
         del self._pending[group]
-        if len(receipts) < self._size(group):
+        if not complete:
             self._committed[group] = receipts
 
-    def _key(self, group: int) -> str:
-        return f"{self._plan.token}/{group:07d}.json"
+    def _key(self, group: int, complete: bool = True) -> str:
+        return f"{self._plan.token}/{group:07d}{'' if complete else '-partial'}.json"
 
-    def _read(self, group: int) -> Iterator[ChunkReceipt]:
-        key = self._key(group)
+    def _read(self, key: str) -> list[ChunkReceipt]:
         record = self._store.load(key)
         if record is None:
-            return
+            return []
         try:
             body = unseal(record, FORMAT_VERSION, key)
-            yield from [ChunkReceipt.model_validate(receipt) for receipt in body["receipts"]]
-        except (IntegrityError, ValidationError):
-            # A torn or altered record is a miss: its chunks are computed again.
-            return
+            return [ChunkReceipt.model_validate(receipt) for receipt in body["receipts"]]
+        except (IntegrityError, ValidationError) as error:
+            report(Incident("recomputed", f"receipt {key} is torn or altered ({type(error).__name__})"))
+            return []
 
     def _believed(self, receipt: ChunkReceipt, detector: str) -> bool:
         plan = self._plan
         if not 0 <= receipt.chunk < len(plan.chunks) or receipt.detector != detector:
             return False
         chunk = plan.chunks[receipt.chunk]
-        planned = (chunk.first_row, chunk.rows)
-        return planned == (receipt.first_row, receipt.rows) and is_intact(plan.parts / receipt.part, receipt)
-
-
-def is_intact(part: Path, receipt: ChunkReceipt) -> bool:
-    """Whether a part file has the size and digest that its receipt recorded."""
-    try:
-        return part.stat().st_size == receipt.size and file_digest(part) == receipt.part_digest
-    except OSError:
+        if (chunk.first_row, chunk.rows) != (receipt.first_row, receipt.rows):
+            return False
+        rejects = receipt.rejects is None or is_intact(plan.failed, receipt.rejects.file)
+        if rejects and is_intact(plan.parts, receipt.part):
+            return True
+        report(Incident("recomputed", f"{chunk}: its file {receipt.part.name} is not what its receipt says"))
         return False
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
 
 from siftline.config import ChunkingConfig, Cluster, LocalCluster, SerialCluster, parse_bytes
 from siftline.errors import ConfigError
-from siftline.types import ChunkTable
+from siftline.types import Chunk, ChunkTable, Piece
 
 _MIN_ROWS = 10_000
 _MAX_ROWS = 262_144
@@ -100,3 +100,19 @@ def cut_chunks(row_groups: Sequence[tuple[int, int, int]], rows: int) -> ChunkTa
     if bounds[-1] != len(pieces):
         bounds.append(len(pieces))
     return ChunkTable(np.asarray(pieces, dtype=np.int64).reshape(-1, 4), np.asarray(bounds, dtype=np.int64))
+
+
+def cut_blocks(chunk: Chunk, blocks: int) -> Iterator[Chunk]:
+    """Cut a chunk into runs of rows, all of about one size, that can be read one after the other."""
+    edges = [chunk.rows * number // blocks for number in range(blocks + 1)]
+    for start, stop in pairwise(edges):
+        yield Chunk(chunk.index, chunk.first_row + start, tuple(_within(chunk.pieces, start, stop)))
+
+
+def _within(pieces: Iterable[Piece], start: int, stop: int) -> Iterator[Piece]:
+    before = 0
+    for piece in pieces:
+        low, high = max(start - before, 0), min(stop - before, piece.rows)
+        if low < high:
+            yield piece._replace(offset=piece.offset + low, rows=high - low)
+        before += piece.rows

@@ -8,23 +8,25 @@ from __future__ import annotations
 
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from siftline.checkpoint import is_intact
-from siftline.errors import IntegrityError, JobError
+from siftline.errors import JobError
 from siftline.executor import Executor
 from siftline.files import file_digest, replacing
+from siftline.interrupts import stop_on_signal
 from siftline.models import cached_model
-from siftline.parts import parquet_writer, read_scores, write_parquet
+from siftline.parts import parquet_writer, read_part, read_scores, write_parquet
 from siftline.progress import Progress, report
 from siftline.reasons import explain
+from siftline.retries import run_with_retries
 from siftline.source import only_files, read_pieces, take_rows
 from siftline.threshold import flagged_count, kth_largest, may_reach, merge
 from siftline.types import (
@@ -62,6 +64,9 @@ class LabelTask:
     staged: str
     flagged: str
 
+    def __str__(self) -> str:
+        return f"labels of chunks {self.chunks[0].index}-{self.chunks[-1].index}"
+
 
 @dataclass(frozen=True)
 class Labelled:
@@ -75,7 +80,7 @@ class Labelled:
 def combine_results(
     plan: BatchPlan, detector: DetectorRef, receipts: Receipts, executor: Executor
 ) -> CombinedScores:
-    """Find the threshold, label every row, and stage the result.
+    """Find the threshold, label every row that has a score, and stage the result.
 
     Rows at the threshold or above are anomalies. By contamination the threshold is the k-th largest score,
     k = ceil(contamination x rows), so that at least k rows are flagged: more only where others tie with
@@ -83,37 +88,43 @@ def combine_results(
 
     Raises
     ------
-    IntegrityError
-        When a part file is no longer what its receipt says.
+    PartDamaged
+        When a part file is no longer what its receipt says: its chunk must be detected again.
     SiftlineError
         As reading the source and writing the result do.
     """
     summary = merge(receipt.summary for receipt in receipts.in_order)
     if summary.non_finite == summary.rows:
-        raise JobError("no row has a finite score", "correct detector.params or the features' values")
+        raise JobError("no row has a score", "correct detector.params or the features' values")
     threshold = _threshold(plan, detector, receipts, summary)
-    publication = f"{plan.job_id}-{secrets.token_hex(4)}"
+    publication = f"{plan.job_id}-{plan.token}-{secrets.token_hex(4)}"
     staged = _empty_stage(plan, publication)
     flagged = _save_flagged(plan, receipts, threshold, staged)
     tasks = list(_label_tasks(plan, detector, receipts, threshold, staged, flagged))
-    labelled: list[Labelled] = []
-    for outcome in executor.run(label_chunks, tasks):
-        labelled.append(outcome.result())
-        rows = sum(one.scores.rows for one in labelled)
-        report(Progress("combine", len(labelled), len(tasks), rows, plan.rows))
-    labelled.sort(key=lambda one: one.number)
+    labelled = _label(plan, executor, tasks)
     anomalies = _gather_anomalies(staged, labelled)
     flagged.unlink()
     return CombinedScores(
         staged=str(staged),
         publication=publication,
-        rows=summary.rows,
+        rows=summary.rows - summary.non_finite,
         anomalies=sum(one.anomalies for one in labelled),
         threshold=threshold,
         summary=summary,
         scores=tuple(one.scores for one in labelled),
         anomaly_files=(anomalies,),
+        failed_files=_gather_rejects(plan, receipts, staged),
     )
+
+
+def _label(plan: BatchPlan, executor: Executor, tasks: Sequence[LabelTask]) -> list[Labelled]:
+    labelled: list[Labelled] = []
+    with stop_on_signal() as stop:
+        for settled in run_with_retries(executor, label_chunks, tasks, plan.config.retries, stop=stop):
+            labelled.append(settled.result())
+            rows = sum(one.scores.rows for one in labelled)
+            report(Progress("combine", len(labelled), len(tasks), rows, plan.rows))
+    return sorted(labelled, key=lambda one: one.number)
 
 
 def _threshold(plan: BatchPlan, detector: DetectorRef, receipts: Receipts, summary: ScoreSummary) -> float:
@@ -125,7 +136,7 @@ def _threshold(plan: BatchPlan, detector: DetectorRef, receipts: Receipts, summa
 
 def _scan(plan: BatchPlan, receipts: Iterable[ChunkReceipt]) -> Iterator[Float64s]:
     for receipt in receipts:
-        yield read_scores(plan.parts / receipt.part)
+        yield read_scores(plan.parts, receipt.part)
 
 
 def _empty_stage(plan: BatchPlan, publication: str) -> Path:
@@ -186,12 +197,15 @@ def label_chunks(task: LabelTask) -> Labelled:
     staged = Path(task.staged)
     name = f"part-{task.number:05d}.parquet"
     found: list[pa.Table] = []
+    rows = 0
     with replacing(staged / "scores" / name) as temporary:
         writer: pq.ParquetWriter | None = None
         for chunk, receipt in zip(task.chunks, task.receipts, strict=True):
             labelled = _labelled(task, receipt)
+            scored = labelled if receipt.rejects is None else labelled.filter(pc.is_finite(labelled["score"]))
             writer = writer or parquet_writer(temporary, labelled.schema)
-            writer.write_table(labelled)
+            writer.write_table(scored.combine_chunks())
+            rows += scored.num_rows
             positions = np.flatnonzero(labelled["label"].to_numpy())
             if len(positions) or not found:
                 found.append(_originals(task, chunk, labelled.take(pa.array(positions)), positions))
@@ -200,17 +214,11 @@ def label_chunks(task: LabelTask) -> Labelled:
     anomalies = _explained(task, pa.concat_tables(found))
     with replacing(staged / "found" / name, durable=False) as temporary:
         write_parquet(anomalies, temporary)
-    rows = sum(receipt.rows for receipt in task.receipts)
     return Labelled(task.number, _published(staged, f"scores/{name}", rows), anomalies.num_rows)
 
 
 def _labelled(task: LabelTask, receipt: ChunkReceipt) -> pa.Table:
-    part = Path(task.parts) / receipt.part
-    if not is_intact(part, receipt):
-        raise IntegrityError(
-            f"{part}: not what its receipt says", "run the same command again: it is recomputed"
-        )
-    table = pq.read_table(part, use_threads=False, page_checksum_verification=True)
+    table = read_part(Path(task.parts), receipt.part)
     labels = (table["score"].to_numpy() >= task.threshold).astype(np.int8)
     return table.append_column("label", pa.array(labels))
 
@@ -252,6 +260,20 @@ def _gather_anomalies(staged: Path, labelled: list[Labelled]) -> PublishedFile:
                     writer.write_table(pq.read_table(piece))
     shutil.rmtree(staged / "found")
     return _published(staged, name, rows)
+
+
+def _gather_rejects(plan: BatchPlan, receipts: Receipts, staged: Path) -> tuple[PublishedFile, ...]:
+    """Make one file of the rows that were set aside, in the order of the source; none if there are none."""
+    files = [receipt.rejects.file for receipt in receipts.in_order if receipt.rejects is not None]
+    if not files:
+        return ()
+    name = "failed/part-00000.parquet"
+    with replacing(staged / name) as temporary:
+        schema = read_part(plan.failed, files[0]).schema
+        with parquet_writer(temporary, schema) as writer:
+            for file in files:
+                writer.write_table(read_part(plan.failed, file))
+    return (_published(staged, name, receipts.rows_rejected),)
 
 
 def _published(staged: Path, name: str, rows: int) -> PublishedFile:

@@ -1,39 +1,32 @@
-"""Detecting: every chunk read, scored and written by a worker; every receipt committed here."""
+"""Detecting: the workers score the chunks (`siftline.scoring`), and every receipt is committed here."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
 
 from siftline.checkpoint import Checkpoint, CheckpointStore, missing
+from siftline.errors import JobError, RowError, SiftlineError
 from siftline.executor import Executor
-from siftline.files import file_digest, replacing
-from siftline.models import cached_model
-from siftline.parts import key_columns, write_parquet
-from siftline.progress import Progress, report
-from siftline.source import only_files, read_chunk
-from siftline.threshold import count_from, flagged_count, summarise
-from siftline.types import BatchPlan, Chunk, ChunkReceipt, DetectorRef, Receipts, SourceFile
+from siftline.files import write_record
+from siftline.interrupts import stop_on_signal
+from siftline.lease import Lease
+from siftline.progress import Incident, Progress, report
+from siftline.rejects import too_many
+from siftline.retries import Settled, run_with_retries
+from siftline.scoring import ChunkTask, halved, score_chunk
+from siftline.source import only_files
+from siftline.threshold import count_from, flagged_count
+from siftline.types import BatchPlan, Chunk, ChunkReceipt, DetectorRef, FailedChunk, Receipts
 
-
-@dataclass(frozen=True)
-class ChunkTask:
-    """All that a worker must know to score a chunk. Small: it crosses the network."""
-
-    chunk: Chunk
-    files: tuple[SourceFile, ...]
-    key: tuple[str, ...]
-    detector: DetectorRef
-    parts: str
+FORMAT_VERSION = 1
 
 
 def detect_chunks(
-    plan: BatchPlan, detector: DetectorRef, executor: Executor, store: CheckpointStore
+    plan: BatchPlan,
+    detector: DetectorRef,
+    executor: Executor,
+    store: CheckpointStore,
+    lease: Lease | None = None,
 ) -> Receipts:
     """Score the chunks that have no receipt yet, and commit each receipt as it comes.
 
@@ -42,80 +35,146 @@ def detect_chunks(
     Raises
     ------
     SiftlineError
-        The first error of a chunk.
+        As soon as more rows or chunks have failed than are tolerated: the error of the last one. At once
+        when a fault is not one chunk's.
+    Cancelled
+        When a signal asked for it.
+    LeaseLost
+        When another run has taken the job over.
     """
-    checkpoint = Checkpoint(plan, store)
-    done = checkpoint.load(detector.model_digest)
-    todo = missing(plan, done)
-    tally = _Tally(plan, detector)
-    for receipt in done.values():
-        tally.add(receipt, reused=True)
-    tally.report()
+    detection = _Detection(plan, detector, Checkpoint(plan, store, lease))
     try:
-        for outcome in executor.run(score_chunk, chunk_tasks(plan, detector, todo), plan.bundle):
-            receipt = outcome.result()
-            checkpoint.add(receipt)
-            done[receipt.chunk] = receipt
-            tally.add(receipt)
-            tally.report()
+        with stop_on_signal() as stop:
+            for settled in run_with_retries(
+                executor,
+                score_chunk,
+                chunk_tasks(plan, detector, detection.todo),
+                plan.config.retries,
+                split=halved,
+                bundle=plan.bundle,
+                timeout_seconds=plan.config.chunking.timeout_seconds,
+                stop=stop,
+            ):
+                detection.take(settled)
     finally:
-        checkpoint.flush()
-    return Receipts(list(done.values()), computed=len(todo))
+        detection.checkpoint.flush()
+    receipts = detection.receipts()
+    _tidy(plan, receipts)
+    return receipts
+
+
+def collect_receipts(plan: BatchPlan, detector: DetectorRef, store: CheckpointStore) -> Receipts:
+    """Return what earlier runs have done; the chunks that have no receipt are given up.
+
+    Raises
+    ------
+    JobError
+        When there is nothing yet.
+    """
+    done = Checkpoint(plan, store).load(detector.model_digest)
+    if not done:
+        raise JobError(
+            f"job {plan.job_id}: no chunk is done yet", f"resume it: siftline resume {plan.job_id}"
+        )
+    left = [plan.chunks[index] for index in missing(plan, done)]
+    return Receipts(done.values(), 0, (_failed(chunk, "NotComputed", "not computed", 0) for chunk in left))
 
 
 def chunk_tasks(plan: BatchPlan, detector: DetectorRef, chunks: Iterable[int]) -> Iterator[ChunkTask]:
     """Give the tasks of some chunks, each with the files that it reads only."""
     for index in chunks:
         files, (chunk,) = only_files(plan.snapshot.files, [plan.chunks[index]])
-        yield ChunkTask(chunk, files, plan.config.source.key, detector, str(plan.parts))
+        yield ChunkTask(
+            chunk=chunk,
+            files=files,
+            key=plan.config.source.key,
+            detector=detector,
+            parts=str(plan.parts),
+            failed=str(plan.failed),
+            tolerated_rows=plan.tolerated_rows,
+            blocks=min(plan.blocks, chunk.rows),
+        )
 
 
-def score_chunk(task: ChunkTask) -> ChunkReceipt:
-    """Score one chunk and write its part file: the key columns and the score. Runs on a worker.
+class _Detection:
+    """The chunks of a job, as they get done."""
 
-    Doing it twice is harmless: the part file is replaced by an equal one.
+    def __init__(self, plan: BatchPlan, detector: DetectorRef, checkpoint: Checkpoint) -> None:
+        self._plan = plan
+        self.checkpoint = checkpoint
+        self._done = checkpoint.load(detector.model_digest)
+        self._failed: list[FailedChunk] = []
+        self._rejected = 0
+        self.todo = missing(plan, self._done)
+        self._tally = _Tally(plan, detector)
+        for receipt in self._done.values():
+            self._tally.add(receipt, reused=True)
+        self._tally.report()
+        for receipt in self._done.values():
+            self._count_rejects(receipt)
 
-    Raises
-    ------
-    SourceError, FeatureError, StorageError, IntegrityError
-        As reading, scoring and writing do.
-    """
-    model = cached_model(task.detector)
-    features = dict.fromkeys(feature.column for feature in model.features)
-    table = read_chunk(task.files, task.chunk, [*dict.fromkeys([*task.key, *features])])
-    matrix = model.matrix(table, task.chunk.first_row)
-    keys = key_columns(table, task.key, task.chunk.first_row)
-    del table
-    with _native_libraries().limit(limits=1):
-        scores = model.score(matrix, task.chunk.first_row)
-    part = Path(task.parts) / f"chunk-{task.chunk.index:07d}.parquet"
-    with replacing(part, durable=False) as temporary:
-        write_parquet(keys.append_column("score", pa.array(scores)), temporary)
-    return ChunkReceipt(
-        chunk=task.chunk.index,
-        first_row=task.chunk.first_row,
-        rows=task.chunk.rows,
-        part=part.name,
-        size=part.stat().st_size,
-        part_digest=file_digest(part),
-        detector=task.detector.model_digest,
-        summary=summarise(scores),
+    def take(self, settled: Settled[ChunkTask, ChunkReceipt]) -> None:
+        """Take what became of a chunk; raise when the job has failed."""
+        if settled.error is not None:
+            self._fail(self._plan.chunks[settled.item.chunk.index], settled.error, settled.attempts)
+            return
+        receipt = settled.result()
+        self.checkpoint.add(receipt)
+        self._done[receipt.chunk] = receipt
+        self._tally.add(receipt)
+        self._tally.report()
+        self._count_rejects(receipt)
+
+    def receipts(self) -> Receipts:
+        """Return what was done."""
+        return Receipts(self._done.values(), len(self.todo) - len(self._failed), self._failed)
+
+    def _count_rejects(self, receipt: ChunkReceipt) -> None:
+        rejects = receipt.rejects
+        if rejects is None:
+            return
+        plan = self._plan
+        self._rejected += rejects.rows
+        chunk = plan.chunks[receipt.chunk]
+        report(Incident("rejected", f"{chunk}: {_count(rejects.rows, 'row')} set aside; {rejects.first}"))
+        if self._rejected > plan.tolerated_rows:
+            raise too_many(self._rejected, plan.tolerated_rows, rejects.first, plan.failed)
+
+    def _fail(self, chunk: Chunk, error: SiftlineError, attempts: int) -> None:
+        if error.fault == "job" or isinstance(error, RowError):
+            raise error
+        plan = self._plan
+        self._failed.append(_failed(chunk, type(error).__name__, error.problem, attempts))
+        record = {"chunks": [one.model_dump(mode="json") for one in self._failed]}
+        write_record(plan.failed / "chunks.json", record, FORMAT_VERSION)
+        what = f"{chunk} failed after {_count(attempts, 'attempt')}"
+        report(Incident("chunk failed", f"{what}: {error.problem}"))
+        if len(self._failed) > plan.tolerated_chunks:
+            others = len(self._failed) - 1
+            raise error.about(what if not others else f"{_count(others, 'chunk')} failed, now {what}")
+
+
+def _failed(chunk: Chunk, error: str, message: str, attempts: int) -> FailedChunk:
+    return FailedChunk(
+        chunk=chunk.index,
+        first_row=chunk.first_row,
+        rows=chunk.rows,
+        error=error,
+        message=message,
+        attempts=attempts,
     )
 
 
-@cache
-def _native_libraries() -> Any:
-    """BLAS and OpenMP of this process: a worker's slot is one core, and they would take them all."""
-    from threadpoolctl import ThreadpoolController
-
-    return ThreadpoolController()
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
-def warm_up() -> None:
-    """Import what scoring needs, so that the first chunk doesn't wait for it."""
-    import sklearn.ensemble  # noqa: F401
-
-    _native_libraries()
+def _tidy(plan: BatchPlan, receipts: Receipts) -> None:
+    """Remove the part files of attempts that came to nothing."""
+    named = {receipt.part.name for receipt in receipts.in_order}
+    for path in plan.parts.glob("*"):
+        if path.name not in named:
+            path.unlink(missing_ok=True)
 
 
 class _Tally:

@@ -24,10 +24,10 @@
         │   └── IntegrityError       a persisted file is not what its digest says
         │       └── PartDamaged      a part file is not what its receipt says
         ├── CheckpointError          a receipt could not be committed (transient)
-        ├── ToleranceExceeded        more could not be scored than is tolerated
         ├── ValidationFailed         the result did not pass the audit; nothing was published
         ├── JobBusy                  another run is working on the job
         ├── LeaseLost                another run has taken the job over meanwhile
+        ├── GivenUp                  the job has failed as often as it may be taken up again
         └── Cancelled                stopped on request (exit status 130)
 
 In brackets is the `fault`, which decides what follows when scoring a chunk fails with it. *transient*: it
@@ -41,7 +41,7 @@ survives pickling, because errors travel from Dask workers to the coordinator.
 from __future__ import annotations
 
 import errno
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 Fault = Literal["job", "chunk", "data", "resource", "transient", "worker"]
 
@@ -77,6 +77,10 @@ class SiftlineError(Exception):
 
     def __str__(self) -> str:
         return f"{self.problem}; {self.remedy}"
+
+    def about(self, what: str) -> Self:
+        """Return the same error, saying what it is about as well."""
+        return type(self)(f"{what}: {self.problem}", *self.args[1:])
 
 
 class InputError(SiftlineError):
@@ -203,12 +207,6 @@ class CheckpointError(JobError):
     fault: ClassVar[Fault] = "transient"
 
 
-class ToleranceExceeded(JobError):
-    """More rows or chunks could not be scored than is tolerated."""
-
-    recoverable: ClassVar[bool] = False
-
-
 class ValidationFailed(JobError):
     """The result did not pass the audit; nothing was published.
 
@@ -240,10 +238,16 @@ class LeaseLost(JobError):
     recoverable: ClassVar[bool] = False
 
 
+class GivenUp(JobError):
+    """The job has failed as often as it may be taken up again."""
+
+    recoverable: ClassVar[bool] = False
+
+
 class Cancelled(JobError):
     """The run was stopped on request."""
 
-    exit_status = 130
+    exit_status: ClassVar[int] = 130
     recoverable: ClassVar[bool] = False
 
 

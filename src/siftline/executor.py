@@ -5,17 +5,25 @@ from __future__ import annotations
 import itertools
 import queue
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Generic, Protocol, TypeVar
 
 from siftline.config import AddressCluster, Cluster, FactoryCluster, LocalCluster, SerialCluster
-from siftline.errors import ClusterError, SiftlineError
-from siftline.interrupts import hold_interrupts
+from siftline.errors import (
+    ChunkTimeout,
+    ClusterError,
+    OutOfMemory,
+    SiftlineError,
+    WorkerLost,
+    storage_error,
+)
+from siftline.interrupts import hold_signals
 from siftline.workers import ENVIRONMENT, START_METHOD, prepare_workers
 
 T = TypeVar("T")
@@ -25,6 +33,8 @@ _WINDOW_PER_SLOT = 8
 _MIN_WINDOW = 32
 _LOST_AFTER_SECONDS = 60.0
 _POLL_SECONDS = 1.0
+# Dask would give a chunk that kills its worker to three healthy ones in turn, beside chunks of theirs.
+_FAIL_AT_ONCE = {"distributed.scheduler.allowed-failures": 0}
 _AGAIN = "run the same command again: finished chunks are kept"
 
 
@@ -43,6 +53,13 @@ class Outcome(Generic[T, R]):
         return self.value  # type: ignore[return-value]
 
 
+@dataclass(frozen=True)
+class Later:
+    """Stands among the items for: there is none just now; ask again after an outcome, or so many seconds."""
+
+    seconds: float
+
+
 class Executor(Protocol):
     """Runs a function on items, wherever that is."""
 
@@ -50,7 +67,13 @@ class Executor(Protocol):
     def dashboard(self) -> str | None:
         """Address of the cluster's dashboard, if it has one."""
 
-    def run(self, function: Callable[[T], R], items: Iterable[T], bundle: int = 1) -> Iterator[Outcome[T, R]]:
+    def run(
+        self,
+        function: Callable[[T], R],
+        items: Iterable[T | Later],
+        bundle: int = 1,
+        timeout_seconds: float | None = None,
+    ) -> Iterator[Outcome[T, R]]:
         """Run `function` on every item and give the outcomes in order of completion.
 
         Items are taken as there is room for them, so that any number of them costs the same memory.
@@ -61,14 +84,17 @@ class Executor(Protocol):
         function : callable
             Importable on the workers.
         items : iterable
-            What to run it on; small, because they travel.
+            What to run it on; small, because they travel. A `Later` makes the executor wait.
         bundle : int
             Items that travel together. Tiny ones should: each trip costs a few milliseconds.
+        timeout_seconds : float, optional
+            How long an item may run; then its worker is restarted, and its outcome is a `ChunkTimeout`.
+            What runs in this process cannot be stopped.
 
         Raises
         ------
         ClusterError
-            When the workers or the scheduler are lost.
+            When all workers or the scheduler are lost.
         """
 
 
@@ -77,10 +103,19 @@ class SerialExecutor:
 
     dashboard: str | None = None
 
-    def run(self, function: Callable[[T], R], items: Iterable[T], bundle: int = 1) -> Iterator[Outcome[T, R]]:
+    def run(
+        self,
+        function: Callable[[T], R],
+        items: Iterable[T | Later],
+        bundle: int = 1,
+        timeout_seconds: float | None = None,
+    ) -> Iterator[Outcome[T, R]]:
         """Run `function` on every item, in order."""
         for item in items:
-            yield Outcome(item, *_attempt(function, item))
+            if isinstance(item, Later):
+                time.sleep(item.seconds)
+            else:
+                yield Outcome(item, *_attempt(function, item))
 
 
 def _attempt(function: Callable[[T], R], item: T) -> tuple[R | None, SiftlineError | None]:
@@ -89,12 +124,31 @@ def _attempt(function: Callable[[T], R], item: T) -> tuple[R | None, SiftlineErr
         return function(item), None
     except SiftlineError as error:
         return None, error
+    except MemoryError as error:
+        remedy = "give workers more memory (cluster.memory_limit), or cut smaller chunks (chunking.rows)"
+        return None, OutOfMemory(f"out of memory {error}".strip(), remedy)
+    except OSError as error:
+        return None, storage_error(error, error.filename or function.__name__)
 
 
 def _attempt_all(
-    items: tuple[T, ...], function: Callable[[T], R]
+    items: tuple[T, ...], function: Callable[[T], R], topic: str
 ) -> list[tuple[R | None, SiftlineError | None]]:
+    from distributed import get_worker
+
+    worker = get_worker()
+    worker.log_event(topic, {"key": worker.get_current_task(), "worker": worker.address})
     return [_attempt(function, item) for item in items]
+
+
+@dataclass
+class _Sent(Generic[T]):
+    """Items that are on their way, and when and where a worker began with them."""
+
+    future: Any
+    items: tuple[T, ...]
+    worker: str | None = None
+    began: float = 0.0
 
 
 class DaskExecutor:
@@ -110,70 +164,137 @@ class DaskExecutor:
         self._client = client
         self.dashboard: str | None = client.dashboard_link
 
-    def run(self, function: Callable[[T], R], items: Iterable[T], bundle: int = 1) -> Iterator[Outcome[T, R]]:
+    def run(
+        self,
+        function: Callable[[T], R],
+        items: Iterable[T | Later],
+        bundle: int = 1,
+        timeout_seconds: float | None = None,
+    ) -> Iterator[Outcome[T, R]]:
         """Run `function` on every item on the workers."""
-        source = iter(items)
-        bundles = iter(lambda: tuple(itertools.islice(source, bundle)), ())
-        name = f"{function.__name__}-{secrets.token_hex(4)}"
-        keys = (f"{name}-{number}" for number in itertools.count())
-        done: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        in_flight: dict[str, tuple[Any, tuple[T, ...]]] = {}
-        window = max(_MIN_WINDOW, _WINDOW_PER_SLOT * sum(self._client.nthreads().values()))
+        run = _DaskRun(self._client, function, timeout_seconds)
         try:
-            while True:
-                batch = dict(zip(keys, itertools.islice(bundles, window - len(in_flight)), strict=False))
-                futures = self._client.map(
-                    _attempt_all, list(batch.values()), function=function, key=list(batch), pure=False
-                )
-                for future in futures:
-                    in_flight[future.key] = (future, batch[future.key])
-                    future.add_done_callback(done.put)
-                if not in_flight:
-                    return
-                yield from self._collect([in_flight.pop(one.key) for one in self._wait(done)])
+            yield from run.outcomes(_Bundles(items, bundle))
         finally:
-            if in_flight:
-                self._client.cancel([future for future, _ in in_flight.values()], force=True)
+            run.close()
 
-    def _wait(self, done: queue.SimpleQueue[Any]) -> list[Any]:
-        """Wait for something to be done, and take all that is."""
-        lost_since = None
-        while True:
-            try:
-                finished = [done.get(timeout=_POLL_SECONDS)]
+
+class _Bundles(Generic[T]):
+    """Items in tuples of at most `size`."""
+
+    def __init__(self, items: Iterable[T | Later], size: int) -> None:
+        self._items = iter(items)
+        self._size = size
+        self.later: Later | None = None
+
+    def take(self, room: int) -> list[tuple[T, ...]]:
+        """Take bundles as there are; what a `Later` said is then in `later`, until more is taken."""
+        self.later = None
+        taken: list[tuple[T, ...]] = []
+        while len(taken) < room and self.later is None:
+            bundle = tuple(itertools.islice(self._now(), self._size))
+            if not bundle:
                 break
-            except queue.Empty:
-                lost_since = self._check_alive(lost_since)
-        while True:
-            try:
-                finished.append(done.get_nowait())
-            except queue.Empty:
-                return finished
+            taken.append(bundle)
+        return taken
 
-    def _check_alive(self, lost_since: float | None) -> float | None:
+    def _now(self) -> Iterator[T]:
+        for item in self._items:
+            if isinstance(item, Later):
+                self.later = item
+                return
+            yield item
+
+
+class _DaskRun(Generic[T, R]):
+    """One call of `DaskExecutor.run`."""
+
+    def __init__(self, client: Any, function: Callable[[T], R], timeout_seconds: float | None) -> None:
+        self._client = client
+        self._function = function
+        self._timeout = timeout_seconds
+        self._name = f"{function.__name__}-{secrets.token_hex(4)}"
+        self._numbers = itertools.count()
+        self._done: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._sent: dict[str, _Sent[T]] = {}
+        self._lost_since: float | None = None
+        # Dask says when a task is given to a worker, not when the worker begins with it.
+        client.subscribe_topic(self._name, self._began)
+
+    def close(self) -> None:
+        """Give up what is not done."""
+        if self._sent:
+            self._client.cancel([sent.future for sent in self._sent.values()], force=True)
+        if self._client.status == "running":
+            self._client.unsubscribe_topic(self._name)
+
+    def outcomes(self, bundles: _Bundles[T]) -> Iterator[Outcome[T, R]]:
+        """Send bundles as there is room, and give what comes back."""
+        window = max(_MIN_WINDOW, _WINDOW_PER_SLOT * sum(self._client.nthreads().values()))
+        while True:
+            self._send(bundles.take(window - len(self._sent)))
+            wait = _POLL_SECONDS if bundles.later is None else min(_POLL_SECONDS, bundles.later.seconds)
+            if self._sent:
+                yield from self._collect(self._wait(wait))
+                yield from self._overdue()
+            elif bundles.later is not None:
+                time.sleep(wait)
+            else:
+                return
+
+    def _send(self, bundles: list[tuple[T, ...]]) -> None:
+        keys = [f"{self._name}-{next(self._numbers)}" for _ in bundles]
+        arguments = {"function": self._function, "topic": self._name}
+        futures = self._client.map(_attempt_all, bundles, key=keys, pure=False, **arguments)
+        for future, items in zip(futures, bundles, strict=True):
+            self._sent[future.key] = _Sent(future, items)
+            future.add_done_callback(self._done.put)
+
+    def _began(self, event: tuple[float, dict[str, str]]) -> None:
+        sent = self._sent.get(event[1]["key"])
+        if sent is not None:
+            sent.worker, sent.began = event[1]["worker"], time.monotonic()
+
+    def _wait(self, seconds: float) -> list[_Sent[T]]:
+        """Wait a moment for something to be done, and take all that is."""
+        finished = []
+        try:
+            finished.append(self._done.get(timeout=seconds))
+            while True:
+                finished.append(self._done.get_nowait())
+        except queue.Empty:
+            if not finished:
+                self._check_alive()
+        # What was given up meanwhile is done as well.
+        return [self._sent.pop(future.key) for future in finished if future.key in self._sent]
+
+    def _check_alive(self) -> None:
         """Dask would wait for workers for ever; a minute without any is enough."""
         if self._client.status not in ("running", "connecting"):
             raise ClusterError("the Dask scheduler is gone", _AGAIN)
         if self._client.scheduler_info(n_workers=-1)["workers"]:
-            return None
+            self._lost_since = None
+            return
         now = time.monotonic()
-        if lost_since is not None and now - lost_since > _LOST_AFTER_SECONDS:
+        self._lost_since = self._lost_since or now
+        if now - self._lost_since > _LOST_AFTER_SECONDS:
             raise ClusterError(
                 f"the Dask cluster has had no worker for {_LOST_AFTER_SECONDS:g} s",
                 f"start workers and {_AGAIN}",
             )
-        return lost_since or now
 
-    def _collect(self, finished: list[tuple[Any, tuple[T, ...]]]) -> Iterator[Outcome[T, R]]:
-        good = [(future, items) for future, items in finished if future.status == "finished"]
-        gathered = self._client.gather([future for future, _ in good])
-        for (_, items), outcomes in zip(good, gathered, strict=True):
-            for item, (value, error) in zip(items, outcomes, strict=True):
-                yield Outcome(item, value, error)
-        for future, items in finished:
-            if future.status != "finished":
-                error = self._error(future)
-                yield from (Outcome(item, None, error) for item in items)
+    def _collect(self, finished: list[_Sent[T]]) -> Iterator[Outcome[T, R]]:
+        good = [sent for sent in finished if sent.future.status == "finished"]
+        # A worker may die with results that nobody had fetched; such are left out here.
+        gathered = self._client.gather({sent.future.key: sent.future for sent in good}, errors="skip")
+        for sent in finished:
+            outcomes = gathered.get(sent.future.key)
+            if outcomes is None:
+                error = self._error(sent.future)
+                yield from (Outcome(item, None, error) for item in sent.items)
+            else:
+                for item, (value, error) in zip(sent.items, outcomes, strict=True):
+                    yield Outcome(item, value, error)
 
     def _error(self, future: Any) -> SiftlineError:
         from distributed import KilledWorker
@@ -183,10 +304,35 @@ class DaskExecutor:
         error: Exception = future.exception()
         if not isinstance(error, KilledWorker):
             raise error
-        return ClusterError(
-            f"the work killed its Dask worker {error.allowed_failures + 1} times, most likely for memory",
+        return WorkerLost(
+            "the worker was lost while it had this chunk",
             "give workers more memory (cluster.memory_limit), or cut smaller chunks (chunking.rows)",
         )
+
+    def _overdue(self) -> Iterator[Outcome[T, R]]:
+        """Restart the workers whose item has taken too long."""
+        if self._timeout is None:
+            return
+        now = time.monotonic()
+        for key, sent in list(self._sent.items()):
+            if sent.worker is None or now - sent.began <= self._timeout * len(sent.items):
+                continue
+            del self._sent[key]
+            self._client.cancel([sent.future], force=True)
+            self._restart(sent.worker)
+            error = ChunkTimeout(
+                f"no result after {self._timeout:g} s; the worker was restarted",
+                "raise chunking.timeout_seconds, or cut smaller chunks (chunking.rows)",
+            )
+            yield from (Outcome(item, None, error) for item in sent.items)
+
+    def _restart(self, worker: str) -> None:
+        # In the background: a worker that hangs takes seconds to be killed, and others go on meanwhile.
+        def restart() -> None:
+            with suppress(KeyError, TimeoutError, OSError):  # it is gone already
+                self._client.restart_workers([worker], timeout=30, raise_for_error=False)
+
+        threading.Thread(target=restart, name="siftline-restart", daemon=True).start()
 
 
 def prepare_executor(cluster: Cluster) -> None:
@@ -200,7 +346,7 @@ class _Starting:
 
     def __init__(self, start: Callable[[], tuple[Any, DaskExecutor]]) -> None:
         # Workers must outlive a Ctrl-C by as long as it takes to close them in order.
-        self._thread = ThreadPoolExecutor(1, "siftline-cluster", initializer=hold_interrupts)
+        self._thread = ThreadPoolExecutor(1, "siftline-cluster", initializer=hold_signals)
         self._future = self._thread.submit(start)
 
     @property
@@ -211,8 +357,14 @@ class _Starting:
     def dashboard(self) -> str | None:
         return self._executor.dashboard
 
-    def run(self, function: Callable[[T], R], items: Iterable[T], bundle: int = 1) -> Iterator[Outcome[T, R]]:
-        return self._executor.run(function, items, bundle)
+    def run(
+        self,
+        function: Callable[[T], R],
+        items: Iterable[T | Later],
+        bundle: int = 1,
+        timeout_seconds: float | None = None,
+    ) -> Iterator[Outcome[T, R]]:
+        return self._executor.run(function, items, bundle, timeout_seconds)
 
     def close(self) -> None:
         self._thread.shutdown(wait=True)
@@ -224,11 +376,12 @@ class _Starting:
 
 
 def _quieten() -> None:
-    """Dask's servers tell of every connection; a pipeline wants warnings. Heeds the user's setting."""
+    """Dask tells of every connection and lost worker; we tell of what matters. Heeds the user's setting."""
     import dask.config
 
     if "logging" not in dask.config.config:
-        dask.config.set({"logging": {"distributed": "warning"}})
+        quiet = {"distributed.nanny": "critical", "distributed.scheduler": "critical"}
+        dask.config.set({"logging": {"distributed": "warning", **quiet}})
 
 
 @contextmanager
@@ -273,7 +426,7 @@ def _start_local(config: LocalCluster) -> Any:
     from distributed import LocalCluster as DaskLocalCluster
 
     dask.config.set({"distributed.worker.multiprocessing-method": START_METHOD})
-    with dask.config.set({"distributed.nanny.pre-spawn-environ": ENVIRONMENT}):
+    with dask.config.set({"distributed.nanny.pre-spawn-environ": ENVIRONMENT, **_FAIL_AT_ONCE}):
         return DaskLocalCluster(
             n_workers=config.workers or CPU_COUNT,
             threads_per_worker=config.threads,
@@ -284,6 +437,7 @@ def _start_local(config: LocalCluster) -> Any:
 
 
 def _start_factory(config: FactoryCluster) -> Any:
+    import dask.config
     from distributed.deploy.cluster import Cluster as DaskCluster
 
     module, _, name = config.factory.replace(":", ".").rpartition(".")
@@ -300,7 +454,8 @@ def _start_factory(config: FactoryCluster) -> Any:
         )
     started = None
     try:
-        started = factory(**config.kwargs)
+        with dask.config.set(_FAIL_AT_ONCE):
+            started = factory(**config.kwargs)
         started.scale(config.workers)
     except Exception as error:  # whatever a foreign class raises
         if started is not None:

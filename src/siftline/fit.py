@@ -10,14 +10,16 @@ import numpy as np
 import pyarrow as pa
 from pydantic import ValidationError
 
-from siftline.config import BatchConfig
+from siftline.config import BatchConfig, RetriesConfig
 from siftline.detectors import make_estimator
-from siftline.errors import FeatureError, IntegrityError, ModelError
+from siftline.errors import FeatureError, IntegrityError, ModelError, RowError
 from siftline.executor import Executor
 from siftline.files import file_digest, read_record, write_record
 from siftline.models import FittedModel, Typical, cached_model, load_model, save_model
 from siftline.preprocess import learn_categories, make_transform, plain_numbers, raw_matrix, refuse_infinite
 from siftline.progress import Progress, report
+from siftline.rejects import score_around
+from siftline.retries import run_with_retries
 from siftline.sample import draw_sample
 from siftline.types import BatchPlan, DetectorRef, Feature, Matrix
 
@@ -42,24 +44,27 @@ def fit_detector(plan: BatchPlan, executor: Executor) -> DetectorRef:
         When the estimator refuses the sample.
     """
     report(Progress("fit", rows_total=plan.rows))
+    retries = plan.config.retries
     ref = _earlier(plan)
     if ref is None:
-        ref = _given(plan) or _only(executor, fit_on_sample, plan)
+        ref = _given(plan) or _only(executor, fit_on_sample, plan, retries)
         write_record(plan.directory / "detector.json", ref.model_dump(mode="json"), FORMAT_VERSION)
     rule = plan.config.threshold
-    threshold = rule.score if rule.quantile is None else _only(executor, sample_quantile, (plan, ref))
+    threshold = rule.score
+    if rule.quantile is not None:
+        threshold = _only(executor, sample_quantile, (plan, ref), retries)
     return ref.model_copy(update={"threshold": threshold})
 
 
-def _only(executor: Executor, function: Callable[[T], R], item: T) -> R:
-    (outcome,) = executor.run(function, [item])
-    return outcome.result()
+def _only(executor: Executor, function: Callable[[T], R], item: T, retries: RetriesConfig) -> R:
+    (settled,) = run_with_retries(executor, function, [item], retries)
+    return settled.result()
 
 
 def fit_on_sample(plan: BatchPlan) -> DetectorRef:
     """Draw the sample, fit the detector on it, and save it. Runs on a worker."""
     sample = _sample(plan)
-    model = fit_model(sample, plan.features, plan.config)
+    model = _fit_around(sample, plan)
     path, name = save_model(model, plan.directory / "model")
     return DetectorRef(kind=model.kind, path=str(path), model_digest=name, sample_rows=sample.num_rows)
 
@@ -68,8 +73,20 @@ def sample_quantile(job: tuple[BatchPlan, DetectorRef]) -> float | None:
     """Return the score at the configured quantile of the training sample. Runs on a worker."""
     plan, ref = job
     model = cached_model(ref)
-    scores = model.score(model.matrix(_sample(plan), first_row=None))
-    return float(np.quantile(scores, plan.config.threshold.quantile or 0.0))
+    sample = _sample(plan)
+    scores, _ = score_around(lambda rows: model.score(model.matrix(rows)), sample, 0, sample.num_rows)
+    return float(np.nanquantile(scores, plan.config.threshold.quantile or 0.0))
+
+
+def _fit_around(sample: pa.Table, plan: BatchPlan) -> FittedModel:
+    """Fit on the sample without the rows that cannot be digested, if such are tolerated."""
+    while True:
+        try:
+            return fit_model(sample, plan.features, plan.config)
+        except RowError as error:
+            if not plan.tolerated_rows or not error.rows or len(error.rows) == sample.num_rows:
+                raise error.about("a row of the sample") from error
+            sample = sample.take(pa.array(np.delete(np.arange(sample.num_rows), error.rows)))
 
 
 def _given(plan: BatchPlan) -> DetectorRef | None:
@@ -112,7 +129,7 @@ def fit_model(sample: pa.Table, features: Sequence[Feature], config: BatchConfig
     plain = plain_numbers(features, config.preprocess)
     categories = learn_categories(sample, features)
     dtype = np.float32 if plain else np.float64
-    matrix = raw_matrix(sample, features, categories, dtype, first_row=None)
+    matrix = raw_matrix(sample, features, categories, dtype)
     for column, feature in enumerate(features):
         if np.isnan(matrix[:, column]).all():
             raise FeatureError(
@@ -124,7 +141,7 @@ def fit_model(sample: pa.Table, features: Sequence[Feature], config: BatchConfig
     if transform is not None:
         with np.errstate(over="ignore"):
             seen = np.asarray(transform.fit_transform(matrix), dtype=np.float32, order="C")
-        refuse_infinite(seen, "preprocessed features", first_row=None)
+        refuse_infinite(seen, "a preprocessed feature")
     estimator = make_estimator(config.detector.kind, config.detector.params, config.detector.seed)
     return FittedModel(
         kind=config.detector.kind,

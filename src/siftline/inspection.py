@@ -148,6 +148,7 @@ def check_values(config: BatchConfig, features: Sequence[Feature], files: Sequen
     # A given model may fill in what is missing; whether it does shows when it scores.
     spare = (
         config.detector.model is not None
+        or config.tolerate.rows != 0
         or config.preprocess.missing != "keep"
         or DETECTORS[config.detector.kind].takes_missing
     )
@@ -159,7 +160,11 @@ def check_values(config: BatchConfig, features: Sequence[Feature], files: Sequen
                 known.discard(column)
                 continue
             nulls[column] += statistics.null_count
-            if statistics.has_min_max and {statistics.min, statistics.max} & {float("inf"), float("-inf")}:
+            infinite = statistics.has_min_max and {statistics.min, statistics.max} & {
+                float("inf"),
+                float("-inf"),
+            }
+            if infinite and not config.tolerate.rows:
                 raise FeatureError(
                     f"feature {column}: infinite values in {file.path}",
                     "replace them in the source, or leave the feature out of source.features",

@@ -16,9 +16,9 @@ import numpy as np
 import pyarrow as pa
 
 from siftline.detectors import DETECTORS, SklearnDetector
-from siftline.errors import FeatureError, IntegrityError, ModelError
+from siftline.errors import IntegrityError, ModelError, RowError
 from siftline.files import file_digest, rename, replacing
-from siftline.preprocess import raw_matrix, refuse_infinite
+from siftline.preprocess import raw_matrix, refuse_infinite, rows_of
 from siftline.types import DetectorRef, Feature, Float64s, Matrix
 
 FORMAT_VERSION = 1
@@ -56,18 +56,18 @@ class FittedModel:
     transform: Any
     estimator: Any
 
-    def matrix(self, table: pa.Table, first_row: int | None = 0) -> Matrix:
+    def matrix(self, table: pa.Table) -> Matrix:
         """Return the raw matrix of a table; see `siftline.preprocess.raw_matrix`."""
         dtype = np.float32 if self.transform is None else np.float64
-        return raw_matrix(table, self.features, self.categories, dtype, first_row)
+        return raw_matrix(table, self.features, self.categories, dtype)
 
-    def score(self, matrix: Matrix, first_row: int = 0) -> Float64s:
+    def score(self, matrix: Matrix) -> Float64s:
         """Score a raw matrix of shape (n, d), in blocks: higher is more anomalous.
 
         Raises
         ------
-        FeatureError
-            When a value is missing and the detector cannot do without; `first_row` is for its message.
+        RowError
+            When a value is missing and the detector cannot do without, or becomes infinite.
         """
         detector = SklearnDetector(self.estimator)
         scores = np.empty(len(matrix), dtype=np.float64)
@@ -76,19 +76,19 @@ class FittedModel:
             if self.transform is not None:
                 with np.errstate(over="ignore"):
                     block = np.asarray(self.transform.transform(block), dtype=np.float32, order="C")
-                refuse_infinite(block, "preprocessed features", first_row + start)
+                refuse_infinite(block, "a preprocessed feature", start)
             if not DETECTORS[self.kind].takes_missing:
-                self._refuse_missing(block, first_row + start)
+                self._refuse_missing(block, start)
             scores[start : start + len(block)] = detector.score(block)
         return scores
 
-    def _refuse_missing(self, block: Matrix, first_row: int) -> None:
+    def _refuse_missing(self, block: Matrix, before: int) -> None:
         missing = np.isnan(block).any(axis=1)
         if missing.any():
-            row = first_row + int(np.argmax(missing))
-            raise FeatureError(
-                f"row {row} misses a value, and {self.kind} cannot score that",
+            raise RowError(
+                f"a value is missing, and {self.kind} cannot score that",
                 "set preprocess.missing, for example to median",
+                rows_of(missing, before),
             )
 
 

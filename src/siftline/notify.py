@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from siftline.config import Event, NotifyConfig
 from siftline.types import BatchResult
 
+_LEVELS: dict[Event, int] = {
+    "completed": logging.INFO,
+    "rejects": logging.WARNING,
+    "recovering": logging.WARNING,
+    "failed": logging.ERROR,
+}
+
 
 @dataclass(frozen=True)
 class Message:
-    """What is said."""
+    """What is said, and the cause: of one cause people are told once for a job."""
 
     event: Event
     subject: str
     body: str
+    cause: str = ""
+
+    @property
+    def level(self) -> int:
+        """How severe it is, as a level of `logging`."""
+        return _LEVELS[self.event]
 
 
 @dataclass(frozen=True)
@@ -28,19 +44,53 @@ class Delivery:
 
 def completed_message(name: str, result: BatchResult) -> Message:
     """Say what a finished run came to."""
-    share = result.anomalies / result.rows if result.rows else 0.0
+    scored = result.rows - result.rows_failed
+    share = result.anomalies / scored if scored else 0.0
     body = (
-        f"{result.anomalies:,} anomalies among {result.rows:,} rows ({share:.3%}), "
+        f"{result.anomalies:,} anomalies among {scored:,} rows ({share:.3%}), "
         f"score {result.threshold:.6g} or more.\n"
         f"Chunks: {result.chunks_computed} computed, {result.chunks_reused} reused.\n"
         f"Results: {result.output}\nJob: {result.job_id}"
     )
-    return Message("completed", f"Siftline: {name} completed", body)
+    if not result.rows_failed:
+        return Message("completed", f"Siftline: {name} completed", body)
+    rejects = f"{result.rows_failed:,} of {result.rows:,} rows could not be scored"
+    if result.chunks_failed:
+        chunks = "1 chunk" if result.chunks_failed == 1 else f"{result.chunks_failed:,} chunks"
+        rejects += f", among them {chunks} as a whole"
+    where = "They are told with the results: `failed`, and `chunks_failed` in the manifest."
+    return Message(
+        "rejects", f"Siftline: {name} completed with rejects", f"{rejects}. {where}\n{body}", rejects
+    )
 
 
-def failed_message(name: str, error: BaseException) -> Message:
-    """Say why a run failed."""
-    return Message("failed", f"Siftline: {name} failed", f"{type(error).__name__}: {error}")
+def failed_message(name: str, error: BaseException, job: Path | None, for_good: bool) -> Message:
+    """Say why a run failed, what is kept, and how to go on."""
+    subject = f"Siftline: {name} failed{' for good' if for_good else ''}"
+    body = f"{type(error).__name__}: {error}"
+    if job is not None:
+        body += (
+            f"\nKept: the chunks of job {job.name} that are done, and the result that was published before."
+        )
+        body += f"\nTo go on: {resume_command(job)}"
+    return Message("failed", subject, body, _cause(error))
+
+
+def recovering_message(name: str, job: Path, number: int, most: int | None, left: int) -> Message:
+    """Say that a job that failed is taken up again."""
+    of = f" of {most}" if most is not None else ""
+    body = f"Recovery {number}{of} of job {job.name} has begun; {left:,} chunks are left."
+    return Message("recovering", f"Siftline: {name} is taken up again", body)
+
+
+def resume_command(job: Path) -> str:
+    """Return the command that goes on with a job, given its directory."""
+    return f"siftline resume {job.name} --checkpoint {job.parent.parent}"
+
+
+def _cause(error: BaseException) -> str:
+    """What failed, without the numbers: another chunk is not another cause."""
+    return re.sub(r"\d+", "#", f"{type(error).__name__}: {error}")
 
 
 def deliver(

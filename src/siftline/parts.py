@@ -9,7 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from siftline.errors import IntegrityError
+from siftline.errors import PartDamaged
+from siftline.files import file_digest
+from siftline.types import StoredFile
 
 
 def key_columns(table: pa.Table, key: Sequence[str], first_row: int) -> pa.Table:
@@ -42,17 +44,55 @@ def write_parquet(table: pa.Table, path: Path) -> None:
         writer.write_table(table)
 
 
-def read_scores(path: Path) -> np.ndarray:
-    """Return the score column of a part file, as float64 of shape (n,).
+def stored(path: Path) -> StoredFile:
+    """Say what a file is that was just written."""
+    return StoredFile(name=path.name, size=path.stat().st_size, digest=file_digest(path))
+
+
+def is_intact(directory: Path, file: StoredFile) -> bool:
+    """Whether a file has the size and digest that were recorded."""
+    path = directory / file.name
+    try:
+        return path.stat().st_size == file.size and file_digest(path) == file.digest
+    except OSError:
+        return False
+
+
+def read_part(directory: Path, file: StoredFile, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a part file, once its digest has been checked.
 
     Raises
     ------
-    IntegrityError
+    PartDamaged
+        When the file is missing or not what was recorded.
+    """
+    path = directory / file.name
+    remedy = "run the same command again: it is recomputed"
+    if not is_intact(directory, file):
+        raise PartDamaged(f"{path}: not what its receipt says", remedy)
+    try:
+        # One array for each column, however many runs of rows the file was written in.
+        return pq.read_table(
+            path, columns=columns, use_threads=False, page_checksum_verification=True
+        ).combine_chunks()
+    except (pa.ArrowException, OSError) as error:
+        raise PartDamaged(f"{path}: {' '.join(str(error).split())}", remedy) from error
+
+
+def read_scores(directory: Path, file: StoredFile) -> np.ndarray:
+    """Return the score column of a part file, as float64 of shape (n,).
+
+    The pages' checksums are checked, not the digest of the whole file.
+
+    Raises
+    ------
+    PartDamaged
         When the file is missing or torn, or a page of it does not match its checksum.
     """
+    path = directory / file.name
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            return np.asarray(file.read(columns=["score"], use_threads=False)["score"].to_numpy())
+        with pq.ParquetFile(path, page_checksum_verification=True) as parquet:
+            return np.asarray(parquet.read(columns=["score"], use_threads=False)["score"].to_numpy())
     except (pa.ArrowException, OSError) as error:
         what = " ".join(str(error).split())
-        raise IntegrityError(f"{path}: {what}", "run the same command again: it is recomputed") from error
+        raise PartDamaged(f"{path}: {what}", "run the same command again: it is recomputed") from error

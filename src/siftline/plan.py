@@ -5,16 +5,20 @@ from __future__ import annotations
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from siftline.chunks import cut_chunks
-from siftline.config import BatchConfig
+from siftline.config import BatchConfig, FactoryCluster, Section
 from siftline.detectors import changed_params
-from siftline.errors import IntegrityError
+from siftline.errors import ConfigError, IntegrityError, UnknownJob
 from siftline.files import digest, file_digest, read_record, write_record
 from siftline.inspection import Inspection, check_values, inspect_batch, planned_chunk_rows
+from siftline.lease import Lease
 from siftline.progress import Progress, report
 from siftline.source import ParquetFile, with_contents
 from siftline.staging import open_csv
@@ -28,7 +32,9 @@ _BUNDLE_ROWS = 10_000
 _MIN_BUNDLES = 256
 
 
-def plan_batch(config: BatchConfig, fresh: bool = False) -> BatchPlan:
+def plan_batch(
+    config: BatchConfig, fresh: bool = False, lease: Lease | None = None, blocks: int = 1
+) -> BatchPlan:
     """Plan a job: take the input's snapshot, cut it, and write ``plan.json``.
 
     The plan of an earlier run of the same job is taken up again, with its chunks, so that what that run
@@ -40,11 +46,17 @@ def plan_batch(config: BatchConfig, fresh: bool = False) -> BatchPlan:
         With its templates filled in.
     fresh : bool
         Give up what an earlier run of the job has done.
+    lease : Lease, optional
+        Taken before anything of the job is touched.
+    blocks : int
+        In how many runs of rows a chunk is scored: more take less memory.
 
     Raises
     ------
     InputError, StorageError
         As `inspect_batch`; and while CSV is read.
+    JobBusy
+        When another run is working on the job.
     """
     report(Progress("plan"))
     inspection = inspect_batch(config)
@@ -53,11 +65,13 @@ def plan_batch(config: BatchConfig, fresh: bool = False) -> BatchPlan:
     snapshot = _snapshot(inspection, parquet)
     job_id = _job_id(config, inspection.features, snapshot)
     directory = root / "jobs" / job_id
+    if lease is not None:
+        lease.take(directory)
     groups = list(_row_groups(parquet))
     earlier = None if fresh else _earlier(directory, config, inspection.features, snapshot, groups)
     if earlier is not None:
-        return earlier
-    shutil.rmtree(directory, ignore_errors=True)
+        return replace(earlier, blocks=blocks)
+    _clear(directory)
     rows = planned_chunk_rows(config, inspection.features, snapshot.rows)
     chunks = cut_chunks(groups, rows)
     # Very many tiny chunks travel together, and their receipts come together: so they are committed.
@@ -73,9 +87,66 @@ def plan_batch(config: BatchConfig, fresh: bool = False) -> BatchPlan:
         bundle=bundle,
         commit_every=max(bundle, config.checkpoint.every),
         directory=directory,
+        blocks=blocks,
     )
     _write(plan)
     return plan
+
+
+def read_plan(directory: Path) -> BatchPlan:
+    """Return the plan of a job, as it was last written; its configuration lacks what may be secret.
+
+    Raises
+    ------
+    UnknownJob
+        When no job was planned there.
+    """
+    try:
+        record = read_record(directory / "plan.json", FORMAT_VERSION)
+        return BatchPlan(
+            job_id=directory.name,
+            token=record["token"],
+            config=BatchConfig.model_validate(record["config"]),
+            snapshot=Snapshot.model_validate(record["snapshot"]),
+            features=tuple(Feature.model_validate(feature) for feature in record["features"]),
+            chunks=ChunkTable.from_lists(record["chunks"]),
+            bundle=record["bundle"],
+            commit_every=record["commit_every"],
+            directory=directory,
+        )
+    except (FileNotFoundError, NotADirectoryError, IntegrityError, ValidationError) as error:
+        raise UnknownJob(
+            f"job {directory.name}: no plan of it in {directory}",
+            "see `siftline jobs`, and give --checkpoint where it is not .siftline",
+        ) from error
+
+
+def planned_config(directory: Path) -> BatchConfig:
+    """Return the configuration of a job that was planned, with paths that hold anywhere.
+
+    Raises
+    ------
+    UnknownJob
+        When no job was planned there.
+    ConfigError
+        When what may be secret is needed, and was not written down.
+    """
+    config = read_plan(directory).config
+    if isinstance(config.cluster, FactoryCluster):
+        raise ConfigError(
+            f"job {directory.name}: the arguments of its cluster may be secret and were not written down",
+            "run the job again with its configuration",
+        )
+    return config
+
+
+def _clear(directory: Path) -> None:
+    """Remove what earlier runs did, but not the record of who works on the job."""
+    for path in directory.glob("*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name in ("plan.json", "detector.json"):
+            path.unlink()
 
 
 def _as_parquet(config: BatchConfig, inspection: Inspection, root: Path) -> Sequence[ParquetFile]:
@@ -143,31 +214,37 @@ def _earlier(
 ) -> BatchPlan | None:
     """Return the plan that an earlier run of the job wrote, with this run's configuration."""
     try:
-        record = read_record(directory / "plan.json", FORMAT_VERSION)
-        chunks = ChunkTable.from_lists(record["chunks"])
-    except (FileNotFoundError, IntegrityError):
+        plan = read_plan(directory)
+    except UnknownJob:
         return None
     # CSV that is staged anew, for other columns, may be elsewhere; its row groups are the same.
-    if chunks.row_groups() != [group for group in row_groups if group[2]]:
+    if plan.chunks.row_groups() != [group for group in row_groups if group[2]]:
         return None
-    return BatchPlan(
-        job_id=directory.name,
-        token=record["token"],
-        config=config,
-        snapshot=snapshot,
-        features=features,
-        chunks=chunks,
-        bundle=record["bundle"],
-        commit_every=record["commit_every"],
-        directory=directory,
-    )
+    return replace(plan, config=config, snapshot=snapshot, features=features)
+
+
+def _anywhere(config: BatchConfig) -> BatchConfig:
+    """Return a configuration whose paths don't depend on the working directory."""
+
+    def absolute(section: Section, *names: str) -> Section:
+        paths = {name: getattr(section, name) for name in names}
+        update = {name: str(Path(path).absolute()) for name, path in paths.items() if path is not None}
+        return section.model_copy(update=update)
+
+    update = {
+        "source": absolute(config.source, "path"),
+        "detector": absolute(config.detector, "model"),
+        "checkpoint": absolute(config.checkpoint, "path"),
+        "output": absolute(config.output, "path"),
+    }
+    return config.model_copy(update=update)
 
 
 def _write(plan: BatchPlan) -> None:
     record: Mapping[str, Any] = {
         "job_id": plan.job_id,
         "token": plan.token,
-        "config": plan.config.stated(),
+        "config": _anywhere(plan.config).stated(),
         "snapshot": plan.snapshot.model_dump(mode="json"),
         "features": [feature.model_dump() for feature in plan.features],
         "chunks": plan.chunks.to_lists(),

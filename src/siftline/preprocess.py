@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from siftline.config import PreprocessConfig
-from siftline.errors import FeatureError
+from siftline.errors import RowError
 from siftline.types import Feature, Matrix
 
 TIME_PERIODS = {"minute": 60.0, "hour": 24.0, "day_of_week": 7.0, "day": 31.0, "month": 12.0}
@@ -63,7 +63,6 @@ def raw_matrix(
     features: Sequence[Feature],
     categories: Mapping[str, Sequence[str]],
     dtype: type[np.float32] | type[np.float64],
-    first_row: int | None = 0,
 ) -> Matrix:
     """Return one number for every row and feature.
 
@@ -77,8 +76,6 @@ def raw_matrix(
         Known categories; a category's code is its position, an unknown one's is -1.
     dtype : float32 or float64
         float32 where the numbers go to the detector as they are, float64 where a transform follows.
-    first_row : int, optional
-        Position in the source of the table's first row, for messages; None where that is not known.
 
     Returns
     -------
@@ -87,8 +84,8 @@ def raw_matrix(
 
     Raises
     ------
-    FeatureError
-        When a value is infinite, or beyond what float32 can hold.
+    RowError
+        When a value is infinite, or beyond what float32 can hold; it tells the rows.
     """
     matrix: Matrix = np.empty((table.num_rows, len(features)), dtype=dtype)
     with np.errstate(over="ignore"):
@@ -97,7 +94,7 @@ def raw_matrix(
             for part in _numbers(table[feature.column], feature, categories).chunks:
                 matrix[start : start + len(part), column] = part.to_numpy(zero_copy_only=False)
                 start += len(part)
-            refuse_infinite(matrix[:, column], f"feature {feature.name}", first_row)
+            refuse_infinite(matrix[:, column : column + 1], f"feature {feature.name}")
     return matrix
 
 
@@ -120,22 +117,35 @@ def _text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column.cast(pa.string())
 
 
-def refuse_infinite(values: Matrix, what: str, first_row: int | None) -> None:
+def refuse_infinite(values: Matrix, what: str, before: int = 0) -> None:
     """Refuse infinite values: a detector's answer to them means nothing.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n, d)
+        What to look at.
+    what : str
+        What it is, for the message.
+    before : int
+        Rows that come before these; the error counts them.
 
     Raises
     ------
-    FeatureError
-        Naming `what`, and the row if `first_row` is known.
+    RowError
+        Telling every row that has one.
     """
     infinite = np.isinf(values)
     if infinite.any():
-        row = int(np.argmax(infinite.any(axis=1) if infinite.ndim == 2 else infinite))
-        where = "a row of the sample" if first_row is None else f"row {first_row + row}"
-        raise FeatureError(
-            f"{what}: {where} is infinite, or too large for 32-bit floating point",
+        raise RowError(
+            f"{what} is infinite, or too large for 32-bit floating point",
             "replace such values in the source, or leave the feature out of source.features",
+            rows_of(infinite.any(axis=1), before),
         )
+
+
+def rows_of(bad: Any, before: int = 0) -> tuple[int, ...]:
+    """Return the positions where a mask of shape (n,) is true, as a `RowError` tells them."""
+    return tuple((np.flatnonzero(bad) + before).tolist())
 
 
 def cyclic(values: Matrix, period: float) -> Matrix:

@@ -1,4 +1,4 @@
-"""How far a job is: stages report, whoever listens shows it."""
+"""How far a job is, and what went wrong on the way: stages report, whoever listens shows it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,23 @@ class Progress:
     anomalies: int | None = None
 
 
-Listener = Callable[[Progress], None]
+@dataclass(frozen=True)
+class Incident:
+    """Something that went wrong and was dealt with.
+
+    Attributes
+    ----------
+    kind : str
+        ``retried``, ``split``, ``worker lost``, ``recomputed``, ``rejected``, ``chunk failed``, ``stopping``.
+    text : str
+        What, where, and what is done about it.
+    """
+
+    kind: str
+    text: str
+
+
+Listener = Callable[[Progress | Incident], None]
 _listeners: ContextVar[tuple[Listener, ...]] = ContextVar("siftline_listeners", default=())
 
 
@@ -49,7 +65,7 @@ def listening(listener: Listener) -> Iterator[None]:
         _listeners.reset(token)
 
 
-def report(progress: Progress) -> None:
+def report(what: Progress | Incident) -> None:
     """Tell every listener."""
     for listener in _listeners.get():
-        listener(progress)
+        listener(what)

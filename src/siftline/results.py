@@ -11,13 +11,13 @@ from pydantic import ValidationError
 
 from siftline.errors import IntegrityError, SourceError
 from siftline.files import read_record
-from siftline.types import PublishedFile, Record, ValidationReport
+from siftline.types import FailedChunk, PublishedFile, Record, ValidationReport
 
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
 
 MANIFEST = "manifest.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class Manifest(Record):
@@ -33,9 +33,11 @@ class Manifest(Record):
     features: tuple[str, ...]
     detector: dict[str, Any]
     versions: dict[str, str]
+    complete: bool
     rows: int
     rows_failed: int
     chunks: int
+    chunks_failed: tuple[FailedChunk, ...]
     anomalies: int
     threshold: float
     score_minimum: float | None
@@ -43,7 +45,26 @@ class Manifest(Record):
     validation: ValidationReport
     scores: tuple[PublishedFile, ...]
     anomaly_files: tuple[PublishedFile, ...]
+    failed_files: tuple[PublishedFile, ...]
     replaces: str | None
+
+    @property
+    def missing(self) -> tuple[tuple[int, int], ...]:
+        """First and last row of every run of rows that has no result, because its chunks have none."""
+        ranges: list[tuple[int, int]] = []
+        for chunk in self.chunks_failed:
+            start, stop = chunk.first_row, chunk.first_row + chunk.rows - 1
+            if ranges and ranges[-1][1] + 1 == start:
+                start = ranges.pop()[0]
+            ranges.append((start, stop))
+        return tuple(ranges)
+
+    @property
+    def state(self) -> str:
+        """What the run came to that published this."""
+        if not self.complete:
+            return "Partial"
+        return "CompletedWithRejects" if self.rows_failed else "Completed"
 
 
 @dataclass(frozen=True)
@@ -73,6 +94,15 @@ class Results:
     def anomalies(self) -> pa.Table:
         """The flagged rows with their reasons, as a table."""
         return self._dataset(self.manifest.anomaly_files).to_table()
+
+    @property
+    def failed(self) -> pa.Table | None:
+        """The rows that could not be scored, each with its error, as a table; None if there are none.
+
+        The rows of chunks that failed as a whole are not here: see ``manifest.missing``.
+        """
+        files = self.manifest.failed_files
+        return self._dataset(files).to_table() if files else None
 
     def top(self, count: int = 10) -> pa.Table:
         """Return the `count` most anomalous rows, highest score first."""

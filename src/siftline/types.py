@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+import math
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -90,6 +92,9 @@ class Chunk:
     first_row: int
     pieces: tuple[Piece, ...]
 
+    def __str__(self) -> str:
+        return f"chunk {self.index} (rows {self.first_row}-{self.first_row + self.rows - 1})"
+
     @property
     def rows(self) -> int:
         """Rows in the chunk."""
@@ -152,8 +157,8 @@ class BatchPlan:
     """What a job will do: the input's snapshot, the features, the chunks, and where it keeps its work.
 
     `token` names this start of the job: receipts and part files of a start that was given up
-    (``--fresh``) are never taken for those of another. `bundle` chunks travel to a worker together, and
-    `commit_every` are committed together.
+    (``--fresh``) are never taken for those of another. `bundle` chunks travel to a worker together,
+    `commit_every` are committed together, and a chunk is scored in `blocks` runs of rows, one by one.
     """
 
     job_id: str
@@ -165,6 +170,7 @@ class BatchPlan:
     bundle: int
     commit_every: int
     directory: Path
+    blocks: int = 1
 
     @property
     def rows(self) -> int:
@@ -175,6 +181,26 @@ class BatchPlan:
     def parts(self) -> Path:
         """Where the workers leave their part files."""
         return self.directory / f"parts-{self.token}"
+
+    @property
+    def failed(self) -> Path:
+        """Where rows and chunks that cannot be scored are set aside."""
+        return self.directory / f"failed-{self.token}"
+
+    @property
+    def tolerated_rows(self) -> int:
+        """How many rows may be set aside."""
+        return _tolerated(self.config.tolerate.rows, self.rows)
+
+    @property
+    def tolerated_chunks(self) -> int:
+        """How many chunks may fail."""
+        return _tolerated(self.config.tolerate.chunks, len(self.chunks))
+
+
+def _tolerated(tolerance: int | str, of: int) -> int:
+    """A tolerance as a number; in decimal arithmetic, because floats would make 28 of 29 % of 100."""
+    return tolerance if isinstance(tolerance, int) else math.floor(Decimal(tolerance[:-1]) * of / 100)
 
 
 class DetectorRef(Record):
@@ -204,26 +230,73 @@ class ScoreSummary(Record):
     counts: tuple[int, ...] = ()
 
 
+class StoredFile(Record):
+    """A file of a job, by its name and what it must be."""
+
+    name: str
+    size: int
+    digest: str
+
+
+class Rejects(Record):
+    """The rows of a chunk that cannot be scored: the file that has them, and what is wrong with the first."""
+
+    file: StoredFile
+    rows: int
+    first: str
+
+
 class ChunkReceipt(Record):
-    """Proof that a chunk was scored: its part file, by size and digest, and a summary."""
+    """Proof that a chunk was scored: its part file, a summary, and the rows that were set aside.
+
+    The part file has a row for every row of the chunk; the score of one that was set aside is NaN.
+    """
 
     chunk: int
     first_row: int
     rows: int
-    part: str
-    size: int
-    part_digest: str
+    part: StoredFile
     detector: str
     summary: ScoreSummary
+    rejects: Rejects | None = None
+
+    @property
+    def rows_rejected(self) -> int:
+        """How many rows were set aside."""
+        return 0 if self.rejects is None else self.rejects.rows
+
+
+class FailedChunk(Record):
+    """A chunk without scores, and why."""
+
+    chunk: int
+    first_row: int
+    rows: int
+    error: str
+    message: str
+    attempts: int
 
 
 class Receipts:
-    """The receipts of all chunks, in chunk order, and how many of them this run computed."""
+    """The receipts in chunk order, the chunks that have none, and how many this run computed."""
 
-    def __init__(self, receipts: Sequence[ChunkReceipt], computed: int) -> None:
+    def __init__(
+        self, receipts: Iterable[ChunkReceipt], computed: int, failed: Iterable[FailedChunk] = ()
+    ) -> None:
         self.in_order = tuple(sorted(receipts, key=lambda receipt: receipt.chunk))
+        self.failed = tuple(sorted(failed, key=lambda chunk: chunk.chunk))
         self.computed = computed
         self.reused = len(self.in_order) - computed
+
+    @property
+    def rows_rejected(self) -> int:
+        """Rows that were set aside, of the chunks that were scored."""
+        return sum(receipt.rows_rejected for receipt in self.in_order)
+
+    @property
+    def rows_failed(self) -> int:
+        """Rows without a score."""
+        return self.rows_rejected + sum(chunk.rows for chunk in self.failed)
 
 
 class PublishedFile(Record):
@@ -236,7 +309,7 @@ class PublishedFile(Record):
 
 
 class CombinedScores(Record):
-    """The labelled result, staged beside the published one."""
+    """The labelled result, staged beside the published one. `rows` are those with a score."""
 
     staged: str
     publication: str
@@ -246,6 +319,7 @@ class CombinedScores(Record):
     summary: ScoreSummary
     scores: tuple[PublishedFile, ...]
     anomaly_files: tuple[PublishedFile, ...]
+    failed_files: tuple[PublishedFile, ...]
 
 
 class Check(Record):
@@ -277,6 +351,7 @@ class BatchResult(Record):
     chunks: int
     chunks_reused: int
     chunks_computed: int
+    chunks_failed: int
     rows_failed: int
     anomalies: int
     threshold: float

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,7 +11,16 @@ import pyarrow.parquet as pq
 from siftline.errors import ValidationFailed
 from siftline.files import file_digest
 from siftline.progress import Progress, report
-from siftline.types import BatchPlan, Check, CombinedScores, Receipts, ValidationReport
+from siftline.types import (
+    BatchPlan,
+    Check,
+    ChunkReceipt,
+    CombinedScores,
+    FailedChunk,
+    PublishedFile,
+    Receipts,
+    ValidationReport,
+)
 
 Footers = dict[str, pq.FileMetaData | str]
 
@@ -27,8 +37,8 @@ def validate_results(plan: BatchPlan, receipts: Receipts, combined: CombinedScor
     footers = _footers(combined)
     checks = (
         _coverage(plan, receipts),
-        _row_counts(plan, combined, footers),
-        _finite(combined),
+        _row_counts(plan, receipts, combined, footers),
+        _failed(plan, receipts, combined, footers),
         _anomaly_rate(plan, combined),
         _schema(plan, combined, footers),
         _digests(combined, footers),
@@ -45,17 +55,24 @@ def validate_results(plan: BatchPlan, receipts: Receipts, combined: CombinedScor
 
 
 def _coverage(plan: BatchPlan, receipts: Receipts) -> Check:
-    """Every chunk has one receipt, and together they cover the source without gap or overlap."""
+    """Every chunk has one receipt or failure, and together they cover the source without gap or overlap."""
     expected = [(chunk.index, chunk.first_row, chunk.rows) for chunk in plan.chunks]
-    found = [(receipt.chunk, receipt.first_row, receipt.rows) for receipt in receipts.in_order]
-    detail = f"{len(found)} receipts for {len(expected)} chunks"
+    accounts: list[ChunkReceipt | FailedChunk] = [*receipts.in_order, *receipts.failed]
+    found = sorted((one.chunk, one.first_row, one.rows) for one in accounts)
+    detail = (
+        f"{len(receipts.in_order)} receipts and {len(receipts.failed)} failures for {len(expected)} chunks"
+    )
     return Check(name="coverage", passed=found == expected, detail=detail)
+
+
+def _files(combined: CombinedScores) -> tuple[PublishedFile, ...]:
+    return (*combined.scores, *combined.anomaly_files, *combined.failed_files)
 
 
 def _footers(combined: CombinedScores) -> Footers:
     """Read the footers of the staged files; what cannot be read gives the reason why."""
     footers: Footers = {}
-    for file in (*combined.scores, *combined.anomaly_files):
+    for file in _files(combined):
         try:
             footers[file.name] = pq.read_metadata(Path(combined.staged) / file.name)
         except (pa.ArrowException, OSError) as error:
@@ -63,21 +80,33 @@ def _footers(combined: CombinedScores) -> Footers:
     return footers
 
 
-def _row_counts(plan: BatchPlan, combined: CombinedScores, footers: Footers) -> Check:
-    rows = {name: 0 if isinstance(footer, str) else footer.num_rows for name, footer in footers.items()}
-    written = sum(rows[file.name] for file in combined.scores)
-    found = sum(rows[file.name] for file in combined.anomaly_files)
-    passed = plan.rows == combined.rows == written and combined.anomalies == found
+def _row_counts(plan: BatchPlan, receipts: Receipts, combined: CombinedScores, footers: Footers) -> Check:
+    """Rows in are rows scored and rows failed."""
+    written = _rows(combined.scores, footers)
+    found = _rows(combined.anomaly_files, footers)
+    failed = receipts.rows_failed
+    passed = plan.rows == combined.rows + failed and combined.rows == written and combined.anomalies == found
     detail = (
-        f"{plan.rows} rows in the source, {combined.rows} scored, {written} written; "
+        f"{plan.rows} rows in the source, {combined.rows} scored, {failed} failed, {written} written; "
         f"{combined.anomalies} labelled, {found} in the anomalies table"
     )
     return Check(name="row counts", passed=passed, detail=detail)
 
 
-def _finite(combined: CombinedScores) -> Check:
-    count = combined.summary.non_finite
-    return Check(name="finite scores", passed=not count, detail=f"{count} scores are not finite")
+def _rows(files: Iterable[PublishedFile], footers: Footers) -> int:
+    found = [footers[file.name] for file in files]
+    return sum(0 if isinstance(footer, str) else footer.num_rows for footer in found)
+
+
+def _failed(plan: BatchPlan, receipts: Receipts, combined: CombinedScores, footers: Footers) -> Check:
+    """No more was set aside than is tolerated, and every row of it is told."""
+    rows, limit = receipts.rows_rejected, plan.tolerated_rows
+    without = combined.summary.non_finite
+    told = _rows(combined.failed_files, footers)
+    detail = (
+        f"{rows} rows set aside ({limit} tolerated), {without} without a score, {told} in the failed table"
+    )
+    return Check(name="failed rows", passed=rows == without == told and rows <= limit, detail=detail)
 
 
 def _anomaly_rate(plan: BatchPlan, combined: CombinedScores) -> Check:
@@ -104,7 +133,7 @@ def _schema(plan: BatchPlan, combined: CombinedScores, footers: Footers) -> Chec
 
 def _digests(combined: CombinedScores, footers: Footers) -> Check:
     wrong = []
-    for file in (*combined.scores, *combined.anomaly_files):
+    for file in _files(combined):
         footer = footers[file.name]
         if isinstance(footer, str):
             wrong.append(f"{file.name} ({footer})")

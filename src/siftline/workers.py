@@ -13,14 +13,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing import forkserver
 
-from siftline.interrupts import interrupts_held
+from siftline.interrupts import signals_held
 
 _IMPORTS = [
     "distributed.nanny",
     "distributed.worker",
     "pandas",
     "siftline.combine",
-    "siftline.detect",
+    "siftline.scoring",
     "skops.io",
     "sklearn.covariance",
     "sklearn.ensemble",
@@ -44,7 +44,7 @@ def prepare_workers() -> None:
     """Start importing what workers need, in the background; a second call does nothing."""
     if START_METHOD == "forkserver":
         multiprocessing.set_forkserver_preload(_IMPORTS)
-        with _environment(ENVIRONMENT), interrupts_held():
+        with _environment(ENVIRONMENT), signals_held():
             forkserver.ensure_running()
 
 

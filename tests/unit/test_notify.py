@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+from pathlib import Path
+
 from siftline.config import NotifyConfig
-from siftline.errors import SourceError
-from siftline.notify import Delivery, Message, completed_message, deliver, failed_message
+from siftline.errors import ClusterError, SourceError
+from siftline.notify import (
+    Delivery,
+    Message,
+    completed_message,
+    deliver,
+    failed_message,
+    recovering_message,
+)
 from siftline.types import BatchResult
 
 RESULT = BatchResult(
@@ -15,6 +25,7 @@ RESULT = BatchResult(
     chunks=9,
     chunks_reused=4,
     chunks_computed=5,
+    chunks_failed=0,
     rows_failed=0,
     anomalies=124,
     threshold=0.61803398875,
@@ -39,9 +50,55 @@ def test_a_completed_run_is_told_in_numbers() -> None:
     )
 
 
-def test_a_failed_run_is_told_with_its_error() -> None:
-    message = failed_message("flights", SourceError("x.csv: gone", "put it back"))
-    assert message == Message("failed", "Siftline: flights failed", "SourceError: x.csv: gone; put it back")
+def test_rejects_are_told_in_numbers_and_as_a_warning() -> None:
+    result = RESULT.model_copy(update={"rows_failed": 345, "chunks_failed": 1})
+    message = completed_message("flights", result)
+    assert (message.event, message.subject, message.level) == (
+        "rejects",
+        "Siftline: flights completed with rejects",
+        logging.WARNING,
+    )
+    assert message.body.startswith(
+        "345 of 12,345 rows could not be scored, among them 1 chunk as a whole. "
+        "They are told with the results: `failed`, and `chunks_failed` in the manifest.\n"
+        "124 anomalies among 12,000 rows (1.033%), score 0.618034 or more.\n"
+    )
+
+
+def test_a_failed_run_is_told_with_its_error_what_is_kept_and_how_to_go_on() -> None:
+    message = failed_message("flights", ClusterError("no worker", "start one"), Path("/c/jobs/abc"), False)
+    assert (message.event, message.subject, message.level) == (
+        "failed",
+        "Siftline: flights failed",
+        logging.ERROR,
+    )
+    assert message.body == (
+        "ClusterError: no worker; start one\n"
+        "Kept: what is done of job abc, and the result that was published before.\n"
+        "To go on: siftline resume abc --checkpoint /c"
+    )
+
+
+def test_a_run_that_failed_before_its_job_was_known_is_told_with_its_error() -> None:
+    message = failed_message("flights", SourceError("x.csv: gone", "put it back"), None, True)
+    assert (message.subject, message.body) == (
+        "Siftline: flights failed for good",
+        "SourceError: x.csv: gone; put it back",
+    )
+
+
+def test_another_chunk_is_not_another_cause() -> None:
+    errors = [ClusterError(f"chunk {number} failed", "see to it") for number in (3, 14)]
+    first, second = (failed_message("flights", error, None, False) for error in errors)
+    assert first.cause == second.cause
+    other = failed_message("flights", SourceError("chunk 3 failed", "see to it"), None, False)
+    assert first.cause != other.cause
+
+
+def test_a_recovery_is_told_as_a_warning() -> None:
+    message = recovering_message("flights", Path("/c/jobs/abc"), 2, 3, 1_234)
+    assert (message.event, message.level) == ("recovering", logging.WARNING)
+    assert message.body == "Recovery 2 of 3 of job abc has begun; 1,234 chunks are left."
 
 
 def test_those_are_told_who_asked_for_it() -> None:
@@ -50,7 +107,7 @@ def test_those_are_told_who_asked_for_it() -> None:
     assert told == ["slack-webhook/ops", "custom-webhook/log"]
     assert deliveries == [Delivery("slack-webhook/ops"), Delivery("custom-webhook/log")]
     told.clear()
-    deliver(failed_message("f", ValueError()), RULES, lambda block, message: told.append(block))
+    deliver(failed_message("f", ValueError(), None, False), RULES, lambda block, message: told.append(block))
     assert told == ["slack-webhook/ops", "email/boss"]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from siftline.progress import Progress, listening
+from siftline.progress import Incident, Listener, Progress, listening
 
 _SECONDS_BETWEEN_LINES = 5.0
 _STAGES = {
@@ -29,7 +29,7 @@ def show_progress(stream: TextIO) -> Iterator[Callable[[str], None]]:
 
 
 @contextmanager
-def _bar(stream: TextIO) -> Iterator[tuple[Callable[[Progress], None], Callable[[str], None]]]:
+def _bar(stream: TextIO) -> Iterator[tuple[Listener, Callable[[str], None]]]:
     from rich import progress as rich_progress
     from rich.console import Console
 
@@ -43,7 +43,10 @@ def _bar(stream: TextIO) -> Iterator[tuple[Callable[[Progress], None], Callable[
         task = bar.add_task("starting", total=None, detail="")
         rate = _Rate()
 
-        def listen(progress: Progress) -> None:
+        def listen(progress: Progress | Incident) -> None:
+            if isinstance(progress, Incident):
+                bar.console.print(_told(progress), markup=False, highlight=False)
+                return
             if rate.enters(progress):
                 bar.reset(
                     task, total=progress.rows_total or None, detail="", description=_STAGES[progress.stage]
@@ -54,12 +57,16 @@ def _bar(stream: TextIO) -> Iterator[tuple[Callable[[Progress], None], Callable[
 
 
 @contextmanager
-def _lines(stream: TextIO) -> Iterator[tuple[Callable[[Progress], None], Callable[[str], None]]]:
+def _lines(stream: TextIO) -> Iterator[tuple[Listener, Callable[[str], None]]]:
     rate = _Rate()
     last = 0.0
 
-    def listen(progress: Progress) -> None:
+    def listen(progress: Progress | Incident) -> None:
         nonlocal last
+        if isinstance(progress, Incident):
+            stream.write(f"{_told(progress)}\n")
+            stream.flush()
+            return
         now = time.monotonic()
         done = bool(progress.chunks_total) and progress.chunks_done == progress.chunks_total
         if rate.enters(progress) or done or now - last >= _SECONDS_BETWEEN_LINES:
@@ -69,6 +76,10 @@ def _lines(stream: TextIO) -> Iterator[tuple[Callable[[Progress], None], Callabl
             stream.flush()
 
     yield listen, lambda text: None
+
+
+def _told(incident: Incident) -> str:
+    return f"{incident.kind}: {incident.text}"
 
 
 class _Rate:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import Any
 
@@ -11,7 +12,7 @@ import click
 from siftline.cli.live import show_progress
 from siftline.config import BatchConfig
 from siftline.executor import prepare_executor
-from siftline.interrupts import interrupts_held
+from siftline.interrupts import signals_held
 from siftline.results import open_results
 from siftline.types import BatchResult
 
@@ -37,7 +38,7 @@ def run_batch(config: BatchConfig, fresh: bool, verbose: bool) -> BatchResult:
         from flows.api import reach_api
         from flows.batch_detection import batch_detection
 
-        with interrupts_held():  # a server of our own is stopped by us, not by the terminal
+        with signals_held({signal.SIGINT}):  # a server of our own is stopped by us, not by the terminal
             reach_api()
         return batch_detection(config, fresh)
 

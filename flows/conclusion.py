@@ -1,0 +1,124 @@
+"""How a run ends: in its true state, recorded with the job, and told to whom it may concern."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+from prefect import State, get_run_logger
+from prefect._internal.control_listener import get_intent  # nothing public says why a run is ended
+from prefect.exceptions import TerminationSignal
+from prefect.runtime import flow_run
+from prefect.states import Cancelled as CancelledState
+from prefect.states import Completed, Failed
+
+from siftline.config import BatchConfig
+from siftline.errors import Cancelled, JobBusy, LeaseLost, SiftlineError, StorageError
+from siftline.jobs import JobRecord, Outcome, concluded, read_job, write_job
+from siftline.lease import Lease
+from siftline.notify import Message, completed_message, failed_message
+from siftline.types import BatchResult
+from tasks.incidents import incidents_logged
+from tasks.notify import notify
+from tasks.predecessors import end_predecessor
+
+# What a failed run is called that is not to be taken up again; see deployments/automations.yaml.
+_FOR_GOOD = "FailedForGood"
+_ANOTHER_RUN = {JobBusy: "AlreadyRunning", LeaseLost: "Superseded"}
+
+
+def conclude(config: BatchConfig, work: Callable[[Lease], BatchResult]) -> BatchResult:
+    """Do the work of a run, which takes its job with the lease that it is given, and end it.
+
+    Returns
+    -------
+    BatchResult
+        To who calls the flow; the flow itself is given a state, where a plain one would not be the truth.
+
+    Raises
+    ------
+    SiftlineError
+        When the work failed, and another run may do better.
+    """
+    with Lease(str(flow_run.id or "a run without a server")) as lease, incidents_logged():
+        try:
+            result = work(lease)
+        except (Cancelled, KeyboardInterrupt, TerminationSignal) as error:
+            return _as_result(_cancelled(error, lease))
+        except (JobBusy, LeaseLost) as error:
+            return _as_result(Failed(message=str(error), data=error, name=_ANOTHER_RUN[type(error)]))
+        except SiftlineError as error:
+            _failed(config, error, lease, for_good=not error.recoverable)
+            if error.recoverable:
+                raise
+            return _as_result(Failed(message=str(error), data=error, name=_FOR_GOOD))
+        except Exception as error:
+            _failed(config, error, lease, for_good=False)
+            raise
+        end_predecessor(lease)
+        return _completed(config, result, lease)
+
+
+def _as_result(state: State) -> BatchResult:
+    # Calling a flow that returns a state gives the state's data, or raises it.
+    return cast(BatchResult, state)
+
+
+def _completed(config: BatchConfig, result: BatchResult, lease: Lease) -> BatchResult:
+    if result.state == "AlreadyPublished":
+        get_run_logger().info("job %s is published already: nothing to do", result.job_id)
+        return _as_result(
+            Completed(message="Published already: nothing to do.", data=result, name=result.state)
+        )
+    if lease.directory is not None and result.state != "Partial":
+        _record(lease.directory, "published")
+    notify(completed_message(config.name, result), config.notify)
+    if result.state == "Completed":
+        return result
+    message = f"{result.rows_failed} of {result.rows} rows have no score."
+    return _as_result(Completed(message=message, data=result, name=result.state))
+
+
+def _cancelled(error: BaseException, lease: Lease) -> State:
+    """End a run that was asked to stop. When Prefect asked, it says itself what becomes of the run."""
+    if lease.directory is not None:
+        _record(lease.directory, "cancelled")
+    if get_intent() is not None:
+        if isinstance(error, TerminationSignal):
+            raise error
+        raise TerminationSignal(signal.SIGTERM) from error
+    return CancelledState(message="Stopped on request; finished chunks are kept.")
+
+
+def _failed(config: BatchConfig, error: Exception, lease: Lease, for_good: bool) -> None:
+    job = lease.directory
+    tell(failed_message(config.name, error, job, for_good), config, job)
+    if job is not None:
+        _record(job, "failed for good" if for_good else "failed", str(error))
+        end_predecessor(lease)
+
+
+def tell(message: Message, config: BatchConfig, job: Path | None) -> None:
+    """Notify, but of each cause only once for a job, however many runs fail for it."""
+    record = read_job(job) if job is not None else None
+    cause = f"{message.event}: {message.cause}"
+    if record is not None and job is not None:
+        if cause in record.told:
+            return
+        _save(job, record.model_copy(update={"told": (*record.told, cause)}))
+    notify(message, config.notify)
+
+
+def _record(job: Path, outcome: Outcome, error: str | None = None) -> None:
+    run = str(flow_run.id) if flow_run.id else None
+    _save(job, concluded(read_job(job), outcome, run, error))
+
+
+def _save(job: Path, record: JobRecord) -> None:
+    """Write what became of a job; where the disk is full, that must not change what became of it."""
+    try:
+        write_job(job, record)
+    except StorageError as error:
+        get_run_logger().warning("what became of the job could not be recorded: %s", error)

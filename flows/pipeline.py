@@ -1,0 +1,100 @@
+"""The steps of a batch, from its configuration to the published result."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from prefect.runtime import flow_run
+
+from siftline.config import BatchConfig
+from siftline.errors import PartDamaged
+from siftline.executor import Executor, open_executor, prepare_executor
+from siftline.lease import Lease
+from siftline.publish import published_already
+from siftline.results import Manifest
+from siftline.scoring import warm_up
+from siftline.types import BatchPlan, BatchResult, CombinedScores, DetectorRef, Receipts
+from tasks.combine_results import combine_results
+from tasks.detect_chunks import detect_chunks
+from tasks.fit_detector import fit_detector
+from tasks.plan_batch import plan_batch
+from tasks.publish_results import publish_results
+from tasks.validate_results import validate_results
+
+# A disk that damages files faster than they are computed again is not to be worked with.
+_REPAIRS = 2
+
+
+def run_pipeline(
+    config: BatchConfig,
+    lease: Lease,
+    *,
+    fresh: bool = False,
+    blocks: int = 1,
+    partial: bool = False,
+    begin: Callable[[BatchPlan], None] = lambda plan: None,
+) -> BatchResult:
+    """Do a job, or what is left of it.
+
+    Parameters
+    ----------
+    config : BatchConfig
+        With its templates filled in.
+    lease : Lease
+        Open; the job is taken with it.
+    fresh : bool
+        Give up what earlier runs of the job have done, and publish even if it is published already.
+    blocks : int
+        In how many runs of rows a chunk is scored: more take less memory.
+    partial : bool
+        Score nothing, and publish what earlier runs have done.
+    begin : callable, optional
+        Called with the plan, when there is something to do.
+    """
+    started = time.monotonic()
+    prepare_executor(config.cluster)
+    plan = plan_batch(config, fresh, lease, blocks)
+    done = None if fresh else published_already(plan)
+    if done is not None:
+        return _result(plan, done, "AlreadyPublished", 0, started)
+    begin(plan)
+    with open_executor(config.cluster, warm_up) as executor:
+        detector = fit_detector(plan, executor)
+        receipts, combined = _detect(plan, detector, executor, lease, partial)
+    validation = validate_results(plan, receipts, combined)
+    manifest = publish_results(plan, detector, receipts, combined, validation, lease, not partial)
+    return _result(plan, manifest, manifest.state, receipts.computed, started)
+
+
+def _detect(
+    plan: BatchPlan, detector: DetectorRef, executor: Executor, lease: Lease, partial: bool
+) -> tuple[Receipts, CombinedScores]:
+    """Detect and combine, and do again what of it was damaged on disk in between."""
+    repairs = 0
+    while True:
+        receipts = detect_chunks(plan, detector, executor, lease, partial)
+        try:
+            return receipts, combine_results(plan, detector, receipts, executor)
+        except PartDamaged:
+            repairs += 1
+            if repairs > _REPAIRS:
+                raise
+
+
+def _result(plan: BatchPlan, manifest: Manifest, state: str, computed: int, started: float) -> BatchResult:
+    return BatchResult(
+        job_id=plan.job_id,
+        flow_run_id=flow_run.id,
+        state=state,
+        rows=manifest.rows,
+        chunks=manifest.chunks,
+        chunks_reused=manifest.chunks - len(manifest.chunks_failed) - computed,
+        chunks_computed=computed,
+        chunks_failed=len(manifest.chunks_failed),
+        rows_failed=manifest.rows_failed,
+        anomalies=manifest.anomalies,
+        threshold=manifest.threshold,
+        output=plan.config.output.path,
+        wall_seconds=round(time.monotonic() - started, 3),
+    )

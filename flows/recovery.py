@@ -1,0 +1,126 @@
+"""Recovery: a job that failed or crashed is taken up again, a limited number of times."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.exceptions import ObjectNotFound
+
+from flows.conclusion import conclude, tell
+from flows.pipeline import run_pipeline
+from siftline.checkpoint import Checkpoint
+from siftline.config import BatchConfig, LocalCluster
+from siftline.errors import ConfigError, GivenUp
+from siftline.jobs import JobStatus, find_job, job_directories, job_status, read_job, write_job
+from siftline.lease import Lease
+from siftline.loading import parse_config, resolve_config
+from siftline.notify import recovering_message, resume_command
+from siftline.plan import planned_config, read_plan
+from siftline.types import BatchPlan, BatchResult
+from tasks.checkpoints import open_checkpoints
+
+# In how many runs of rows a chunk is scored with safer resources.
+_SAFER_BLOCKS = 4
+
+
+@flow(name="recovery", persist_result=False)
+def recovery(
+    flow_run_id: UUID | None = None,
+    job_id: str | None = None,
+    checkpoint: str = ".siftline",
+    max_recoveries: int | None = 3,
+    safer: bool = True,
+) -> BatchResult:
+    """Take a failed or crashed job up again: only what is left of it is done.
+
+    Args:
+        flow_run_id: The run that failed: of batch-detection, or of recovery itself.
+        job_id: Instead: the job. The beginning of its id is enough.
+        checkpoint: Where the job is; only needed with job_id.
+        max_recoveries: How many recoveries a job gets before it has failed for good; none: any number.
+        safer: Take less memory: one chunk at a time for each worker, and each chunk in quarters.
+    """
+    config = _planned(checkpoint, job_id) if job_id is not None else _configured(flow_run_id)
+
+    def work(lease: Lease) -> BatchResult:
+        return run_pipeline(
+            _safer(config) if safer else config,
+            lease,
+            blocks=_SAFER_BLOCKS if safer else 1,
+            begin=lambda plan: _begin(plan, max_recoveries),
+        )
+
+    return conclude(config, work)
+
+
+@flow(name="partial-publication", persist_result=False)
+def partial_publication(job_id: str, checkpoint: str = ".siftline") -> BatchResult:
+    """Publish what is done of a job that failed; the manifest says what is missing.
+
+    Args:
+        job_id: The job. The beginning of its id is enough.
+        checkpoint: Where the job is.
+    """
+    config = _planned(checkpoint, job_id)
+    return conclude(config, lambda lease: run_pipeline(config, lease, partial=True))
+
+
+def job_statuses(checkpoint: str) -> list[JobStatus]:
+    """Return the status of every job in a checkpoint, the one that was planned last at the end."""
+    statuses = []
+    for directory in job_directories(checkpoint):
+        plan = read_plan(directory)
+        done = Checkpoint(plan, open_checkpoints(plan)).committed()
+        statuses.append(job_status(directory, plan.config.name, len(plan.chunks), done))
+    return statuses
+
+
+def _planned(checkpoint: str, job_id: str) -> BatchConfig:
+    return planned_config(find_job(checkpoint, job_id))
+
+
+def _configured(flow_run_id: UUID | None) -> BatchConfig:
+    """Return the configuration of a run, with its templates filled in as they were for it."""
+    parameters: dict[str, Any] = {"flow_run_id": flow_run_id}
+    with get_client(sync_client=True) as client:
+        while "config" not in parameters:
+            if parameters.get("job_id") is not None:
+                return _planned(parameters.get("checkpoint", ".siftline"), parameters["job_id"])
+            if parameters.get("flow_run_id") is None:
+                raise ConfigError("recovery: neither flow_run_id nor job_id is given", "give one of them")
+            try:
+                run = client.read_flow_run(UUID(str(parameters["flow_run_id"])))
+            except ObjectNotFound as error:
+                raise ConfigError(
+                    f"flow_run_id {parameters['flow_run_id']}: no such run on this server",
+                    "correct it, or give job_id",
+                ) from error
+            # Of a recovery that failed, what it was to recover.
+            parameters = run.parameters
+    return resolve_config(parse_config(parameters["config"]), run.expected_start_time or datetime.now(UTC))
+
+
+def _safer(config: BatchConfig) -> BatchConfig:
+    if not isinstance(config.cluster, LocalCluster):
+        return config
+    return config.model_copy(update={"cluster": config.cluster.model_copy(update={"threads": 1})})
+
+
+def _begin(plan: BatchPlan, most: int | None) -> None:
+    """Count the recovery, and tell of it."""
+    record = read_job(plan.directory)
+    if most is not None and record.recoveries >= most:
+        raise GivenUp(
+            f"job {plan.job_id} failed, and {record.recoveries} recoveries did not help: {record.error}",
+            f"see to the cause, then: {resume_command(plan.directory)}",
+        )
+    number = record.recoveries + 1
+    write_job(plan.directory, record.model_copy(update={"recoveries": number}))
+    left = len(plan.chunks) - Checkpoint(plan, open_checkpoints(plan)).committed()
+    tell(
+        recovering_message(plan.config.name, plan.directory, number, most, left), plan.config, plan.directory
+    )
