@@ -25,8 +25,9 @@ def key_columns(table: pa.Table, key: Sequence[str], first_row: int) -> pa.Table
 def parquet_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
     """Open a writer whose pages carry checksums, and whose scores aren't compressed in vain."""
     # A dictionary or a compressor finds nothing in the bits of a score.
-    dictionary = [field.name for field in schema if field.name not in ("row", "score")]
-    encoding = {"row": "DELTA_BINARY_PACKED"} if "row" in schema.names else None
+    counted = "row" in schema.names and pa.types.is_integer(schema.field("row").type)
+    encoding = {"row": "DELTA_BINARY_PACKED"} if counted else None
+    dictionary = [field.name for field in schema if field.name not in ("score", *(encoding or ()))]
     compression = {field.name: "none" if field.name == "score" else "zstd" for field in schema}
     return pq.ParquetWriter(
         path,

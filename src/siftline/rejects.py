@@ -93,13 +93,17 @@ def _rest(rows: npt.NDArray[np.int64], bad: npt.NDArray[np.int64]) -> list[npt.N
 
 
 def rejected_rows(table: pa.Table, key: Sequence[str], first_row: int, rejects: Sequence[Reject]) -> pa.Table:
-    """Return the table of some rejects: their key columns, position, error, message and attempts."""
-    own = table.select(list(key)).take(pa.array([reject.row - first_row for reject in rejects], pa.int64()))
-    for field in SCHEMA:
-        own = own.append_column(
-            field, pa.array([getattr(reject, field.name) for reject in rejects], field.type)
-        )
-    return own
+    """Return the table of some rejects: their key columns, position, error, message and attempts.
+
+    A key column that is called like one of the others is called ``key_…`` here.
+    """
+    positions = pa.array([reject.row - first_row for reject in rejects], pa.int64())
+    others = {
+        field.name: pa.array([getattr(reject, field.name) for reject in rejects], field.type)
+        for field in SCHEMA
+    }
+    own = {f"key_{name}" if name in others else name: table[name].take(positions) for name in key}
+    return pa.table(own | others)
 
 
 def save_rejects(rows: pa.Table, path: Path) -> Rejects:
