@@ -8,6 +8,7 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from flows.conclusion import conclude
+from flows.patience import PatientTaskRunner
 from flows.pipeline import run_pipeline
 from siftline.config import BatchConfig
 from siftline.lease import Lease
@@ -15,7 +16,7 @@ from siftline.loading import resolve_config
 from siftline.types import BatchResult
 
 
-@flow(name="batch-detection", persist_result=False)
+@flow(name="batch-detection", persist_result=False, task_runner=PatientTaskRunner())
 def batch_detection(config: BatchConfig, fresh: bool = False) -> BatchResult:
     """Find the anomalies of a batch.
 

@@ -11,6 +11,7 @@ from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
 
 from flows.conclusion import conclude, tell
+from flows.patience import PatientTaskRunner
 from flows.pipeline import run_pipeline
 from siftline.checkpoint import Checkpoint
 from siftline.config import BatchConfig, LocalCluster
@@ -27,7 +28,7 @@ from tasks.checkpoints import open_checkpoints
 _SAFER_BLOCKS = 4
 
 
-@flow(name="recovery", persist_result=False)
+@flow(name="recovery", persist_result=False, task_runner=PatientTaskRunner())
 def recovery(
     flow_run_id: UUID | None = None,
     job_id: str | None = None,
@@ -41,7 +42,8 @@ def recovery(
         flow_run_id: The run that failed: of batch-detection, or of recovery itself.
         job_id: Instead: the job. The beginning of its id is enough.
         checkpoint: Where the job is; only needed with job_id.
-        max_recoveries: How many recoveries a job gets before it has failed for good; none: any number.
+        max_recoveries: How many recoveries a job gets before it has failed for good; none: they are not
+            counted, and nobody is told that one has begun.
         safer: Take less memory: one chunk at a time for each worker, and each chunk in quarters.
     """
     config = _planned(checkpoint, job_id) if job_id is not None else _configured(flow_run_id)
@@ -51,13 +53,13 @@ def recovery(
             _safer(config) if safer else config,
             lease,
             blocks=_SAFER_BLOCKS if safer else 1,
-            begin=lambda plan: _begin(plan, max_recoveries),
+            begin=lambda plan: _begin(plan, max_recoveries) if max_recoveries is not None else None,
         )
 
     return conclude(config, work)
 
 
-@flow(name="partial-publication", persist_result=False)
+@flow(name="partial-publication", persist_result=False, task_runner=PatientTaskRunner())
 def partial_publication(job_id: str, checkpoint: str = ".siftline") -> BatchResult:
     """Publish what is done of a job that failed; the manifest says what is missing.
 
@@ -110,10 +112,10 @@ def _safer(config: BatchConfig) -> BatchConfig:
     return config.model_copy(update={"cluster": config.cluster.model_copy(update={"threads": 1})})
 
 
-def _begin(plan: BatchPlan, most: int | None) -> None:
+def _begin(plan: BatchPlan, most: int) -> None:
     """Count the recovery, and tell of it."""
     record = read_job(plan.directory)
-    if most is not None and record.recoveries >= most:
+    if record.recoveries >= most:
         raise GivenUp(
             f"job {plan.job_id} failed, and {record.recoveries} recoveries did not help: {record.error}",
             f"see to the cause, then: {resume_command(plan.directory)}",

@@ -76,10 +76,9 @@ def failed_message(name: str, error: BaseException, job: Path | None, for_good: 
     return Message("failed", subject, body, _cause(error))
 
 
-def recovering_message(name: str, job: Path, number: int, most: int | None, left: int) -> Message:
+def recovering_message(name: str, job: Path, number: int, most: int, left: int) -> Message:
     """Say that a job that failed is taken up again."""
-    of = f" of {most}" if most is not None else ""
-    body = f"Recovery {number}{of} of job {job.name} has begun; {left:,} chunks are left."
+    body = f"Recovery {number} of {most} of job {job.name} has begun; {left:,} chunks are left."
     return Message("recovering", f"Siftline: {name} is taken up again", body)
 
 

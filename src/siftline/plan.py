@@ -220,7 +220,11 @@ def _earlier(
     # CSV that is staged anew, for other columns, may be elsewhere; its row groups are the same.
     if plan.chunks.row_groups() != [group for group in row_groups if group[2]]:
         return None
-    return replace(plan, config=config, snapshot=snapshot, features=features)
+    current = replace(plan, config=config, snapshot=snapshot, features=features)
+    if _anywhere(config).stated() != plan.config.stated():
+        # What cannot change a score may have changed: a job is resumed as it was last asked for.
+        _write(current)
+    return current
 
 
 def _anywhere(config: BatchConfig) -> BatchConfig:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from siftline.errors import IntegrityError, JobBusy, SourceError, storage_error
 from siftline.files import rename, write_record
@@ -33,7 +33,7 @@ from siftline.types import (
 )
 
 # What a result depends on beside the job.
-_SECTIONS = ("name", "threshold", "tolerate", "validation", "output")
+_SECTIONS = ("name", "threshold", "tolerate", "validation")
 _LOCK_SECONDS = 60.0
 _POLL_SECONDS = 0.1
 _LIBRARIES = ("siftline", "scikit-learn", "numpy", "pyarrow", "dask", "distributed", "prefect")
@@ -112,8 +112,7 @@ def published_already(plan: BatchPlan) -> Manifest | None:
     manifest = _previous(output)
     if manifest is None or manifest.job_id != plan.job_id or not manifest.complete:
         return None
-    asked = plan.config.stated()
-    if any(manifest.config.get(section) != asked[section] for section in _SECTIONS):
+    if _asked(manifest.config) != _asked(plan.config.stated()):
         return None
     files = (*manifest.scores, *manifest.anomaly_files, *manifest.failed_files)
     try:
@@ -121,6 +120,10 @@ def published_already(plan: BatchPlan) -> Manifest | None:
     except OSError:
         return None
     return manifest if intact else None
+
+
+def _asked(config: dict[str, Any]) -> list[Any]:
+    return [*(config.get(section) for section in _SECTIONS), config["output"]["columns"]]
 
 
 @contextmanager

@@ -66,7 +66,8 @@ def test_every_configuration_in_the_docs_is_valid(block: str) -> None:
     for values in yaml.safe_load_all(block):
         if values is None:  # a comment for an editor
             continue
-        configs = [one["parameters"]["config"] for one in values.get("deployments", ())] or [values]
+        deployments = [one.get("parameters", {}) for one in values.pop("deployments", ())]
+        configs = [one["config"] for one in deployments if "config" in one] if deployments else [values]
         for config in configs:
             BatchConfig.model_validate({**NEEDED, **config})
 

@@ -1,25 +1,32 @@
 """The ``siftline`` command: thin over the flows and the library.
 
-Exit status: 0 completed, 1 failed, 2 bad configuration or input, 130 interrupted.
+Exit status: 0 completed, 1 failed, 2 bad configuration or input, 130 interrupted or ended by a signal.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from siftline.errors import SiftlineError
+from siftline.errors import Cancelled, SiftlineError
+
+if TYPE_CHECKING:
+    from siftline.types import BatchResult
 
 _INTERRUPTED = 130
 
 
 def main() -> NoReturn:
     """Run the command line and exit with its status."""
+    # To be asked to end is to be interrupted: what was started is closed in order.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         sys.exit(_cli(standalone_mode=False) or 0)
     except SiftlineError as error:
@@ -46,14 +53,18 @@ _config_argument = click.argument("config", type=click.Path(path_type=Path))
 _set_option = click.option(
     "--set", "overrides", multiple=True, metavar="KEY.PATH=VALUE", help="Change a field of the configuration."
 )
+_json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON, and nothing else, on stdout."
+)
+_verbose_option = click.option("--verbose", "-v", is_flag=True, help="Show Prefect's log.")
 
 
 @_cli.command()
 @_config_argument
 @_set_option
 @click.option("--fresh", is_flag=True, help="Start over, whatever an earlier run has done.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, and nothing else, on stdout.")
-@click.option("--verbose", "-v", is_flag=True, help="Show Prefect's log.")
+@_json_option
+@_verbose_option
 def run(config: Path, overrides: tuple[str, ...], fresh: bool, as_json: bool, verbose: bool) -> None:
     """Run a job here and now.
 
@@ -62,18 +73,74 @@ def run(config: Path, overrides: tuple[str, ...], fresh: bool, as_json: bool, ve
     from siftline.loading import load_config
 
     batch = load_config(config, overrides)
-    from siftline.cli.runner import print_summary, run_batch
+    from siftline.cli.runner import run_batch
+
+    _show(lambda: run_batch(batch, fresh, verbose), as_json)
+
+
+def _show(run: Callable[[], BatchResult], as_json: bool) -> None:
+    """Run something and print what it came to."""
+    from siftline.cli.runner import print_summary
 
     try:
-        result = run_batch(batch, fresh, verbose)
+        result = run()
     except SiftlineError as error:
         if as_json:
-            click.echo(json.dumps({"state": "Failed", "error": type(error).__name__, "message": str(error)}))
+            state = "Cancelled" if isinstance(error, Cancelled) else "Failed"
+            click.echo(json.dumps({"state": state, "error": type(error).__name__, "message": str(error)}))
         raise
     if as_json:
         click.echo(result.model_dump_json())
     else:
         print_summary(result)
+
+
+_job_argument = click.argument("job_id")
+_checkpoint_option = click.option(
+    "--checkpoint", default=".siftline", show_default=True, help="Where the jobs are: checkpoint.path."
+)
+
+
+@_cli.command()
+@_job_argument
+@_checkpoint_option
+@click.option("--safer", is_flag=True, help="Take less memory: one chunk a worker, each in quarters.")
+@_json_option
+@_verbose_option
+def resume(job_id: str, checkpoint: str, safer: bool, as_json: bool, verbose: bool) -> None:
+    """Go on with a job that failed or was interrupted, with the configuration that it had.
+
+    The beginning of the job's id is enough.
+    """
+    from siftline.cli.runner import resume_job
+
+    _show(lambda: resume_job(checkpoint, job_id, safer, verbose), as_json)
+
+
+@_cli.command()
+@_job_argument
+@_checkpoint_option
+@click.option("--partial", is_flag=True, required=True, help="Publish although some of it is missing.")
+@_json_option
+@_verbose_option
+def publish(job_id: str, checkpoint: str, partial: bool, as_json: bool, verbose: bool) -> None:
+    """Publish what is done of a job that failed; the manifest says what is missing.
+
+    The job can still be resumed, and published whole.
+    """
+    from siftline.cli.runner import publish_partially
+
+    _show(lambda: publish_partially(checkpoint, job_id, verbose), as_json)
+
+
+@_cli.command()
+@_checkpoint_option
+@_json_option
+def jobs(checkpoint: str, as_json: bool) -> None:
+    """List the jobs: their state, and what is left of them."""
+    from siftline.cli.runner import print_jobs
+
+    print_jobs(checkpoint, as_json)
 
 
 @_cli.command()
