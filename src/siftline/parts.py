@@ -17,7 +17,8 @@ from siftline.types import StoredFile
 def key_columns(table: pa.Table, key: Sequence[str], first_row: int) -> pa.Table:
     """Return the columns that identify a row: `key`, or else ``row``, the position in the source."""
     if key:
-        return table.select(list(key))
+        # Not a selection: files may declare a column in other ways (nullable, with metadata).
+        return pa.table({name: table[name] for name in key})
     rows = np.arange(first_row, first_row + table.num_rows, dtype=np.int64)
     return pa.table({"row": rows})
 
