@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from siftline.chunks import cut_chunks
-from siftline.config import BatchConfig, FactoryCluster, Section
+from siftline.config import AddressCluster, BatchConfig, FactoryCluster, Section
 from siftline.detectors import changed_params
 from siftline.errors import ConfigError, IntegrityError, UnknownJob
 from siftline.files import digest, file_digest, read_record, write_record
@@ -241,6 +241,9 @@ def _anywhere(config: BatchConfig) -> BatchConfig:
         "checkpoint": absolute(config.checkpoint, "path"),
         "output": absolute(config.output, "path"),
     }
+    cluster = config.cluster
+    if isinstance(cluster, AddressCluster) and cluster.tls is not None:
+        update["cluster"] = cluster.model_copy(update={"tls": absolute(cluster.tls, "ca", "cert", "key")})
     return config.model_copy(update=update)
 
 
