@@ -20,7 +20,7 @@ import yaml
 
 from benchmarks.measure import Usage, measure
 from benchmarks.peers import CONTAMINATION, PEERS, WORKERS
-from benchmarks.server import QUIET, prefect_server, step_seconds
+from benchmarks.server import QUIET, prefect_server, step_end, step_seconds
 
 _COLUMNS = 10
 _ROW_GROUP = 500_000
@@ -69,9 +69,10 @@ class Bench:
         sections: Mapping[str, object] | None = None,
         settings: Mapping[str, str | None] | None = None,
         keep: bool = False,
+        again: bool = False,
     ) -> Usage:
-        """Run Siftline as its users do, with nothing left of earlier runs."""
-        home = self._empty("siftline")
+        """Run Siftline as its users do, with nothing left of earlier runs, unless it is to run `again`."""
+        home = self.directory / "runs" / "siftline" if again else self._empty("siftline")
         (home / "config.yaml").write_text(yaml.safe_dump(_config(data, sections or {})))
         environment = {name: value for name, value in {**self.settings, **(settings or {})}.items() if value}
         usage = measure([_siftline(), "run", "config.yaml", "--json"], home, environment)
@@ -87,13 +88,13 @@ class Bench:
             shutil.rmtree(home)
         return usage
 
-    def serial_seconds(self, data: Path, sections: Mapping[str, object]) -> float:
-        """The same job's chunks, scored by one process."""
-        home = self._empty("serial")
+    def script(self, module: str, data: Path, sections: Mapping[str, object]) -> str:
+        """What a module of the benchmarks prints about a job that it does in one process."""
+        home = self._empty(module)
         (home / "config.yaml").write_text(yaml.safe_dump(_config(data, sections)))
-        usage = measure([sys.executable, "-m", "benchmarks.serial", "config.yaml"], home, self.settings)
+        usage = measure([sys.executable, "-m", f"benchmarks.{module}", "config.yaml"], home, self.settings)
         shutil.rmtree(home)
-        return float(usage.output)
+        return usage.output
 
     def _empty(self, name: str) -> Path:
         home = self.directory / "runs" / name
@@ -212,7 +213,7 @@ def chunks(bench: Bench, count: int, repeats: int) -> None:
         if json.loads(usage.output)["chunks_computed"] != count:
             raise RuntimeError("not the chunks that were asked for")
         steps = _steps(bench, usage)
-        serial = bench.serial_seconds(data, settings)
+        serial = float(bench.script("serial", data, settings))
         cost = (steps["detect_chunks"] - serial / WORKERS) / count * 1000
         costs.append(cost)
         print(f"  run {repeat + 1}: {usage.wall:.1f} s: {_medians([steps])}; serial scoring {serial:.2f}")
@@ -236,20 +237,50 @@ def memory(bench: Bench, rows: int) -> None:
         _expect(f"peak of the {name} within 10 %", abs(growth) <= 0.1, detail)
 
 
+def faults(bench: Bench, count: int) -> None:
+    """How soon a job with very many finished chunks goes on, and what readiness for faults costs."""
+    settings: dict[str, object] = {"chunking": {"rows": 100}, "detector": {"params": {"n_estimators": 1}}}
+    print(f"\n## Faults: resume with {count:,} chunks committed; nothing fails\n")
+    bench.siftline(bench.data(100 * count, 100), settings, keep=True)
+    home = bench.directory / "runs" / "siftline"
+    shutil.rmtree(home / "results")
+    receipts = sorted(home.glob(".siftline/jobs/*/receipts/*/*.json"))
+    for receipt in receipts[-2:]:
+        receipt.unlink()
+    before = {path.name for path in home.glob(".siftline/jobs/*/parts-*/*")}
+    usage = bench.siftline(bench.data(100 * count, 100), settings, keep=True, again=True)
+    result = json.loads(usage.output)
+    new = [path for path in home.glob(".siftline/jobs/*/parts-*/*") if path.name not in before]
+    planned = step_end(bench.api, result["flow_run_id"], "plan_batch")
+    waited = min(path.stat().st_mtime for path in new) - planned
+    detail = f"{waited:.1f} s, {result['chunks_reused']:,} reused, {result['chunks_computed']} computed"
+    _expect("the first chunk is scored within 3 s of planning", waited < 3, detail)
+    shutil.rmtree(home)
+    ratio = json.loads(bench.script("overhead", bench.data(500_000), {"chunking": {"rows": 50_000}}))
+    rounds = ", ".join(f"{one:.3f}" for one in ratio["all"])
+    _expect(
+        "readiness for faults costs under 2 %",
+        ratio["median"] < 1.02,
+        f"{ratio['median'] - 1:+.1%} ({rounds})",
+    )
+
+
 def _expect(what: str, met: bool, detail: str) -> None:
     print(f"{'met    ' if met else 'NOT MET'}  {what}{': ' if detail else ''}{detail}", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
-    parser.add_argument("what", nargs="*", choices=["speed", "chunks", "memory", []], help="default: all")
+    parser.add_argument(
+        "what", nargs="*", choices=["speed", "chunks", "memory", "faults", []], help="default: all"
+    )
     parser.add_argument("--rows", type=int, default=5_000_000)
     parser.add_argument("--chunks", type=int, default=5000, help="number of tiny chunks")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--peers", nargs="*", choices=list(PEERS), default=list(PEERS))
     parser.add_argument("--directory", type=Path, help="where the data goes, and stays; default: temporary")
     arguments = parser.parse_args()
-    what = arguments.what or ["speed", "chunks", "memory"]
+    what = arguments.what or ["speed", "chunks", "memory", "faults"]
     with tempfile.TemporaryDirectory(prefix="siftline-benchmarks-", dir=arguments.directory) as temporary:
         directory = Path(temporary)
         print(
@@ -264,6 +295,8 @@ def main() -> None:
                 chunks(bench, arguments.chunks, arguments.repeats)
             if "memory" in what:
                 memory(bench, arguments.rows)
+            if "faults" in what:
+                faults(bench, arguments.chunks)
 
 
 if __name__ == "__main__":

@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from siftline.detect import chunk_tasks
-from siftline.scoring import score_chunk, warm_up
 from siftline.executor import SerialExecutor
 from siftline.fit import fit_detector
 from siftline.loading import load_config, resolve_config
 from siftline.plan import plan_batch
+from siftline.scoring import score_chunk, warm_up
 
 
 def main(config: Path) -> None:

@@ -11,6 +11,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -65,23 +66,30 @@ def _wait_for(api: str, process: subprocess.Popen[bytes]) -> None:
 
 
 def step_seconds(api: str, flow_run: str) -> dict[str, float]:
-    """How long each step of a run took, by its Prefect task run.
+    """How long each step of a run took, by its Prefect task run."""
+    return {step: run["total_run_time"] for step, run in _steps(api, flow_run).items()}
 
-    The server hears of a task run's end a little late, so ask until it knows of all.
-    """
+
+def step_end(api: str, flow_run: str, step: str) -> float:
+    """When a step of a run ended, in seconds since the epoch."""
+    return datetime.fromisoformat(_steps(api, flow_run)[step]["end_time"]).timestamp()
+
+
+def _steps(api: str, flow_run: str) -> dict[str, dict[str, Any]]:
+    """The task runs of a run, by step; asked for until the server, which hears of them late, knows of all."""
     give_up = time.monotonic() + _TOLD_WITHIN_SECONDS
     while True:
         runs = _post(f"{api}/task_runs/filter", {"flow_runs": {"id": {"any_": [flow_run]}}})
-        seconds = {
-            step: run["total_run_time"]
+        found = {
+            step: run
             for run in runs
             for step in STEPS
             if run["name"].startswith(step) and run["state_type"] == "COMPLETED"
         }
-        if len(seconds) == len(STEPS):
-            return {step: seconds[step] for step in STEPS}
+        if len(found) == len(STEPS):
+            return {step: found[step] for step in STEPS}
         if time.monotonic() > give_up:
-            raise RuntimeError(f"the Prefect server knows only of {', '.join(seconds) or 'no step'}")
+            raise RuntimeError(f"the Prefect server knows only of {', '.join(found) or 'no step'}")
         time.sleep(0.5)
 
 

@@ -1,0 +1,75 @@
+"""What readiness for faults costs when nothing fails: the same chunks with and without it, in one process."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+
+from siftline.detect import chunk_tasks
+from siftline.executor import SerialExecutor
+from siftline.files import replacing
+from siftline.fit import fit_detector
+from siftline.loading import load_config, resolve_config
+from siftline.models import cached_model
+from siftline.parts import key_columns, stored, write_parquet
+from siftline.plan import plan_batch
+from siftline.retries import run_with_retries
+from siftline.scoring import ChunkTask, halved, score_chunk, warm_up
+from siftline.source import read_chunk
+from siftline.threshold import summarise
+
+_ROUNDS = 7
+
+
+def bare(task: ChunkTask) -> None:
+    """What is left of scoring a chunk if nothing can fail: read, score, write, summarise."""
+    model = cached_model(task.detector)
+    table = read_chunk(task.files, task.chunk, [feature.column for feature in model.features])
+    scores = model.score(model.matrix(table))
+    rows = key_columns(table, task.key, task.chunk.first_row).append_column("score", pa.array(scores))
+    part = Path(task.parts) / f"bare-{task.chunk.index}.parquet"
+    with replacing(part, durable=False) as temporary:
+        write_parquet(rows, temporary)
+    stored(part)
+    summarise(scores)
+
+
+def main(config: Path) -> None:
+    plan = plan_batch(resolve_config(load_config(config, ()), datetime.now(UTC)), fresh=True)
+    detector = fit_detector(plan, SerialExecutor())
+    warm_up()
+    tasks = list(chunk_tasks(plan, detector, range(len(plan.chunks))))
+
+    def plainly() -> None:
+        for task in tasks:
+            bare(task)
+
+    def guarded() -> None:
+        runs = run_with_retries(SerialExecutor(), score_chunk, tasks, plan.config.retries, split=halved)
+        for settled in runs:
+            settled.result()
+
+    ratios = []
+    for number in range(_ROUNDS + 1):
+        # Whoever is second finds the caches warm: they take turns.
+        order = (plainly, guarded) if number % 2 else (guarded, plainly)
+        seconds = {one.__name__: _timed(one) for one in order}
+        ratios.append(seconds["guarded"] / seconds["plainly"])
+    print(json.dumps({"median": statistics.median(ratios[1:]), "all": ratios[1:]}))
+
+
+def _timed(work: Callable[[], None]) -> float:
+    started = time.process_time()
+    work()
+    return time.process_time() - started
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
