@@ -110,7 +110,7 @@ def _field(detail: ErrorDetails) -> str:
     steps = [str(step) for step in detail["loc"]]
     if steps[:1] == ["cluster"]:
         del steps[1:2]
-    if steps[:2] == ["chunking", "rows"]:
+    if steps[:2] == ["chunking", "rows"] or steps[:1] == ["tolerate"]:
         del steps[2:]
     if detail["type"] == "missing" and steps in (["source"], ["output"]):
         steps.append("path")
@@ -125,6 +125,8 @@ def _mistake(field: str, details: Sequence[ErrorDetails]) -> str:
         return f"unknown field{_suggestion(field.split('.'))}"
     if first["type"] == "value_error":
         return str(first["ctx"]["error"])
+    if field in ("tolerate.rows", "tolerate.chunks"):
+        return f"input should be a whole number or a share such as '0.1%', not {_short(first['input'])}"
     allowed = " or ".join(_plain(detail["msg"]) for detail in details)
     return f"{allowed.replace(' or input should be', ' or')}, not {_short(first['input'])}"
 
