@@ -148,11 +148,18 @@ def stage_job(
     return plan, detector, receipts, combine_results(plan, detector, receipts, executor)
 
 
+def elsewhere(config: BatchConfig, name: str = "elsewhere") -> BatchConfig:
+    """The same job with another output: what is published already is not published again."""
+    output = config.output.model_copy(update={"path": str(Path(config.output.path).with_name(name))})
+    return config.model_copy(update={"output": output})
+
+
 def run_job(config: BatchConfig, executor: Executor | None = None, fresh: bool = False) -> Job:
     """Do a job from its plan to the published result."""
     plan, detector, receipts, combined = stage_job(config, executor, fresh)
     validation = validate_results(plan, receipts, combined)
-    return Job(plan, detector, receipts, combined, publish_results(plan, detector, receipts, combined, validation))
+    manifest = publish_results(plan, detector, receipts, combined, validation)
+    return Job(plan, detector, receipts, combined, manifest)
 
 
 def visible_files(directory: Path) -> list[str]:

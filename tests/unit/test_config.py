@@ -34,6 +34,10 @@ def test_everything_but_the_two_paths_has_a_default() -> None:
     assert config.chunking.rows == "auto"
     assert config.cluster == LocalCluster()
     assert (config.checkpoint.path, config.checkpoint.every) == (".siftline", 1)
+    assert (config.source.verify, config.chunking.timeout_seconds) == ("stat", 600)
+    retries = {"attempts": 3, "delay_seconds": 1, "backoff": 2, "jitter": 0.2, "max_delay_seconds": 60}
+    assert config.retries.model_dump() == retries
+    assert config.tolerate.model_dump() == {"rows": 0, "chunks": 0}
     assert config.notify == ()
 
 
@@ -231,3 +235,40 @@ def test_every_field_has_a_title() -> None:
 @pytest.mark.parametrize(("rule", "share"), [({}, 0.01), ({"contamination": 0.2}, 0.2)])
 def test_the_share_is_the_contamination_or_one_in_a_hundred(rule: dict[str, float], share: float) -> None:
     assert parse_config({**MINIMAL, "threshold": rule}).threshold.share == share
+
+
+@pytest.mark.parametrize("tolerance", [0, 7, "0%", "0.1%", "5%", "99.99%", "100%"])
+def test_a_tolerance_is_a_number_or_a_share(tolerance: int | str) -> None:
+    config = parse_config({**MINIMAL, "tolerate": {"rows": tolerance, "chunks": tolerance}})
+    assert (config.tolerate.rows, config.tolerate.chunks) == (tolerance, tolerance)
+
+
+@pytest.mark.parametrize("tolerance", [-1, 0.5, "five", "101%", "100.1%", "-1%", "5 %", "%", ".5%", "1e1%"])
+def test_what_is_neither_a_number_nor_a_share_is_no_tolerance(tolerance: Any) -> None:
+    said = f"input should be a whole number or a share such as '0.1%', not {tolerance!r}"
+    given = {"rows": tolerance, "chunks": tolerance}
+    assert mistakes(tolerate=given) == [f"tolerate.rows: {said}", f"tolerate.chunks: {said}"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("attempts", 0),
+        ("delay_seconds", -1),
+        ("delay_seconds", float("inf")),
+        ("backoff", 0.9),
+        ("jitter", 1.1),
+        ("max_delay_seconds", -1),
+    ],
+)
+def test_retries_that_make_no_sense_are_mistakes(field: str, value: float) -> None:
+    assert [line.partition(":")[0] for line in mistakes(retries={field: value})] == [f"retries.{field}"]
+
+
+def test_a_notifier_is_told_of_everything_unless_it_says_of_what() -> None:
+    given = [{"block": "slack-webhook/ops"}, {"block": "slack-webhook/ops", "on": ["rejects"]}]
+    config = parse_config({**MINIMAL, "notify": given})
+    assert [one.on for one in config.notify] == [
+        ("completed", "rejects", "recovering", "failed"),
+        ("rejects",),
+    ]

@@ -222,6 +222,25 @@ def test_missing_values_that_the_detector_cannot_score_are_told(tmp_path: Path) 
     assert inspect_batch(imputed).rows == 200
 
 
+@pytest.mark.parametrize("tolerated", [1, "1%"])
+def test_rows_that_are_tolerated_are_not_refused_beforehand(tmp_path: Path, tolerated: int | str) -> None:
+    values = np.arange(ROWS, dtype=np.float64)
+    values[17] = np.inf
+    infinite = make_table(ROWS).set_column(2, "y", pa.array(values))
+    assert inspect_batch(given(tmp_path / "infinite", infinite, tolerate={"rows": tolerated})).rows == ROWS
+    missing = make_table(200, missing=0.1)
+    detector = {"kind": "elliptic_envelope", "params": {}}
+    config = given(tmp_path / "missing", missing, tolerate={"rows": tolerated}, detector=detector)
+    assert inspect_batch(config).rows == 200
+
+
+def test_a_feature_without_any_value_is_told_whatever_is_tolerated(tmp_path: Path) -> None:
+    table = make_table(ROWS).set_column(1, "x", pa.nulls(ROWS, pa.float64()))
+    assert refusal(FeatureError, given(tmp_path, table, tolerate={"rows": "100%"})) == (
+        "feature x: no row has a value; leave it out of source.features"
+    )
+
+
 def test_an_output_of_another_name_is_told(tmp_path: Path) -> None:
     run_job(given(tmp_path, name="first"))
     other = given(tmp_path, name="second")

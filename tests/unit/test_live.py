@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 
 import pytest
 
 from siftline.cli import live
 from siftline.cli.live import show_progress
 from siftline.config import BatchConfig
-from siftline.progress import Progress, listening, report
-from tests.support import run_job
+from siftline.progress import Incident, Progress, listening, report
+from tests.support import Job, run_job
 
 
 class Clock:
@@ -77,21 +76,51 @@ def test_a_terminal_gets_a_bar_that_goes_away(clock: Clock) -> None:
     assert "scoring" in stream.getvalue()
 
 
+def test_an_incident_is_a_line_at_once(clock: Clock) -> None:
+    stream = io.StringIO()
+    with show_progress(stream):
+        report(Progress("detect", 1, 10, 1000, 10_000))
+        report(Incident("retried", "chunk 3: no reply; attempt 2 in 1.0 s"))
+        report(Incident("rejected", "chunk 4: 1 row set aside"))
+        report(Progress("detect", 2, 10, 2000, 10_000))
+    assert stream.getvalue().splitlines() == [
+        "scoring: 1/10 chunks",
+        "retried: chunk 3: no reply; attempt 2 in 1.0 s",
+        "rejected: chunk 4: 1 row set aside",
+    ]
+
+
+def test_a_terminal_is_told_of_an_incident_in_its_own_words(clock: Clock) -> None:
+    stream = Terminal()
+    with show_progress(stream):
+        report(Incident("retried", "chunk 3: [red] is no colour here; attempt 2"))
+    assert "retried: chunk 3: [red] is no colour here; attempt 2" in stream.getvalue()
+
+
 def test_only_those_who_listen_are_told() -> None:
-    heard: list[Progress] = []
+    heard: list[Progress | Incident] = []
+    incident = Incident("retried", "chunk 3")
     report(Progress("plan"))
     with listening(heard.append):
         report(Progress("fit"))
         with listening(heard.append):
-            report(Progress("detect"))
+            report(incident)
     report(Progress("publish"))
-    assert [progress.stage for progress in heard] == ["fit", "detect", "detect"]
+    report(incident)
+    assert heard == [Progress("fit"), incident, incident]
+
+
+def heard_of(config: BatchConfig) -> tuple[Job, list[Progress]]:
+    """A job that nothing happened to, and its progress."""
+    heard: list[Progress | Incident] = []
+    with listening(heard.append):
+        job = run_job(config)
+    assert not [what for what in heard if isinstance(what, Incident)]
+    return job, [what for what in heard if isinstance(what, Progress)]
 
 
 def test_a_job_reports_every_stage_and_how_far_it_is(config: BatchConfig) -> None:
-    heard: list[Progress] = []
-    with listening(heard.append):
-        job = run_job(config)
+    job, heard = heard_of(config)
     stages = list(dict.fromkeys(progress.stage for progress in heard))
     assert stages == ["plan", "fit", "detect", "combine", "validate", "publish"]
     detect = [progress for progress in heard if progress.stage == "detect"]
@@ -102,10 +131,21 @@ def test_a_job_reports_every_stage_and_how_far_it_is(config: BatchConfig) -> Non
     assert all(progress.reused == 0 for progress in detect)
 
 
-def test_reused_chunks_are_reported_at_once(config: BatchConfig, tmp_path: Path) -> None:
+def test_reused_chunks_are_reported_at_once(config: BatchConfig) -> None:
     chunks = len(run_job(config).plan.chunks)
-    heard: list[Progress] = []
-    with listening(heard.append):
-        run_job(config)
+    _, heard = heard_of(config)
     detect = [progress for progress in heard if progress.stage == "detect"]
     assert [(progress.chunks_done, progress.reused) for progress in detect] == [(chunks, chunks)]
+
+
+def test_a_job_reports_what_went_wrong_and_was_dealt_with(config: BatchConfig) -> None:
+    first = run_job(config)
+    part = first.receipts.in_order[4].part.name
+    (first.plan.parts / part).unlink()
+    heard: list[Progress | Incident] = []
+    with listening(heard.append):
+        run_job(config)
+    chunk = first.plan.chunks[4]
+    assert [what for what in heard if isinstance(what, Incident)] == [
+        Incident("recomputed", f"{chunk}: its file {part} is not what its receipt says")
+    ]

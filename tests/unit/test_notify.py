@@ -74,7 +74,7 @@ def test_a_failed_run_is_told_with_its_error_what_is_kept_and_how_to_go_on() -> 
     )
     assert message.body == (
         "ClusterError: no worker; start one\n"
-        "Kept: what is done of job abc, and the result that was published before.\n"
+        "Kept: the chunks of job abc that are done, and the result that was published before.\n"
         "To go on: siftline resume abc --checkpoint /c"
     )
 

@@ -13,7 +13,7 @@ import pytest
 from sklearn.preprocessing import MinMaxScaler, RobustScaler, StandardScaler
 
 from siftline.config import PreprocessConfig
-from siftline.errors import FeatureError, ModelError
+from siftline.errors import FeatureError, ModelError, RowError
 from siftline.fit import fit_model
 from siftline.preprocess import cyclic, learn_categories, make_transform, plain_numbers, raw_matrix
 from siftline.types import Feature
@@ -77,14 +77,22 @@ def test_a_part_of_the_time_is_a_number(part: str, value: float) -> None:
     ("value", "dtype"),
     [(np.inf, np.float64), (-np.inf, np.float32), (1e39, np.float32), (-1e300, np.float32)],
 )
-def test_a_value_that_cannot_be_scored_names_its_row(value: float, dtype: Any) -> None:
-    table = pa.table({"x": [0.0, 1.0, value]})
-    with pytest.raises(FeatureError) as caught:
-        raw_matrix(table, [X], {}, dtype, first_row=1000)
+def test_a_value_that_cannot_be_scored_tells_its_row(value: float, dtype: Any) -> None:
+    table = pa.table({"x": [0.0, 1.0, value, np.nan, value]})
+    with pytest.raises(RowError) as caught:
+        raw_matrix(table, [X], {}, dtype)
+    assert caught.value.rows == (2, 4)
     assert str(caught.value) == (
-        "feature x: row 1002 is infinite, or too large for 32-bit floating point; "
+        "feature x is infinite, or too large for 32-bit floating point; "
         "replace such values in the source, or leave the feature out of source.features"
     )
+
+
+def test_the_rows_are_counted_over_the_pieces_of_a_column() -> None:
+    table = pa.table({"x": pa.chunked_array([[0.0, 1.0], [], [np.inf, 3.0], [-np.inf]])})
+    with pytest.raises(RowError) as caught:
+        raw_matrix(table, [X], {}, np.float64)
+    assert caught.value.rows == (2, 4)
 
 
 def test_a_circle_has_no_edge() -> None:
@@ -165,5 +173,26 @@ def test_a_value_too_large_after_preprocessing_names_its_row(tmp_path: Path) -> 
     config = make_config(
         tmp_path, data, preprocess={"missing": "median"}, detector={"sample_rows": 20, "seed": 3}
     )
-    with pytest.raises(FeatureError, match="row 150"):
+    with pytest.raises(RowError) as caught:
         run_job(config)
+    (rejects,) = Path(config.checkpoint.path).glob("jobs/*/failed-*/*.parquet")
+    assert str(caught.value) == (
+        "row 150: a preprocessed feature is infinite, or too large for 32-bit floating point "
+        f"(1 row so far cannot be scored, none is tolerated; see {rejects}); "
+        "correct the values, leave the feature out of source.features, or raise tolerate.rows"
+    )
+
+
+def test_a_value_too_large_after_preprocessing_is_counted_over_the_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = fit_model(make_table(200), [X], make_config(tmp_path, "unused", preprocess={"missing": "median"}))
+    values = np.zeros((200, 1))
+    values[[3, 150], 0] = [-1e300, 1e300]
+    monkeypatch.setattr("siftline.models._BLOCK_ROWS", 100)
+    with pytest.raises(RowError) as caught:
+        model.score(values[100:])
+    assert caught.value.rows == (50,)
+    with pytest.raises(RowError) as caught:
+        model.score(np.concatenate([np.zeros((100, 1)), values[100:]]))
+    assert caught.value.rows == (150,)
