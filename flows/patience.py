@@ -1,0 +1,54 @@
+"""Runs that outlast an outage of the Prefect API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any, Self, cast
+
+from prefect.events import emit_event
+from prefect.futures import PrefectFuture
+from prefect.settings import get_current_settings, temporary_settings
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
+
+_RETRIES = 7  # after 2, 4, … 128 s: more than 4 minutes, where Prefect's own 5 make one
+_HEARTBEAT_SECONDS = 30
+
+
+class _PatientTaskRunner(ThreadPoolTaskRunner[Any]):
+    """Prefect's usual task runner, and patience with the API for as long as the run takes.
+
+    Prefect enters a flow's task runner before the first heartbeat of a run, and leaves it after the final
+    state. So what is set in between holds for the whole run, wherever it was started: by a worker, by the
+    command or from Python.
+    """
+
+    def __enter__(self) -> Self:
+        self._patience = ExitStack()
+        self._patience.enter_context(patience())
+        return super().__enter__()
+
+    def __exit__(self, *exception: Any) -> None:
+        super().__exit__(*exception)
+        self._patience.close()
+        # With its next event Prefect sends those again that an outage has held up: the states of the tasks.
+        with suppress(Exception):
+            emit_event("siftline.run.ended", {"prefect.resource.id": "siftline"})
+
+
+# Flows are declared to take runners of any kind of future, which Prefect's own are declared not to be.
+PatientTaskRunner: Callable[[], TaskRunner[PrefectFuture[Any]]] = cast(Any, _PatientTaskRunner)
+
+
+@contextmanager
+def patience() -> Iterator[None]:
+    """Ask the API again for minutes, and send a heartbeat twice a minute; more of either stays as it is."""
+    settings = get_current_settings()
+    frequency = settings.flows.heartbeat_frequency
+    with temporary_settings(
+        {
+            "client.max_retries": max(settings.client.max_retries, _RETRIES),
+            "flows.heartbeat_frequency": frequency and min(frequency, _HEARTBEAT_SECONDS),
+        }
+    ):
+        yield
