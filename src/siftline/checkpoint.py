@@ -65,7 +65,7 @@ class Checkpoint:
         the recorded size and digest. Any other is a miss: its chunk is computed again.
         """
         for group in self._groups():
-            believed = [one for one in self._saved(group) if self._believed(one, detector)]
+            believed = self._reliable(group, detector)
             if believed:
                 self._committed[group] = believed
         return {one.chunk: one for receipts in self._committed.values() for one in receipts}
@@ -76,7 +76,7 @@ class Checkpoint:
 
     def add(self, receipt: ChunkReceipt) -> None:
         """Take a receipt, and commit its group once that is complete."""
-        group = receipt.chunk // self._plan.commit_every
+        group = self._group(receipt)
         pending = self._pending.setdefault(group, [])
         pending.append(receipt)
         if len(pending) + len(self._committed.get(group, ())) >= self._size(group):
@@ -90,8 +90,20 @@ class Checkpoint:
     def _groups(self) -> range:
         return range(-(-len(self._plan.chunks) // self._plan.commit_every))
 
+    def _group(self, receipt: ChunkReceipt) -> int:
+        return receipt.chunk // self._plan.commit_every
+
     def _saved(self, group: int) -> list[ChunkReceipt]:
         return self._read(self._key(group)) or self._read(self._key(group, complete=False))
+
+    def _reliable(self, group: int, detector: str) -> list[ChunkReceipt]:
+        found: dict[int, ChunkReceipt] = {}
+        for complete in (True, False):
+            # What was begun in the place of a complete group has what that one has lost.
+            if len(found) < self._size(group):
+                own = (one for one in self._read(self._key(group, complete)) if self._group(one) == group)
+                found |= {one.chunk: one for one in own if self._believed(one, detector)}
+        return list(found.values())
 
     def _size(self, group: int) -> int:
         every = self._plan.commit_every
