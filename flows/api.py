@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
+import psutil
 from prefect.client.orchestration import get_client
 
 from siftline.errors import ApiError
+
+# Its standard input ends when the process does that has the other end of it.
+_GUARD = "import os, signal, sys; sys.stdin.read(); os.kill(int(sys.argv[1]), signal.SIGTERM)"
+_guards: list[subprocess.Popen[bytes]] = []
 
 
 def reach_api() -> None:
@@ -27,3 +35,18 @@ def reach_api() -> None:
                 f"the Prefect API at {client.api_url} does not answer ({type(silence).__name__})",
                 remedy,
             )
+    _end_with_us()
+
+
+def _end_with_us() -> None:
+    """See to it that a server of our own ends with this process, even if that is killed."""
+    for child in psutil.Process().children():
+        if any("prefect.server.api.server" in argument for argument in child.cmdline()):
+            guard = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", _GUARD, str(child.pid)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            _guards.append(guard)
