@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from sklearn.ensemble import IsolationForest
 
 from siftline.executor import DaskExecutor
+from siftline.plan import plan_batch
 from tests.support import Job, make_config, make_table, run_job, write_files
 
 ROWS = 400
@@ -68,6 +70,24 @@ def test_any_cut_gives_the_same_bytes(
 ) -> None:
     job = Case({}).job(tmp_path_factory.mktemp("cut"), chunk_rows, files, row_group)
     assert job.outcome() == whole.outcome()
+
+
+@settings(max_examples=5)
+@given(blocks=st.integers(2, 9), **cuts)
+def test_any_number_of_blocks_gives_the_same_bytes(
+    tmp_path_factory: pytest.TempPathFactory,
+    whole_preprocessed: Job,
+    blocks: int,
+    chunk_rows: int,
+    files: int,
+    row_group: int,
+) -> None:
+    case, home = Case(PREPROCESSED), tmp_path_factory.mktemp("blocks")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tests.support.plan_batch", functools.partial(plan_batch, blocks=blocks))
+        job = case.job(home, chunk_rows, files, row_group)
+    assert job.plan.blocks == blocks
+    assert job.outcome() == whole_preprocessed.outcome()
 
 
 @settings(max_examples=5)

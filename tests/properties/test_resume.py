@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,13 +16,14 @@ from hypothesis import strategies as st
 from siftline.checkpoint import Checkpoint
 from siftline.config import BatchConfig
 from siftline.detect import detect_chunks
-from siftline.errors import CheckpointError
+from siftline.errors import CheckpointError, RowError
 from siftline.executor import Outcome, SerialExecutor
 from siftline.fit import fit_detector
 from siftline.plan import plan_batch
-from tests.support import Job, JsonStore, make_config, make_table, run_job, store_of, write_files
+from tests.support import Job, JsonStore, elsewhere, make_config, make_table, run_job, store_of, write_files
 
 CHUNKS = 9
+NUMBERS = itertools.count()
 HARMS = (
     "no receipt",
     "torn receipt",
@@ -38,8 +41,14 @@ class CountingExecutor(SerialExecutor):
     def __init__(self) -> None:
         self.scored: list[int] = []
 
-    def run(self, function: Any, items: Iterable[Any], bundle: int = 1) -> Iterator[Outcome[Any, Any]]:
-        for outcome in super().run(function, items, bundle):
+    def run(
+        self,
+        function: Any,
+        items: Iterable[Any],
+        bundle: int = 1,
+        timeout_seconds: float | None = None,
+    ) -> Iterator[Outcome[Any, Any]]:
+        for outcome in super().run(function, items, bundle, timeout_seconds):
             if hasattr(outcome.item, "chunk"):
                 self.scored.append(outcome.item.chunk.index)
             yield outcome
@@ -56,8 +65,14 @@ class StopsAfter(CountingExecutor):
         super().__init__()
         self._left = chunks
 
-    def run(self, function: Any, items: Iterable[Any], bundle: int = 1) -> Iterator[Outcome[Any, Any]]:
-        for outcome in super().run(function, items, bundle):
+    def run(
+        self,
+        function: Any,
+        items: Iterable[Any],
+        bundle: int = 1,
+        timeout_seconds: float | None = None,
+    ) -> Iterator[Outcome[Any, Any]]:
+        for outcome in super().run(function, items, bundle, timeout_seconds):
             if self._left == 0:
                 raise Interrupted
             self._left -= 1
@@ -78,7 +93,7 @@ def prepare(home: Path, every: int = 1) -> BatchConfig:
 def harm(job: Job, store: JsonStore, chunk: int, how: str) -> None:
     """Do to a chunk's receipt or part file what a crash, a full disk or a stray hand may do."""
     receipt = store.files()[chunk]
-    part = job.plan.parts / job.receipts.in_order[chunk].part
+    part = job.plan.parts / job.receipts.in_order[chunk].part.name
     content = part.read_bytes()
     if how == "no receipt":
         receipt.unlink()
@@ -103,6 +118,11 @@ def digests(job: Job) -> list[str]:
     return [file.digest for file in (*job.manifest.scores, *job.manifest.anomaly_files)]
 
 
+def again(config: BatchConfig, executor: SerialExecutor | None = None) -> Job:
+    """The same job once more. Its result goes elsewhere, to be compared: there it would not be published."""
+    return run_job(elsewhere(config, f"again-{next(NUMBERS)}"), executor)
+
+
 @settings(max_examples=8)
 @given(harms=st.dictionaries(st.integers(0, CHUNKS - 1), st.sampled_from(HARMS)))
 def test_exactly_the_harmed_chunks_are_computed_again(
@@ -112,14 +132,13 @@ def test_exactly_the_harmed_chunks_are_computed_again(
     first = run_job(config)
     for chunk, how in sorted(harms.items(), reverse=True):
         harm(first, store_of(config), chunk, how)
-    before = first.outcome()
 
     executor = CountingExecutor()
-    second = run_job(config, executor)
+    second = again(config, executor)
     assert second.plan.job_id == first.plan.job_id
     assert sorted(executor.scored) == sorted(harms)
     assert (second.receipts.computed, second.receipts.reused) == (len(harms), CHUNKS - len(harms))
-    assert second.outcome() == before
+    assert second.outcome() == first.outcome()
     assert digests(second) == digests(first)
 
 
@@ -142,13 +161,33 @@ def test_what_arrived_before_an_interruption_is_not_done_again(
     assert digests(resumed) == digests(uninterrupted)
 
 
+@settings(max_examples=5)
+@given(stops=st.lists(st.integers(0, 3), max_size=5), every=st.integers(1, 5))
+def test_however_often_a_job_is_interrupted_no_chunk_is_done_twice(
+    tmp_path_factory: pytest.TempPathFactory, stops: list[int], every: int
+) -> None:
+    config = prepare(tmp_path_factory.mktemp("resume"), every)
+    kept: list[int] = []
+    for stop in stops:
+        executor = StopsAfter(stop)
+        try:
+            run_job(config, executor)
+        except Interrupted:
+            kept += executor.scored[:stop]
+        else:
+            kept += executor.scored
+    last = CountingExecutor()
+    run_job(config, last)
+    assert kept + last.scored == list(range(CHUNKS))
+
+
 @pytest.mark.parametrize("how", HARMS)
 def test_every_harm_costs_its_chunk_only(tmp_path: Path, how: str) -> None:
     config = prepare(tmp_path)
     first = run_job(config)
     harm(first, store_of(config), 4, how)
     executor = CountingExecutor()
-    assert digests(run_job(config, executor)) == digests(first)
+    assert digests(again(config, executor)) == digests(first)
     assert executor.scored == [4]
 
 
@@ -160,48 +199,155 @@ def test_chunks_committed_together_are_lost_together(tmp_path: Path, how: str) -
     assert len(store_of(config).files()) == 3
     harm(first, store_of(config), 1, how)
     executor = CountingExecutor()
-    assert digests(run_job(config, executor)) == digests(first)
+    assert digests(again(config, executor)) == digests(first)
     assert executor.scored == [4, 5, 6, 7]
 
 
 def test_a_part_file_lost_from_a_group_costs_that_chunk_only(tmp_path: Path) -> None:
     config = prepare(tmp_path, every=4)
     first = run_job(config)
-    (first.plan.parts / first.receipts.in_order[5].part).unlink()
+    (first.plan.parts / first.receipts.in_order[5].part.name).unlink()
     executor = CountingExecutor()
-    second = run_job(config, executor)
+    second = again(config, executor)
     assert executor.scored == [5]
     third = CountingExecutor()
-    assert digests(run_job(config, third)) == digests(second) == digests(first)
+    assert digests(again(config, third)) == digests(second) == digests(first)
     assert third.scored == []
+
+
+def test_a_group_that_is_not_complete_is_kept_beside_its_place(tmp_path: Path) -> None:
+    config = prepare(tmp_path, every=4)
+    with pytest.raises(Interrupted):
+        run_job(config, StopsAfter(6))
+    names = [path.name for path in store_of(config).files()]
+    assert names == ["0000000.json", "0000001-partial.json"]
+    executor = CountingExecutor()
+    run_job(config, executor)
+    assert executor.scored == [6, 7, 8]
+    names = [path.name for path in store_of(config).files()]
+    assert names == ["0000000.json", "0000001-partial.json", "0000001.json", "0000002.json"]
+
+
+def test_a_group_that_is_complete_is_not_written_again(tmp_path: Path) -> None:
+    config = prepare(tmp_path, every=4)
+    first = run_job(config)
+    before = {path: path.stat().st_mtime_ns for path in store_of(config).files()}
+    for chunk in (4, 5, 6):
+        (first.plan.parts / first.receipts.in_order[chunk].part.name).unlink()
+    with pytest.raises(Interrupted):
+        run_job(config, StopsAfter(2))
+    after = {path: path.stat().st_mtime_ns for path in store_of(config).files()}
+    assert {path.name for path in after.keys() - before.keys()} == {"0000001-partial.json"}
+    assert {path: after[path] for path in before} == before
+
+
+def test_what_was_done_in_the_place_of_lost_parts_is_not_done_again_either(tmp_path: Path) -> None:
+    config = prepare(tmp_path, every=4)
+    first = run_job(config)
+    for chunk in (4, 5, 6):
+        (first.plan.parts / first.receipts.in_order[chunk].part.name).unlink()
+    with pytest.raises(Interrupted):
+        run_job(config, StopsAfter(2))
+    executor = CountingExecutor()
+    assert digests(again(config, executor)) == digests(first)
+    assert executor.scored == [6]
+
+
+def test_a_part_file_that_no_receipt_names_is_removed_when_all_is_done(tmp_path: Path) -> None:
+    config = prepare(tmp_path)
+    first = run_job(config)
+    harm(first, store_of(config), 4, "no receipt")
+    second = again(config)
+    old, new = (job.receipts.in_order[4].part.name for job in (first, second))
+    assert old != new
+    assert {path.name for path in second.plan.parts.iterdir()} == {
+        receipt.part.name for receipt in second.receipts.in_order
+    }
+
+
+def test_part_files_are_named_by_their_chunk_and_never_alike(tmp_path: Path) -> None:
+    config = prepare(tmp_path)
+    jobs = [run_job(config), run_job(config, fresh=True)]
+    names = [receipt.part.name for job in jobs for receipt in job.receipts.in_order]
+    assert len(set(names)) == len(names)
+    for chunk, name in enumerate(names[:CHUNKS]):
+        assert re.fullmatch(rf"chunk-{chunk:07d}-[0-9a-f]{{8}}\.parquet", name)
+
+
+@pytest.mark.parametrize("how", ["gone", "torn", "altered"])
+def test_rows_set_aside_that_are_lost_cost_their_chunk_only(tmp_path: Path, how: str) -> None:
+    values = make_table(450)["x"].to_numpy().copy()
+    values[[7, 201, 249]] = 1e300
+    table = make_table(450).set_column(1, "x", [values])
+    data = write_files(tmp_path / "data", table, files=3, row_group=50)
+    config = make_config(tmp_path, data, chunking={"rows": 50}, tolerate={"rows": 3})
+    first = run_job(config)
+    assert [receipt.rows_rejected for receipt in first.receipts.in_order] == [1, 0, 0, 0, 2, 0, 0, 0, 0]
+    rejects = first.receipts.in_order[4].rejects
+    assert rejects is not None
+    path = first.plan.failed / rejects.file.name
+    content = path.read_bytes()
+    path.unlink()
+    if how == "torn":
+        path.write_bytes(content[:-10])
+    elif how == "altered":
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    executor = CountingExecutor()
+    second = again(config, executor)
+    assert executor.scored == [4]
+    assert digests(second) == digests(first)
+    assert second.manifest.rows_failed == first.manifest.rows_failed == 3
+
+
+def test_a_job_that_failed_for_its_rows_fails_again_at_once_and_goes_on_when_they_are_tolerated(
+    tmp_path: Path,
+) -> None:
+    values = make_table(450)["x"].to_numpy().copy()
+    values[[7, 201]] = 1e300
+    data = write_files(tmp_path / "data", make_table(450).set_column(1, "x", [values]), row_group=50)
+
+    def tolerating(rows: int) -> BatchConfig:
+        return make_config(tmp_path, data, chunking={"rows": 50}, tolerate={"rows": rows})
+
+    for expected in ([0, 1, 2, 3, 4], []):
+        executor = CountingExecutor()
+        with pytest.raises(
+            RowError, match=r"^row 201: .* \(2 rows so far cannot be scored, 1 is tolerated; "
+        ):
+            run_job(tolerating(1), executor)
+        assert executor.scored == expected
+    executor = CountingExecutor()
+    assert run_job(tolerating(2), executor).manifest.rows_failed == 2
+    assert executor.scored == [5, 6, 7, 8]
 
 
 def test_a_finished_job_computes_nothing_again(tmp_path: Path) -> None:
     config = prepare(tmp_path)
     first, executor = run_job(config), CountingExecutor()
-    second = run_job(config, executor)
+    second = again(config, executor)
     assert executor.scored == []
     assert (second.receipts.computed, second.receipts.reused) == (0, CHUNKS)
     assert second.detector == first.detector
+    assert digests(second) == digests(first)
 
 
 def test_another_chunk_size_keeps_the_chunks_of_the_started_job(tmp_path: Path) -> None:
     config = prepare(tmp_path)
     first = run_job(config)
     other = config.model_copy(update={"chunking": config.chunking.model_copy(update={"rows": 33})})
-    second = run_job(other)
+    second = again(other)
     assert second.receipts.computed == 0
     assert digests(second) == digests(first)
 
 
 def test_another_threshold_needs_no_new_scores(tmp_path: Path) -> None:
     config = prepare(tmp_path)
-    first = run_job(config)
+    before = run_job(config).scores.tobytes()
     lower = make_config(tmp_path, tmp_path / "data", chunking={"rows": 50}, threshold={"contamination": 0.1})
     second = run_job(lower)
     assert second.receipts.computed == 0
-    assert second.combined.anomalies == 45
-    assert second.scores.tobytes() == first.scores.tobytes()
+    assert second.combined.anomalies == second.labels.sum() == 45
+    assert second.scores.tobytes() == before
 
 
 def test_fresh_starts_over_and_ends_the_same(tmp_path: Path) -> None:
@@ -231,8 +377,19 @@ def test_a_foreign_record_is_a_miss(tmp_path: Path, record: object) -> None:
     first = run_job(config)
     store_of(config).files()[2].write_text(json.dumps(record))
     executor = CountingExecutor()
-    assert digests(run_job(config, executor)) == digests(first)
+    assert digests(again(config, executor)) == digests(first)
     assert executor.scored == [2]
+
+
+def test_a_record_of_other_chunks_is_a_miss_and_costs_its_chunks_once(tmp_path: Path) -> None:
+    config = prepare(tmp_path)
+    first = run_job(config)
+    records = store_of(config).files()
+    records[2].write_bytes(records[5].read_bytes())
+    for expected in ([2], []):
+        executor = CountingExecutor()
+        assert digests(again(config, executor)) == digests(first)
+        assert executor.scored == expected
 
 
 class FullStore(JsonStore):
