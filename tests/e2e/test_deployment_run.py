@@ -16,10 +16,11 @@ import pandas as pd
 import pytest
 import yaml
 
+from flows.recovery import job_statuses
 from siftline import open_results
 from tests.e2e.processes import Shell, running
 from tests.faults import nothing_left_behind, wait_until
-from tests.flows.batches import configuration
+from tests.flows.batches import configuration, receipt_files
 
 ROOT = Path(__file__).parents[2]
 FLIGHTS = 3000
@@ -163,3 +164,46 @@ def test_a_run_that_the_form_would_refuse_is_refused(checkout: Shell, tmp_path: 
 
     assert finished.status == 1
     assert "treshold" in finished.out + finished.err
+
+
+def test_a_run_whose_process_is_killed_is_taken_up_by_the_recovery_deployment(
+    checkout: Shell, tmp_path: Path
+) -> None:
+    config = configuration(tmp_path, rows=4000, chunk_rows=100)
+    config["detector"]["params"]["n_estimators"] = 500
+    with httpx.Client(base_url=str(checkout.api_url), timeout=30) as server:
+
+        def ask(path: str, **body: Any) -> list[dict[str, Any]]:
+            found: list[dict[str, Any]] = server.post(path, json=body).raise_for_status().json()
+            return found
+
+        def recovery_of(run: str) -> dict[str, Any] | None:
+            runs = ask("/flow_runs/filter", deployments={"name": {"any_": ["recovery"]}})
+            found = [one for one in runs if one["parameters"]["flow_run_id"] == run]
+            assert len(found) < 2, "it is taken up twice"
+            return found[0] if found and found[0]["state_type"] == "COMPLETED" else None
+
+        applied = checkout.run("siftline", "apply", ROOT / "deployments/automations.yaml")
+        assert applied.status == 0, applied.err
+        try:
+            started = checkout.run(
+                *("prefect", "deployment", "run", "batch-detection/flights-nightly"),
+                *("--params", json.dumps({"config": config})),
+            )
+            assert started.status == 0, started.err
+            receipts = tmp_path / "checkpoint"
+            wait_until(lambda: len(receipt_files(receipts)) > 3, "some chunks are done")
+            (process,) = [one for one in checkout.processes() if "prefect.engine" in " ".join(one.cmdline())]
+            run = process.environ()["PREFECT__FLOW_RUN_ID"]
+            process.kill()
+            recovery = wait_until(lambda: recovery_of(run), "its job is taken up and done", 120)
+        finally:
+            for automation in ask("/automations/filter"):
+                server.delete(f"/automations/{automation['id']}").raise_for_status()
+
+        assert recovery["state_name"] == "Completed"
+        assert server.get(f"/flow_runs/{run}").json()["state_name"] == "Crashed"
+    manifest = open_results(tmp_path / "output").manifest
+    assert (manifest.rows, manifest.complete, manifest.flow_run_id) == (4000, True, recovery["id"])
+    (job,) = job_statuses(str(receipts))
+    assert (job.state, job.chunks_done) == ("published", 40)
