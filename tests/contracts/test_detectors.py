@@ -12,7 +12,7 @@ import pytest
 
 from siftline.config import DetectorConfig
 from siftline.detectors import DETECTORS, SklearnDetector, make_estimator
-from siftline.errors import FeatureError, ModelError
+from siftline.errors import ModelError, RowError
 from siftline.fit import fit_model
 from siftline.models import FittedModel, load_model, save_model
 from siftline.types import Feature, Matrix
@@ -103,12 +103,28 @@ def test_missing_values_do_as_declared(model: FittedModel) -> None:
     if DETECTORS[model.kind].takes_missing:
         assert np.isfinite(model.score(matrix)).all()
         return
-    with pytest.raises(FeatureError) as caught:
-        model.score(matrix, first_row=1000)
+    matrix[90, 0] = np.nan
+    with pytest.raises(RowError) as caught:
+        model.score(matrix)
+    assert caught.value.rows == (17, 90)
     assert str(caught.value) == (
-        f"row 1017 misses a value, and {model.kind} cannot score that; "
+        f"a value is missing, and {model.kind} cannot score that; "
         "set preprocess.missing, for example to median"
     )
+
+
+def test_rows_that_cannot_be_scored_are_told_whatever_the_blocks(
+    model: FittedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if DETECTORS[model.kind].takes_missing:
+        return
+    matrix = make_matrix()
+    matrix[[217, 290, 400], 1] = np.nan
+    monkeypatch.setattr("siftline.models._BLOCK_ROWS", 100)
+    with pytest.raises(RowError) as caught:
+        model.score(matrix)
+    # Those of the first block that has some; with them taken out, the next time tells the others.
+    assert caught.value.rows == (217, 290)
 
 
 def test_a_saved_model_gives_the_same_scores(model: FittedModel, tmp_path: Path) -> None:

@@ -50,6 +50,20 @@ def test_every_error_says_problem_and_remedy_in_one_line(kind: type[SiftlineErro
     assert str(error) == "a: the problem; do this"
 
 
+@EVERY
+def test_an_error_about_something_is_the_same_error(kind: type[SiftlineError]) -> None:
+    extra = {ValidationFailed: (("one", "two"),), errors.RowError: ((3, 5),)}.get(kind, ())
+    error = kind("the problem", "the remedy", *extra)
+    about = error.about("chunk 3")
+    assert type(about) is kind
+    assert (about.problem, about.remedy) == ("chunk 3: the problem", "the remedy")
+    assert about.args[2:] == error.args[2:] == extra
+    own = ("args", "problem")
+    assert {name: value for name, value in vars(about).items() if name not in own} == {
+        name: value for name, value in vars(error).items() if name not in own
+    }
+
+
 def test_a_configuration_error_has_a_line_for_every_mistake() -> None:
     error = ConfigError("file: 2 mistakes\n  a: one\n  b: two", "correct them")
     assert str(error) == "file: 2 mistakes\n  a: one\n  b: two\ncorrect them"

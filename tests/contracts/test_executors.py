@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import time
@@ -13,8 +14,15 @@ import distributed
 import pytest
 
 from siftline.config import AddressCluster, FactoryCluster, SerialCluster
-from siftline.errors import ClusterError, SourceError
-from siftline.executor import DaskExecutor, Executor, SerialExecutor, open_executor
+from siftline.errors import (
+    ClusterError,
+    OutOfMemory,
+    SourceError,
+    StorageError,
+    StorageUnavailable,
+    WorkerLost,
+)
+from siftline.executor import DaskExecutor, Executor, Later, SerialExecutor, open_executor
 from tests.support import counting
 
 pytestmark = pytest.mark.e2e
@@ -43,6 +51,18 @@ def refuse_odd(item: int) -> int:
 
 def fail_unexpectedly(item: int) -> int:
     return 1 // item
+
+
+def fail_as_told(item: int) -> int:
+    errors = [
+        MemoryError("no room"),
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a file"),
+        OSError(errno.EIO, os.strerror(errno.EIO), "a file"),
+        OSError("odd"),
+    ]
+    if item < len(errors):
+        raise errors[item]
+    return item
 
 
 def touch(path: str) -> int:
@@ -85,6 +105,46 @@ def test_an_error_is_the_outcome_of_its_item_only(executor: Executor, bundle: in
 def test_an_unknown_exception_comes_through_as_it_is(executor: Executor) -> None:
     with pytest.raises(ZeroDivisionError):
         [one.result() for one in executor.run(fail_unexpectedly, [0])]
+
+
+@pytest.mark.parametrize("bundle", [1, 4])
+@pytest.mark.parametrize(
+    ("item", "kind", "text"),
+    [
+        (0, OutOfMemory, "out of memory no room; give workers more memory (cluster.memory_limit), or cut "),
+        (1, StorageError, "a file: No space left on device; free some space and run "),
+        (2, StorageUnavailable, "a file: Input/output error; check the path and the disk, then run again: "),
+        (3, StorageUnavailable, "fail_as_told: odd; check the path and the disk, then run again: "),
+    ],
+)
+def test_errors_of_the_machine_are_the_outcome_of_their_item_only(
+    executor: Executor, item: int, kind: type[Exception], text: str, bundle: int
+) -> None:
+    outcomes = {one.item: one for one in executor.run(fail_as_told, [item, 9], bundle)}
+    assert type(outcomes[item].error) is kind
+    assert str(outcomes[item].error).startswith(text)
+    assert outcomes[9].result() == 9
+
+
+@pytest.mark.parametrize("bundle", [1, 4])
+def test_an_executor_waits_for_items_that_come_later(executor: Executor, bundle: int) -> None:
+    items = [Later(0.0), 1, 2, Later(0.001), Later(0.001), 3, Later(0.0)]
+    assert sorted(one.result() for one in executor.run(double, items, bundle)) == [2, 4, 6]
+
+
+def test_an_item_may_depend_on_the_outcome_of_another(executor: Executor) -> None:
+    seen: set[int] = set()
+
+    def one_after_the_other() -> Iterator[int | Later]:
+        for number in range(5):
+            while len(seen) < number:
+                yield Later(0.01)
+            yield number
+
+    for outcome in executor.run(double, one_after_the_other()):
+        seen.add(outcome.result())
+        assert seen == {2 * number for number in range(len(seen))}
+    assert len(seen) == 5
 
 
 def test_items_are_taken_only_as_there_is_room(executor: Executor) -> None:
@@ -134,7 +194,7 @@ def test_dask_has_a_dashboard_and_serial_has_none(dask_executor: Executor) -> No
     assert SerialExecutor().dashboard is None
 
 
-def test_work_that_kills_its_workers_is_a_cluster_error() -> None:
+def test_work_that_kills_its_worker_is_a_lost_worker() -> None:
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": 0}),
         distributed.LocalCluster(
@@ -143,9 +203,9 @@ def test_work_that_kills_its_workers_is_a_cluster_error() -> None:
         distributed.Client(cluster, set_as_default=False) as client,
     ):
         (outcome,) = DaskExecutor(client).run(die, [1])
-    assert isinstance(outcome.error, ClusterError)
+    assert type(outcome.error) is WorkerLost
     assert str(outcome.error) == (
-        "the work killed its Dask worker 1 times, most likely for memory; "
+        "the worker was lost while it had this chunk; "
         "give workers more memory (cluster.memory_limit), or cut smaller chunks (chunking.rows)"
     )
 
