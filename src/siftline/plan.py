@@ -171,6 +171,7 @@ def _snapshot(inspection: Inspection, parquet: Sequence[ParquetFile]) -> Snapsho
             contents=file.contents,
             rows=file.metadata.num_rows,
             origin=str(origin),
+            staged=not inspection.parquet,
         )
         for origin, file in zip(inspection.files, parquet, strict=True)
     )

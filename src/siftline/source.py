@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from siftline.config import SourceConfig
-from siftline.errors import SourceChanged, SourceError, SourceUnavailable
+from siftline.errors import IntegrityError, SiftlineError, SourceChanged, SourceError, SourceUnavailable
 from siftline.files import digest
 from siftline.types import Chunk, Piece, SourceFile
 
@@ -200,13 +200,24 @@ def read_pieces(
             raise
         except (pa.ArrowException, OSError) as error:
             check_unchanged(file)  # what has changed need not be readable
-            raise unreadable(file.origin, error) from error
+            raise _damaged(file, error) from error
+
+
+def _damaged(file: SourceFile, error: Exception) -> SiftlineError:
+    """Say what cannot be read. A copy of our own is removed, so that the next run makes it anew."""
+    problem = unreadable(file.origin, error)
+    if not file.staged or problem.fault != "chunk":
+        return problem
+    Path(file.path).unlink(missing_ok=True)
+    return IntegrityError(
+        f"{file.path}: this copy of {file.origin} was damaged", "run again: it is made anew"
+    )
 
 
 def _read(file: SourceFile, pieces: Iterable[Piece], columns: list[str]) -> Iterator[pa.RecordBatch]:
     with pa.OSFile(file.path) as handle:
         metadata = _planned(file, handle)
-        with pq.ParquetFile(handle, metadata=metadata) as parquet:
+        with pq.ParquetFile(handle, metadata=metadata, page_checksum_verification=True) as parquet:
             for piece in pieces:
                 batches = parquet.iter_batches(
                     _BATCH_ROWS, row_groups=[piece.row_group], columns=columns, use_threads=False

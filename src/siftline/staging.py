@@ -138,7 +138,10 @@ def stage_csv(
 
 def _convert(path: Path, schema: pa.Schema, target: Path) -> None:
     options = pc.ConvertOptions(include_columns=schema.names, column_types=schema)
-    with pq.ParquetWriter(target, schema) as writer, _reader(path, options) as reader:
+    with (
+        pq.ParquetWriter(target, schema, write_page_checksum=True) as writer,
+        _reader(path, options) as reader,
+    ):
         for table in _grouped(reader, path):
             writer.write_table(table, row_group_size=_ROW_GROUP_ROWS)
 

@@ -29,7 +29,7 @@ class Record(BaseModel):
 class SourceFile(Record):
     """One file of the input, as it was when the job was planned.
 
-    `path` is what is read (for CSV the staged Parquet), `origin` what the user gave.
+    `path` is what is read, `origin` what the user gave; for CSV they differ: what is read was staged.
     """
 
     path: str
@@ -42,6 +42,7 @@ class SourceFile(Record):
     )
     rows: int
     origin: str
+    staged: bool = False
 
     def only(self, row_groups: Collection[int]) -> SourceFile:
         """Return what is to be known of the file to read some of its row groups: it crosses the network."""

@@ -17,13 +17,13 @@ import pytest
 
 from siftline import staging
 from siftline.config import BatchConfig
-from siftline.errors import SourceChanged, SourceError, SourceUnavailable
+from siftline.errors import IntegrityError, SourceChanged, SourceError, SourceUnavailable
 from siftline.files import seal
 from siftline.plan import plan_batch
 from siftline.sample import draw_sample
 from siftline.source import check_unchanged, only_files, open_parquet, read_chunk, read_pieces, with_contents
 from siftline.types import BatchPlan, Chunk, Piece, SourceFile
-from tests.support import make_config
+from tests.support import make_config, run_job
 
 # Whatever the values are: no statistics, and pages of one size.
 SAME_FOOTER: dict[str, Any] = {"compression": "none", "use_dictionary": False, "write_statistics": False}
@@ -490,3 +490,39 @@ def test_too_little_memory_is_no_fault_of_the_file(path: Path, monkeypatch: pyte
     monkeypatch.setattr(pq.ParquetFile, "iter_batches", refuse)
     with pytest.raises(MemoryError):
         read(file, 0)
+
+
+def test_a_damaged_copy_of_a_csv_file_is_noticed_and_made_anew(tmp_path: Path) -> None:
+    rows = "".join(f"{number},{number * 0.5}\n" for number in range(5000))
+    source = tmp_path / "rows.csv"
+    source.write_text(f"id,x\n{rows}")
+    config = make_config(tmp_path, source, source={"key": ["id"], "features": ["x"]})
+    whole = run_job(config).outcome()
+    (staged,) = (Path(config.checkpoint.path) / "staged").iterdir()
+    stat = staged.stat()
+    content = bytearray(staged.read_bytes())
+    content[len(content) // 3] ^= 1
+    staged.write_bytes(content)
+    os.utime(staged, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+    with pytest.raises(IntegrityError, match=r"this copy of .*rows\.csv was damaged; run again"):
+        run_job(config, fresh=True)
+    assert source.exists()
+    assert not staged.exists()
+    assert run_job(config).outcome() == whole
+
+
+def test_a_damaged_parquet_file_is_left_where_it_is(tmp_path: Path) -> None:
+    source = tmp_path / "rows.parquet"
+    pq.write_table(
+        pa.table({"x": [float(number) for number in range(5000)]}), source, write_page_checksum=True
+    )
+    plan = plan_batch(make_config(tmp_path, source, source={"key": [], "features": ["x"]}))
+    stat = source.stat()
+    content = bytearray(source.read_bytes())
+    content[100] ^= 1
+    source.write_bytes(content)
+    os.utime(source, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    with pytest.raises(SourceError, match="cannot be read"):
+        read_chunk(plan.snapshot.files, plan.chunks[0], ["x"])
+    assert source.exists()
