@@ -131,24 +131,29 @@ def _attempt(function: Callable[[T], R], item: T) -> tuple[R | None, SiftlineErr
         return None, storage_error(error, error.filename or function.__name__)
 
 
-def _attempt_all(
-    items: tuple[T, ...], function: Callable[[T], R], topic: str
-) -> list[tuple[R | None, SiftlineError | None]]:
+def _attempt_all(items: tuple[T, ...], function: Callable[[T], R], topic: str) -> None:
+    """Do the work of a bundle, and send the outcomes at once.
+
+    As an event, because a result that stays on the worker until it is fetched is lost with it, and a worker
+    that is frozen holds up whoever fetches from it.
+    """
     from distributed import get_worker
+    from distributed.protocol.pickle import dumps
 
     worker = get_worker()
-    worker.log_event(topic, {"key": worker.get_current_task(), "worker": worker.address})
-    return [_attempt(function, item) for item in items]
+    key = worker.get_current_task()
+    worker.log_event(topic, {"key": key, "worker": worker.address})
+    outcomes = [_attempt(function, item) for item in items]
+    worker.log_event(topic, {"key": key, "outcomes": dumps(outcomes)})
 
 
 @dataclass
 class _Sent(Generic[T]):
-    """Items that are on their way, and when and where a worker began with them."""
+    """Items that are on their way, and since when they are with which worker."""
 
-    future: Any
     items: tuple[T, ...]
-    worker: str | None = None
-    began: float = 0.0
+    future: Any = None
+    begun: tuple[float, str] | None = None
 
 
 class DaskExecutor:
@@ -215,16 +220,16 @@ class _DaskRun(Generic[T, R]):
         self._timeout = timeout_seconds
         self._name = f"{function.__name__}-{secrets.token_hex(4)}"
         self._numbers = itertools.count()
-        self._done: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[tuple[str, bytes | None]] = queue.SimpleQueue()
         self._sent: dict[str, _Sent[T]] = {}
         self._lost_since: float | None = None
-        # Dask says when a task is given to a worker, not when the worker begins with it.
-        client.subscribe_topic(self._name, self._began)
+        client.subscribe_topic(self._name, self._heard)
 
     def close(self) -> None:
         """Give up what is not done."""
         if self._sent:
-            self._client.cancel([sent.future for sent in self._sent.values()], force=True)
+            futures = [sent.future for sent in self._sent.values() if sent.future is not None]
+            self._client.cancel(futures, force=True)
         if self._client.status == "running":
             self._client.unsubscribe_topic(self._name)
 
@@ -235,27 +240,41 @@ class _DaskRun(Generic[T, R]):
             self._send(bundles.take(window - len(self._sent)))
             wait = _POLL_SECONDS if bundles.later is None else min(_POLL_SECONDS, bundles.later.seconds)
             if self._sent:
-                yield from self._collect(self._wait(wait))
-                yield from self._overdue()
+                finished = self._wait(wait)
+                # Now, because what is done while the outcomes are dealt with is not overdue.
+                overdue = self._overdue()
+                yield from self._collect(finished)
+                yield from overdue
             elif bundles.later is not None:
                 time.sleep(wait)
             else:
                 return
 
     def _send(self, bundles: list[tuple[T, ...]]) -> None:
-        keys = [f"{self._name}-{next(self._numbers)}" for _ in bundles]
+        sent = {f"{self._name}-{next(self._numbers)}": _Sent(items) for items in bundles}
+        # Before they are sent, because a worker may begin at once.
+        self._sent |= sent
         arguments = {"function": self._function, "topic": self._name}
-        futures = self._client.map(_attempt_all, bundles, key=keys, pure=False, **arguments)
-        for future, items in zip(futures, bundles, strict=True):
-            self._sent[future.key] = _Sent(future, items)
-            future.add_done_callback(self._done.put)
+        futures = self._client.map(_attempt_all, bundles, key=list(sent), pure=False, **arguments)
+        for one, future in zip(sent.values(), futures, strict=True):
+            one.future = future
+            future.add_done_callback(lambda done: self._done.put((done.key, None)))
 
-    def _began(self, event: tuple[float, dict[str, str]]) -> None:
-        sent = self._sent.get(event[1]["key"])
-        if sent is not None:
-            sent.worker, sent.began = event[1]["worker"], time.monotonic()
+    def _heard(self, event: tuple[float, dict[str, Any]]) -> None:
+        """Take what a worker says: that it begins with a bundle, or what came of it. In Dask's own thread."""
+        message = event[1]
+        sent = self._sent.get(message["key"])
+        if sent is None:
+            return
+        if "outcomes" not in message:
+            sent.begun = (time.monotonic(), message["worker"])
+            return
+        self._done.put((message["key"], message["outcomes"]))
+        if sent.future is not None:
+            # Or Dask would do the work again if it lost the worker now.
+            sent.future.release()
 
-    def _wait(self, seconds: float) -> list[_Sent[T]]:
+    def _wait(self, seconds: float) -> list[tuple[_Sent[T], bytes | None]]:
         """Wait a moment for something to be done, and take all that is."""
         finished = []
         try:
@@ -265,8 +284,8 @@ class _DaskRun(Generic[T, R]):
         except queue.Empty:
             if not finished:
                 self._check_alive()
-        # What was given up meanwhile is done as well.
-        return [self._sent.pop(future.key) for future in finished if future.key in self._sent]
+        # A bundle is done twice: once its outcomes are here, and with Dask. Or it was given up meanwhile.
+        return [(self._sent.pop(key), outcomes) for key, outcomes in finished if key in self._sent]
 
     def _check_alive(self) -> None:
         """Dask would wait for workers for ever; a minute without any is enough."""
@@ -283,17 +302,15 @@ class _DaskRun(Generic[T, R]):
                 f"start workers and {_AGAIN}",
             )
 
-    def _collect(self, finished: list[_Sent[T]]) -> Iterator[Outcome[T, R]]:
-        good = [sent for sent in finished if sent.future.status == "finished"]
-        # A worker may die with results that nobody had fetched; such are left out here.
-        gathered = self._client.gather({sent.future.key: sent.future for sent in good}, errors="skip")
-        for sent in finished:
-            outcomes = gathered.get(sent.future.key)
+    def _collect(self, finished: list[tuple[_Sent[T], bytes | None]]) -> Iterator[Outcome[T, R]]:
+        from distributed.protocol.pickle import loads
+
+        for sent, outcomes in finished:
             if outcomes is None:
                 error = self._error(sent.future)
                 yield from (Outcome(item, None, error) for item in sent.items)
             else:
-                for item, (value, error) in zip(sent.items, outcomes, strict=True):
+                for item, (value, error) in zip(sent.items, loads(outcomes), strict=True):
                     yield Outcome(item, value, error)
 
     def _error(self, future: Any) -> SiftlineError:
@@ -309,22 +326,24 @@ class _DaskRun(Generic[T, R]):
             "give workers more memory (cluster.memory_limit), or cut smaller chunks (chunking.rows)",
         )
 
-    def _overdue(self) -> Iterator[Outcome[T, R]]:
+    def _overdue(self) -> list[Outcome[T, R]]:
         """Restart the workers whose item has taken too long."""
         if self._timeout is None:
-            return
+            return []
+        overdue: list[Outcome[T, R]] = []
         now = time.monotonic()
         for key, sent in list(self._sent.items()):
-            if sent.worker is None or now - sent.began <= self._timeout * len(sent.items):
+            if sent.begun is None or now - sent.begun[0] <= self._timeout * len(sent.items):
                 continue
             del self._sent[key]
             self._client.cancel([sent.future], force=True)
-            self._restart(sent.worker)
+            self._restart(sent.begun[1])
             error = ChunkTimeout(
                 f"no result after {self._timeout:g} s; the worker was restarted",
                 "raise chunking.timeout_seconds, or cut smaller chunks (chunking.rows)",
             )
-            yield from (Outcome(item, None, error) for item in sent.items)
+            overdue += [Outcome(item, None, error) for item in sent.items]
+        return overdue
 
     def _restart(self, worker: str) -> None:
         # In the background: a worker that hangs takes seconds to be killed, and others go on meanwhile.
