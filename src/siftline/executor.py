@@ -113,7 +113,7 @@ class SerialExecutor:
         """Run `function` on every item, in order."""
         for item in items:
             if isinstance(item, Later):
-                time.sleep(item.seconds)
+                time.sleep(min(item.seconds, _POLL_SECONDS))
             else:
                 yield Outcome(item, *_attempt(function, item))
 
