@@ -200,4 +200,5 @@ def _delay(retries: RetriesConfig, number: int) -> float:
     """Seconds between an attempt, the first being number 1, and the next."""
     # Beyond 2**64 the longest delay holds anyway, and floats have an end.
     seconds = min(retries.max_delay_seconds, retries.delay_seconds * retries.backoff ** min(number - 1, 64))
-    return seconds * random.uniform(1 - retries.jitter, 1 + retries.jitter)  # noqa: S311  not a secret
+    share = random.uniform(1 - retries.jitter, 1 + retries.jitter)  # noqa: S311  not a secret
+    return min(retries.max_delay_seconds, seconds * share)
