@@ -131,7 +131,11 @@ class _Attempts(Generic[T, R]):
     def _next(self) -> T | Later:
         now = time.monotonic()
         if self._delayed and self._delayed[0][0] <= now:
-            return self._begin(heapq.heappop(self._delayed)[2])
+            attempt = heapq.heappop(self._delayed)[2]
+            if not (attempt.alone and self._running):
+                return self._begin(attempt)
+            self._suspects.append(attempt)
+            return Later(_POLL_SECONDS)
         for item in self._items:
             return self._begin(_Attempt(item))
         if self._delayed:
