@@ -149,16 +149,13 @@ class _Attempts(Generic[T, R]):
         return attempt.item
 
     def settle(self, outcome: Outcome[T, R]) -> Settled[T, R] | None:
-        """Take an outcome; None when another attempt is made."""
+        """Take an outcome; None when another attempt is made, or would be but for a stop."""
         attempt = self._running.pop(id(outcome.item))
         error = outcome.error
-        if error is not None and not self._stop.requested:
-            if error.fault == "worker":
-                error = self._suspect(attempt, error)
-            elif error.fault == "resource":
-                error = self._halve(attempt, error)
-            elif error.fault == "transient":
-                error = self._again(attempt, error)
+        follow = {"worker": self._suspect, "resource": self._halve, "transient": self._again}
+        if error is not None and error.fault in follow:
+            # What a stop leaves undone has not failed.
+            error = None if self._stop.requested else follow[error.fault](attempt, error)
             if error is None:
                 return None
         return Settled(outcome.item, outcome.value, error, attempt.number)
