@@ -107,7 +107,7 @@ class _Attempts(Generic[T, R]):
         self._retries = retries
         self._split = split
         self._stop = stop
-        self._running: dict[int, _Attempt[T]] = {}
+        self._running: list[_Attempt[T]] = []
         self._delayed: list[tuple[float, int, _Attempt[T]]] = []
         self._suspects: deque[_Attempt[T]] = deque()
         self._order = itertools.count()
@@ -124,7 +124,7 @@ class _Attempts(Generic[T, R]):
             if self._running:
                 return Later(_POLL_SECONDS)
             return self._begin(self._suspects.popleft())
-        if any(attempt.alone for attempt in self._running.values()):
+        if any(attempt.alone for attempt in self._running):
             return Later(_POLL_SECONDS)
         return self._next()
 
@@ -145,12 +145,14 @@ class _Attempts(Generic[T, R]):
         raise StopIteration
 
     def _begin(self, attempt: _Attempt[T]) -> T:
-        self._running[id(attempt.item)] = attempt
+        self._running.append(attempt)
         return attempt.item
 
     def settle(self, outcome: Outcome[T, R]) -> Settled[T, R] | None:
         """Take an outcome; None when another attempt is made, or would be but for a stop."""
-        attempt = self._running.pop(id(outcome.item))
+        # By identity: two items may be equal, and even be the same object.
+        place = next(i for i, attempt in enumerate(self._running) if attempt.item is outcome.item)
+        attempt = self._running.pop(place)
         error = outcome.error
         follow = {"worker": self._suspect, "resource": self._halve, "transient": self._again}
         if error is not None and error.fault in follow:
