@@ -399,7 +399,8 @@ def _quieten() -> None:
     import dask.config
 
     if "logging" not in dask.config.config:
-        quiet = {"distributed.nanny": "critical", "distributed.scheduler": "critical"}
+        told_by_us = ("distributed.nanny", "distributed.scheduler", "distributed.worker.state_machine")
+        quiet = dict.fromkeys(told_by_us, "critical")
         dask.config.set({"logging": {"distributed": "warning", **quiet}})
 
 
