@@ -88,8 +88,8 @@ def resume_command(job: Path) -> str:
 
 
 def _cause(error: BaseException) -> str:
-    """What failed, without the numbers: another chunk is not another cause."""
-    return re.sub(r"\d+", "#", f"{type(error).__name__}: {error}")
+    """What failed, without numbers and random names: another chunk is not another cause."""
+    return re.sub(r"[0-9a-f]{8,}|\d+", "#", f"{type(error).__name__}: {error}")
 
 
 def deliver(

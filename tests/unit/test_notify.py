@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from siftline.config import NotifyConfig
-from siftline.errors import ClusterError, SourceError
+from siftline.errors import ClusterError, SourceError, ValidationFailed
 from siftline.notify import (
     Delivery,
     Message,
@@ -93,6 +93,18 @@ def test_another_chunk_is_not_another_cause() -> None:
     assert first.cause == second.cause
     other = failed_message("flights", SourceError("chunk 3 failed", "see to it"), None, False)
     assert first.cause != other.cause
+
+
+def test_another_name_by_chance_is_not_another_cause() -> None:
+    places = ["/out/.staged/abc-5d2f0c1e-0a1b2c3d", "/out/.staged/abc-5d2f0c1e-ffffffff"]
+    causes = {
+        failed_message("flights", ValidationFailed("1 check", f"see {place}"), None, True).cause
+        for place in places
+    }
+    assert len(causes) == 1
+    parts = ["chunk-0000001-deadbeef.parquet: damaged", "chunk-0000020-12345678.parquet: damaged"]
+    causes = {failed_message("f", SourceError(part, "see to it"), None, True).cause for part in parts}
+    assert causes == {"SourceError: chunk-#-#.parquet: damaged; see to it"}
 
 
 def test_a_recovery_is_told_as_a_warning() -> None:
