@@ -11,12 +11,12 @@ from pydantic import ValidationError
 
 from siftline.errors import IntegrityError, UnknownJob
 from siftline.files import read_record, write_record
-from siftline.lease import Holder, holder
+from siftline.lease import last_holder
 from siftline.types import Record
 
 FORMAT_VERSION = 1
 
-Outcome = Literal["never ran to an end", "published", "failed", "failed for good", "cancelled"]
+Outcome = Literal["interrupted", "published", "failed", "failed for good", "cancelled"]
 
 
 class JobRecord(Record):
@@ -26,7 +26,7 @@ class JobRecord(Record):
     of which people have been told since then.
     """
 
-    outcome: Outcome = "never ran to an end"
+    outcome: Outcome = "interrupted"
     run: str | None = None
     at: str | None = None
     error: str | None = None
@@ -113,22 +113,19 @@ def find_job(checkpoint: Path | str, job_id: str) -> Path:
     )
 
 
-def state_of(record: JobRecord, held: Holder | None) -> str:
-    """Say what state a job is in: a run that neither holds its job nor came to an end was interrupted."""
-    if held is not None:
-        return "running"
-    return "interrupted" if record.outcome == "never ran to an end" else record.outcome
-
-
 def job_status(directory: Path, name: str, chunks: int, chunks_done: int) -> JobStatus:
-    """Return the status of a job, of which the chunks have been counted."""
-    record, held = read_job(directory), holder(directory)
+    """Return the status of a job, of which the chunks have been counted.
+
+    A run that neither holds its job any more nor gave it back was interrupted.
+    """
+    record, (last, lease) = read_job(directory), last_holder(directory)
+    state = {"held": "running", "lost": "interrupted", "released": record.outcome}[lease]
     return JobStatus(
         job_id=directory.name,
         name=name,
-        state=state_of(record, held),
-        run=held.run if held else record.run,
+        state=state,
+        run=last.run if last else record.run,
         chunks=chunks,
         chunks_done=chunks_done,
-        error=None if held else record.error,
+        error=record.error if lease == "released" else None,
     )

@@ -26,7 +26,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, Self, TextIO
+from typing import IO, Any, Literal, Self, TextIO
 
 from siftline.errors import IntegrityError, JobBusy, LeaseLost, storage_error
 from siftline.files import seal, unseal
@@ -213,11 +213,26 @@ def holder(directory: Path) -> Holder | None:
     StorageError
         When the directory cannot be read.
     """
+    last, state = last_holder(directory)
+    return last if state == "held" else None
+
+
+def last_holder(directory: Path) -> tuple[Holder | None, Literal["held", "released", "lost"]]:
+    """Return who took the job in a directory last, and what became of the lease; None where nobody ever did.
+
+    Raises
+    ------
+    StorageError
+        When the directory cannot be read.
+    """
     try:
         found = _find(directory)
+        held = found.held(directory)
     except OSError as error:
         raise storage_error(error, directory) from error
-    return found.named if found.held(directory) else None
+    if held:
+        return found.named, "held"
+    return found.holder, "released" if found.released or not found.epoch else "lost"
 
 
 @dataclass(frozen=True)

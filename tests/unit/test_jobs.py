@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -20,10 +21,9 @@ from siftline.jobs import (
     job_directories,
     job_status,
     read_job,
-    state_of,
     write_job,
 )
-from siftline.lease import Holder, Lease
+from siftline.lease import Lease
 from siftline.plan import plan_batch
 
 FAILED = JobRecord(
@@ -34,7 +34,6 @@ FAILED = JobRecord(
     recoveries=2,
     told=("failed: ClusterError", "recovering: "),
 )
-HOLDER = Holder("run-2", "here", 1, "2026-01-01T00:00:00+00:00", 1)
 
 
 def planned(checkpoint: Path, *names: str) -> list[Path]:
@@ -54,7 +53,7 @@ def test_a_record_comes_back(tmp_path: Path) -> None:
 
 def test_of_a_job_that_left_no_record_nothing_is_known(tmp_path: Path) -> None:
     assert read_job(tmp_path) == read_job(tmp_path / "none") == JobRecord()
-    assert JobRecord().outcome == "never ran to an end"
+    assert JobRecord().outcome == "interrupted"
     (tmp_path / "file").touch()
     assert read_job(tmp_path / "file") == JobRecord()
 
@@ -138,22 +137,11 @@ def test_an_empty_id_is_nobodys_even_where_there_is_one_job(tmp_path: Path) -> N
         find_job(tmp_path, "")
 
 
-@pytest.mark.parametrize(
-    ("outcome", "free"),
-    [
-        ("never ran to an end", "interrupted"),
-        ("published", "published"),
-        ("failed", "failed"),
-        ("failed for good", "failed for good"),
-        ("cancelled", "cancelled"),
-    ],
-)
-def test_a_job_is_running_while_somebody_holds_it_and_else_what_became_of_it(
-    outcome: Outcome, free: str
-) -> None:
-    record = JobRecord(outcome=outcome)
-    assert state_of(record, HOLDER) == "running"
-    assert state_of(record, None) == free
+@pytest.mark.parametrize("outcome", get_args(Outcome))
+def test_a_job_that_nobody_works_on_is_what_became_of_it(config: BatchConfig, outcome: Outcome) -> None:
+    directory = plan_batch(config).directory
+    write_job(directory, JobRecord(outcome=outcome))
+    assert job_status(directory, "batch", 9, 4).state == outcome
 
 
 def test_a_status_is_of_the_run_that_works_on_the_job_or_did_last(config: BatchConfig) -> None:
@@ -171,9 +159,23 @@ def test_a_status_is_of_the_run_that_works_on_the_job_or_did_last(config: BatchC
     assert (running.state, running.run, running.error) == ("running", "run-2", None)
 
     ended = job_status(directory, "batch", 9, 4)
-    assert (ended.state, ended.run, ended.error) == ("failed", "run-1", "ClusterError: no worker")
+    assert (ended.state, ended.run, ended.error) == ("failed", "run-2", "ClusterError: no worker")
 
 
-def test_a_job_whose_run_died_without_a_word_was_interrupted(config: BatchConfig) -> None:
+def test_a_job_that_never_came_to_an_end_was_interrupted(config: BatchConfig) -> None:
     status = job_status(plan_batch(config).directory, "batch", 9, 0)
     assert (status.state, status.run, status.error) == ("interrupted", None, None)
+
+
+def test_a_job_whose_last_run_died_without_a_word_was_interrupted_whatever_was_before(
+    config: BatchConfig,
+) -> None:
+    directory = plan_batch(config).directory
+    write_job(directory, FAILED)
+    child = os.fork()
+    if child == 0:
+        Lease("run-3").take(directory)
+        os._exit(0)
+    os.waitpid(child, 0)
+    status = job_status(directory, "batch", 9, 4)
+    assert (status.state, status.run, status.error) == ("interrupted", "run-3", None)
