@@ -35,7 +35,7 @@ def flow_run(run_id: UUID | str | None) -> FlowRun:
         return client.read_flow_run(UUID(str(run_id)))
 
 
-def task_runs(run_id: UUID | str | None) -> dict[str, TaskRun]:
+def task_runs(run_id: UUID | str | None, last: str = "notify") -> dict[str, TaskRun]:
     """The task runs of a flow run by the name of their task, once the last of them has reached the server."""
 
     def read() -> list[TaskRun]:
@@ -46,7 +46,7 @@ def task_runs(run_id: UUID | str | None) -> dict[str, TaskRun]:
     def complete() -> list[TaskRun] | None:
         runs = read()
         final = all(run.state is not None and run.state.is_final() for run in runs)
-        return runs if final and any(run.name.startswith("notify") for run in runs) else None
+        return runs if final and any(run.name.startswith(last) for run in runs) else None
 
     runs = wait_until(complete, "the task runs have reached the server")
     found = {run.name.rpartition("-")[0]: run for run in runs}

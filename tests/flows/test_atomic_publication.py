@@ -70,6 +70,7 @@ def test_a_reader_in_a_loop_sees_whole_results_only(tmp_path: Path) -> None:
     with reading(output) as reader:
         for number in range(1, 7):
             result = batch_detection({**values, "threshold": {"contamination": shares[number % 2]}})
+            assert (result.state, result.chunks_computed) == ("Completed", 0)
             publication = open_results(output).manifest.publication
             wait_until(lambda name=publication: name in reader.seen or reader.stop.is_set(), "it is read")
             assert reader.seen[publication] == result.threshold
@@ -90,7 +91,8 @@ def test_two_publications_are_kept_and_older_ones_go(tmp_path: Path) -> None:
     assert open_results(output).manifest.replaces == names[1]
     for kind in ("scores", "anomalies"):
         assert {path.name for path in (output / kind).iterdir()} == set(names[1:])
-    assert {path.name for path in output.iterdir()} == {"scores", "anomalies", "manifest.json", ".staged"}
+    kept = {"scores", "anomalies", "manifest.json", ".staged", ".publishing"}
+    assert {path.name for path in output.iterdir()} == kept
     assert not list((output / ".staged").iterdir())
 
 

@@ -13,7 +13,7 @@ from sklearn.ensemble import IsolationForest
 
 from flows.batch_detection import batch_detection
 from siftline import BatchConfig, BatchResult, open_results
-from siftline.errors import SourceError
+from siftline.errors import SourceError, ValidationFailed
 from tests.flows.batches import FEATURES, configuration, scores_digest
 from tests.flows.records import STEPS, artifacts, flow_run, log, task_runs
 
@@ -29,6 +29,8 @@ def test_a_dict_and_a_batch_config_are_the_same_job_with_the_same_result(tmp_pat
     assert (first.chunks_computed, first.chunks_reused) == (3, 0)
     assert (second.chunks_computed, second.chunks_reused) == (0, 3)
     assert (first.state, first.rows, first.chunks, first.rows_failed) == ("Completed", 600, 3, 0)
+    assert (second.state, second.rows, second.chunks, second.rows_failed) == ("AlreadyPublished", 600, 3, 0)
+    assert first.chunks_failed == second.chunks_failed == 0
     assert first.anomalies == second.anomalies == 6
     assert first.output == values["output"]["path"]
     assert first.threshold == second.threshold == open_results(first.output).manifest.threshold
@@ -60,6 +62,23 @@ def test_a_run_is_seven_task_runs_whatever_the_number_of_chunks(
     assert flow_run(result.flow_run_id).state_name == "Completed"
 
 
+def test_a_run_of_a_finished_job_is_one_task_run_that_plans(tmp_path: Path) -> None:
+    values = configuration(tmp_path)
+    batch_detection(values)
+    published = {path: path.stat().st_mtime_ns for path in (tmp_path / "output").rglob("*")}
+
+    state = batch_detection(values, return_state=True)
+
+    assert (state.type.value, state.name) == ("COMPLETED", "AlreadyPublished")
+    assert state.message == "Published already: nothing to do."
+    assert state.result().state == "AlreadyPublished"
+    run_id = state.state_details.flow_run_id
+    assert set(task_runs(run_id, last="plan_batch")) == {"plan_batch"}
+    assert artifacts(run_id) == {}
+    assert flow_run(run_id).state_name == "AlreadyPublished"
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "output").rglob("*")} == published
+
+
 @pytest.mark.e2e
 def test_the_page_of_a_run_shows_progress_the_result_and_the_dashboard(tmp_path: Path) -> None:
     config = configuration(tmp_path, chunk_rows=15, cluster={"kind": "local", "workers": 2})
@@ -72,6 +91,7 @@ def test_the_page_of_a_run_shows_progress_the_result_and_the_dashboard(tmp_path:
     assert json.loads(str(found["siftline-result"].data)) == [
         {
             "rows": 600,
+            "rows failed": 0,
             "chunks": 40,
             "anomalies": 6,
             "threshold": result.threshold,
@@ -103,16 +123,20 @@ def test_a_result_that_fails_its_audit_fails_the_run_is_told_of_and_is_not_publi
 
     state = batch_detection(values, return_state=True)
 
-    assert state.name == "Failed"
+    assert (state.type.value, state.name) == ("FAILED", "FailedForGood")
     assert state.state_details.flow_run_id is not None
     run_id = state.state_details.flow_run_id
-    assert flow_run(run_id).state_name == "Failed"
+    assert flow_run(run_id).state_name == "FailedForGood"
     runs = task_runs(run_id)
     assert sorted(runs) == sorted(set(STEPS) - {"publish_results"})
     assert {name: run.state_name for name, run in runs.items() if run.state_name != "Completed"} == {
         "validate_results": "Failed"
     }
-    assert "Siftline: test failed" in log(run_id, until="anomaly rate: 0.01 of the rows are anomalies")
+    said = log(run_id, until="To go on: siftline resume")
+    assert "Siftline: test failed for good\nValidationFailed: the result did not pass 1 of 6 checks: " in said
+    assert "anomaly rate: 0.01 of the rows are anomalies" in said
+    with pytest.raises(ValidationFailed, match=r"anomaly rate: 0\.01 of the rows"):
+        state.result()
     output = Path(values["output"]["path"])
     assert [path.name for path in output.iterdir()] == [".staged"], "the staged result stays, nothing else"
     with pytest.raises(SourceError, match="no results there"):
@@ -126,7 +150,7 @@ def test_a_run_that_fails_leaves_the_previous_result_as_it_was(tmp_path: Path) -
 
     state = batch_detection({**values, "validation": {"anomaly_rate": {"max": 0.001}}}, return_state=True)
 
-    assert state.name == "Failed"
+    assert (state.type.value, state.name) == ("FAILED", "FailedForGood")
     after = open_results(values["output"]["path"])
     assert after.manifest == before
     assert after.scores.count_rows() == 600
@@ -138,7 +162,7 @@ def test_input_that_is_not_there_fails_the_run_before_any_work(tmp_path: Path) -
 
     state = batch_detection(values, return_state=True)
 
-    assert state.name == "Failed"
+    assert (state.type.value, state.name) == ("FAILED", "FailedForGood")
     runs = task_runs(state.state_details.flow_run_id)
     assert {name: run.state_name for name, run in runs.items()} == {
         "plan_batch": "Failed",

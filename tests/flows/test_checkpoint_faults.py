@@ -11,6 +11,7 @@ from prefect.filesystems import LocalFileSystem
 from prefect.results import ResultStore
 
 from flows.batch_detection import batch_detection
+from siftline.checkpoint import FORMAT_VERSION
 from siftline.errors import IntegrityError
 from siftline.files import unseal
 from tasks.checkpoints import PrefectCheckpoints
@@ -29,12 +30,18 @@ class Job:
         self.output = Path(self.config["output"]["path"])
         self.first = batch_detection(self.config)
         self.digest = scores_digest(self.output)
+        self.runs = 0
 
     def again(self) -> tuple[int, int]:
-        """Run it again: it must publish the same, and gives the chunks computed and reused."""
-        result = batch_detection(self.config)
-        assert result.job_id == self.first.job_id
-        assert scores_digest(self.output) == self.digest
+        """Run it again: it must publish the same, and gives the chunks computed and reused.
+
+        Elsewhere, because where its result is already there is nothing to do.
+        """
+        self.runs += 1
+        output = self.output.with_name(f"output-{self.runs}")
+        result = batch_detection({**self.config, "output": {**self.config["output"], "path": str(output)}})
+        assert (result.job_id, result.state) == (self.first.job_id, "Completed")
+        assert scores_digest(output) == self.digest
         return result.chunks_computed, result.chunks_reused
 
 
@@ -77,11 +84,25 @@ def test_damage_to_all_that_was_kept_costs_all_the_work_and_nothing_else(job: Jo
     assert job.again() == (0, CHUNKS)
 
 
+def test_a_finished_job_is_finished_whatever_happens_to_what_was_kept(tmp_path: Path) -> None:
+    job = Job(tmp_path)
+    for receipt in receipt_files(job.checkpoint):
+        truncate(receipt)
+    for part in part_files(job.checkpoint):
+        part.unlink()
+
+    result = batch_detection(job.config)
+
+    assert (result.state, result.chunks_computed, result.chunks_reused) == ("AlreadyPublished", 0, CHUNKS)
+    assert scores_digest(job.output) == job.digest
+
+
 def test_a_receipt_of_another_chunk_is_not_believed(job: Job) -> None:
     receipts = receipt_files(job.checkpoint)
     receipts[1].write_bytes(receipts[4].read_bytes())
 
     assert job.again() == (1, CHUNKS - 1)
+    assert job.again() == (0, CHUNKS)
 
 
 def test_a_receipt_that_says_it_is_a_pickle_is_never_unpickled(job: Job, tmp_path: Path) -> None:
@@ -109,7 +130,7 @@ def test_no_altered_byte_of_a_receipt_goes_unnoticed(job: Job, tmp_path: Path) -
     receipt = tmp_path / "receipt.json"
     whole = receipt_files(job.checkpoint)[2].read_bytes()
     receipt.write_bytes(whole)
-    body = unseal(store.load(receipt.name), 1, "whole")
+    body = unseal(store.load(receipt.name), FORMAT_VERSION, "whole")
 
     for place in range(len(whole)):
         altered = bytearray(whole)
@@ -118,7 +139,7 @@ def test_no_altered_byte_of_a_receipt_goes_unnoticed(job: Job, tmp_path: Path) -
         record = store.load(receipt.name)
         if record is not None:
             try:
-                assert unseal(record, 1, "altered") == body, f"byte {place}"
+                assert unseal(record, FORMAT_VERSION, "altered") == body, f"byte {place}"
             except IntegrityError:
                 continue
 

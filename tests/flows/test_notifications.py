@@ -59,11 +59,63 @@ def test_completed_and_failed_are_told_to_whom_the_rules_say(tmp_path: Path, web
     webhook.received.clear()
     state = batch_detection({**values, "validation": TOO_STRICT}, return_state=True)
 
-    assert state.name == "Failed"
+    assert state.name == "FailedForGood"
     assert sorted(request.path for request in webhook.received) == ["/all", "/failures"]
     for request in webhook.received:
-        assert request.body["subject"] == "Siftline: test failed"
-        assert "anomaly rate: 0.01 of the rows are anomalies" in request.body["body"]
+        assert request.body["subject"] == "Siftline: test failed for good"
+        what, kept, command = request.body["body"].splitlines()
+        assert what.startswith("ValidationFailed: the result did not pass 1 of 6 checks: anomaly rate: 0.01 ")
+        assert kept == (
+            f"Kept: the chunks of job {result.job_id} that are done, "
+            "and the result that was published before."
+        )
+        assert command == (
+            f"To go on: siftline resume {result.job_id} --checkpoint {values['checkpoint']['path']}"
+        )
+
+
+def test_a_failure_that_another_run_may_help_is_told_as_such(tmp_path: Path, webhook: Webhook) -> None:
+    values = configuration(tmp_path, notify=[{"block": webhook.block("all")}])
+    cluster = {"kind": "factory", "factory": "no_such_module.Cluster"}
+
+    state = batch_detection({**values, "cluster": cluster}, return_state=True)
+
+    assert (state.type.value, state.name) == ("FAILED", "Failed")
+    (request,) = webhook.received
+    assert request.body["subject"] == "Siftline: test failed"
+    assert request.body["body"].startswith(
+        "ClusterError: cluster.factory no_such_module.Cluster: No module named 'no_such_module'; "
+    )
+
+
+def test_of_one_cause_people_are_told_once_for_a_job(tmp_path: Path, webhook: Webhook) -> None:
+    values = configuration(tmp_path, validation=TOO_STRICT, notify=[{"block": webhook.block("all")}])
+    subjects = []
+    for _ in range(2):
+        assert batch_detection(values, return_state=True).name == "FailedForGood"
+        subjects.append([request.body["subject"] for request in webhook.received])
+    assert subjects == [["Siftline: test failed for good"]] * 2
+
+    # Another job, and another cause, are told; and once it was published, the first cause is again.
+    other = {**values, "detector": {"params": {"n_estimators": 11}}}
+    assert batch_detection(other, return_state=True).name == "FailedForGood"
+    unreachable = {**values, "cluster": {"kind": "factory", "factory": "no_such_module.Cluster"}}
+    assert batch_detection(unreachable, return_state=True).name == "Failed"
+    batch_detection({**values, "validation": {}})
+    assert batch_detection(values, return_state=True).name == "FailedForGood"
+    assert [request.body["subject"] for request in webhook.received[1:]] == [
+        "Siftline: test failed for good",
+        "Siftline: test failed",
+        "Siftline: test completed",
+        "Siftline: test failed for good",
+    ]
+
+
+def test_nobody_is_told_of_a_finished_job_again(tmp_path: Path, webhook: Webhook) -> None:
+    values = configuration(tmp_path, notify=[{"block": webhook.block("all")}])
+    states = [batch_detection(values).state for _ in range(2)]
+    assert states == ["Completed", "AlreadyPublished"]
+    assert [request.body["subject"] for request in webhook.received] == ["Siftline: test completed"]
 
 
 def test_a_notifier_that_fails_changes_nothing_and_is_reported(tmp_path: Path, webhook: Webhook) -> None:
@@ -91,7 +143,7 @@ def test_a_notifier_that_fails_changes_nothing_and_is_reported(tmp_path: Path, w
 
 
 @pytest.mark.parametrize(
-    ("validation", "outcome"), [({}, "Completed"), (TOO_STRICT, "Failed")], ids=["completed", "failed"]
+    ("validation", "outcome"), [({}, "Completed"), (TOO_STRICT, "FailedForGood")], ids=["completed", "failed"]
 )
 def test_a_web_server_that_answers_500_is_reported_and_the_outcome_stays(
     tmp_path: Path, webhook: Webhook, validation: dict[str, object], outcome: str
