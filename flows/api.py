@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import TypeVar
 
+import httpx
 import psutil
 from prefect.client.orchestration import get_client
+from prefect.exceptions import CancelledRun
 
-from siftline.errors import ApiError
+from siftline.errors import ApiError, Cancelled
+
+T = TypeVar("T")
 
 # Its standard input ends when the process does that has the other end of it.
 _GUARD = "import os, signal, sys; sys.stdin.read(); os.kill(int(sys.argv[1]), signal.SIGTERM)"
@@ -36,6 +42,28 @@ def reach_api() -> None:
                 remedy,
             )
     _end_with_us()
+
+
+def called(run: Callable[[], T]) -> T:
+    """Call a flow, and map what Prefect raises to our own errors.
+
+    Raises
+    ------
+    Cancelled
+        When the run was stopped.
+    ApiError
+        When the API is gone for longer than a run waits.
+    """
+    try:
+        return run()
+    except CancelledRun as error:
+        remedy = "run the same command again to go on: finished chunks are kept"
+        raise Cancelled("interrupted", remedy) from error
+    except httpx.HTTPError as error:
+        raise ApiError(
+            f"the Prefect API was lost ({type(error).__name__})",
+            "see `siftline jobs` for what is done, and run the same command again",
+        ) from error
 
 
 def _end_with_us() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from prefect import task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
@@ -11,7 +13,7 @@ from siftline import publish
 from siftline.lease import Lease
 from siftline.results import Manifest
 from siftline.types import BatchPlan, CombinedScores, DetectorRef, Receipts, ValidationReport
-from tasks.progress import best_effort
+from tasks.progress import write_aside
 from tasks.waiting import waited
 
 
@@ -38,7 +40,9 @@ def publish_results(
         "output": plan.config.output.path,
         "job": manifest.job_id,
     }
-    with best_effort("the table of the result"):
-        waited(create_table_artifact([row], key="siftline-result", description="What was published."))
-
+    write_aside("the table of the result", lambda: _show(row))
     return manifest
+
+
+def _show(row: dict[str, Any]) -> None:
+    waited(create_table_artifact([row], key="siftline-result", description="What was published."))

@@ -14,7 +14,6 @@ import click
 
 from siftline.cli.live import show_progress
 from siftline.config import BatchConfig
-from siftline.errors import Cancelled
 from siftline.executor import prepare_executor
 from siftline.interrupts import signals_held
 from siftline.jobs import find_job
@@ -63,18 +62,11 @@ def _run_flow(run: Callable[[], BatchResult], config: BatchConfig, verbose: bool
     with show_progress(sys.stderr) as say:
         say("starting")
         prepare_executor(config.cluster)  # its imports and ours take seconds, on a core each
-        from prefect.exceptions import CancelledRun
-
-        from flows.api import reach_api
+        from flows.api import called, reach_api
 
         with signals_held({signal.SIGINT}):  # a server of our own is stopped by us, not by the terminal
             reach_api()
-        try:
-            return run()
-        except CancelledRun as error:
-            raise Cancelled(
-                "interrupted", "run the same command again to go on: finished chunks are kept"
-            ) from error
+        return called(run)
 
 
 def _set_up(verbose: bool) -> None:
