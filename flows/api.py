@@ -41,7 +41,6 @@ def reach_api() -> None:
                 f"the Prefect API at {client.api_url} does not answer ({type(silence).__name__})",
                 remedy,
             )
-    _end_with_us()
 
 
 def called(run: Callable[[], T]) -> T:
@@ -66,8 +65,8 @@ def called(run: Callable[[], T]) -> T:
         ) from error
 
 
-def _end_with_us() -> None:
-    """See to it that a server of our own ends with this process, even if that is killed."""
+def end_server_with_us() -> None:
+    """See to it that a server that this process started ends with it, even if it is killed."""
     for child in psutil.Process().children():
         if any("prefect.server.api.server" in argument for argument in child.cmdline()):
             guard = subprocess.Popen(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import copy_context
 from typing import Generic, Self, TypeVar
 from uuid import UUID
@@ -140,12 +139,3 @@ def _link(address: str) -> None:
             description="The workers, live.",
         )
     )
-
-
-@contextmanager
-def best_effort(what: str) -> Iterator[None]:
-    """Log what fails and go on; better is `write_aside`, which does not wait for an API that is away."""
-    try:
-        yield
-    except Exception as error:  # noqa: BLE001  whatever reaching the API raises
-        get_run_logger().warning("%s could not be written: %s", what, type(error).__name__)

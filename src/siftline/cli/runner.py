@@ -62,10 +62,11 @@ def _run_flow(run: Callable[[], BatchResult], config: BatchConfig, verbose: bool
     with show_progress(sys.stderr) as say:
         say("starting")
         prepare_executor(config.cluster)  # its imports and ours take seconds, on a core each
-        from flows.api import called, reach_api
+        from flows.api import called, end_server_with_us, reach_api
 
         with signals_held({signal.SIGINT}):  # a server of our own is stopped by us, not by the terminal
             reach_api()
+            end_server_with_us()
         return called(run)
 
 
