@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from siftline import open_results
@@ -16,7 +18,8 @@ from tests.e2e.processes import Shell, finish, write_config
 from tests.faults import wait_until
 from tests.flows.batches import configuration, part_files, receipt_files, scores_digest
 
-CHUNKS = 20
+# More than two workers are given ahead, which they finish when the run is asked to stop.
+CHUNKS = 80
 ROWS = 200_000
 
 
@@ -74,6 +77,13 @@ def modified(checkpoint: Path) -> dict[str, int]:
     return {part.name: part.stat().st_mtime_ns for part in part_files(checkpoint)}
 
 
+def last_states(shell: Shell, number: int) -> list[tuple[str, str]]:
+    """Type and name of the states of the last runs on the server, the newest first."""
+    asked = {"sort": "START_TIME_DESC", "limit": number}
+    answer = httpx.post(f"{shell.api_url}/flow_runs/filter", json=asked, timeout=30)
+    return [(run["state"]["type"], run["state"]["name"]) for run in answer.raise_for_status().json()]
+
+
 def check_resumed(job: Job, committed: int, undisturbed: str) -> None:
     """Run the job again: it must reuse all that was committed, and publish what it would have published."""
     kept = len(receipt_files(job.checkpoint))
@@ -88,7 +98,8 @@ def check_resumed(job: Job, committed: int, undisturbed: str) -> None:
     assert result["chunks_reused"] >= committed
     assert result["chunks_computed"] == CHUNKS - result["chunks_reused"]
     after = modified(job.checkpoint)
-    untouched = [name for name in before if after[name] == before[name]]
+    # What no receipt names came to nothing, and is removed.
+    untouched = [name for name in before if after.get(name) == before[name]]
     assert len(untouched) == result["chunks_reused"], "a reused chunk's part file is not written again"
     assert len(after) == CHUNKS
     assert scores_digest(job.output) == undisturbed
@@ -104,27 +115,44 @@ def test_a_run_goes_on_after_its_process_was_killed(shell: Shell, undisturbed: s
     process.kill()
     assert finish(process).status == -signal.SIGKILL
     shell.wait_for_nobody()
+    assert last_states(shell, 1) == [("RUNNING", "Running")], "it could not say anything any more"
 
     check_resumed(job, committed, undisturbed)
+    assert last_states(shell, 2) == [("COMPLETED", "Completed"), ("CRASHED", "Crashed")]
 
 
-def test_ctrl_c_exits_130_with_one_line_leaves_nobody_and_the_run_goes_on(
-    shell: Shell, undisturbed: str
+def press_ctrl_c(process: subprocess.Popen[str]) -> None:
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the workers get it too
+
+
+def terminate(process: subprocess.Popen[str]) -> None:
+    process.terminate()
+
+
+@pytest.mark.parametrize("stop", [press_ctrl_c, terminate])
+def test_a_run_that_is_asked_to_stop_exits_130_with_one_line_leaves_nobody_and_goes_on(
+    shell: Shell, undisturbed: str, stop: Callable[[subprocess.Popen[str]], None]
 ) -> None:
     job = Job.of(shell)
     process = job.start_and_wait()
     committed = len(receipt_files(job.checkpoint))
 
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the workers get it too
+    stop(process)
 
     finished = finish(process)
     assert finished.status == 130, finished.err
     assert finished.complaint() == (
         "siftline: interrupted; run the same command again to go on: finished chunks are kept"
     )
-    assert finished.out == ""
+    assert finished.json() == {
+        "state": "Cancelled",
+        "error": "Cancelled",
+        "message": "interrupted; run the same command again to go on: finished chunks are kept",
+    }
     shell.wait_for_nobody()
+    assert last_states(shell, 1) == [("CANCELLED", "Cancelled")]
     check_resumed(job, committed, undisturbed)
+    assert last_states(shell, 2) == [("COMPLETED", "Completed"), ("CANCELLED", "Cancelled")]
 
 
 def test_a_killed_dask_worker_costs_only_what_it_was_at(shell: Shell, undisturbed: str) -> None:
