@@ -15,6 +15,7 @@ from siftline.files import seal, unseal
 from siftline.lease import Lease
 from siftline.parts import is_intact
 from siftline.progress import Incident, report
+from siftline.retries import attempt_again
 from siftline.types import BatchPlan, ChunkReceipt
 
 FORMAT_VERSION = 2
@@ -115,7 +116,9 @@ class Checkpoint:
         record = {"receipts": [receipt.model_dump(mode="json") for receipt in receipts]}
         if self._lease is not None:
             self._lease.check()
-        self._store.commit(self._key(group, complete), seal(record, FORMAT_VERSION))
+        key = self._key(group, complete)
+        sealed = seal(record, FORMAT_VERSION)
+        attempt_again("receipt", lambda: self._store.commit(key, sealed), self._plan.config.retries)
         del self._pending[group]
         if not complete:
             self._committed[group] = receipts

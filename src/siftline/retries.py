@@ -97,6 +97,26 @@ def run_with_retries(
             yield settled
 
 
+def attempt_again(what: object, action: Callable[[], R], retries: RetriesConfig) -> R:
+    """Do something here, and again after a delay if it fails for what may pass.
+
+    Raises
+    ------
+    SiftlineError
+        The last error, or at once one that does not pass.
+    """
+    for number in itertools.count(1):
+        try:
+            return action()
+        except SiftlineError as error:
+            if error.fault != "transient" or number >= retries.attempts:
+                raise
+            seconds = _delay(retries, number)
+            report(Incident("retried", f"{what}: {error.problem}; attempt {number + 1} in {seconds:.1f} s"))
+            time.sleep(seconds)
+    raise AssertionError("counting has no end")
+
+
 class _Attempts(Generic[T, R]):
     """The attempts to make, as an iterator that grows while it is read."""
 

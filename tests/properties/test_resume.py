@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from siftline.checkpoint import Checkpoint
-from siftline.config import BatchConfig
+from siftline.config import BatchConfig, RetriesConfig
 from siftline.detect import detect_chunks
 from siftline.errors import CheckpointError, RowError
 from siftline.executor import Outcome, SerialExecutor
@@ -413,3 +413,40 @@ def test_a_receipt_that_cannot_be_kept_ends_the_run_and_keeps_the_others(tmp_pat
         detect_chunks(plan, detector, SerialExecutor(), FullStore(store_of(config).directory, 3))
     receipts = detect_chunks(plan, detector, SerialExecutor(), store_of(config))
     assert (receipts.reused, receipts.computed) == (3, CHUNKS - 3)
+
+
+class AwayStore(JsonStore):
+    """Cannot be written for a while."""
+
+    def __init__(self, directory: Path, failures: int) -> None:
+        super().__init__(directory)
+        self.left = failures
+
+    def commit(self, key: str, record: dict[str, Any]) -> None:
+        if self.left:
+            self.left -= 1
+            raise CheckpointError("the storage is away", "bring it back")
+        super().commit(key, record)
+
+
+@pytest.mark.parametrize(("failures", "ends_well"), [(2, True), (3, False)])
+def test_a_storage_that_is_away_for_a_while_is_tried_again_and_then_stops_the_run(
+    tmp_path: Path, failures: int, ends_well: bool
+) -> None:
+    config = prepare(tmp_path)
+    config = config.model_copy(update={"retries": RetriesConfig(attempts=3, delay_seconds=0)})
+    plan = plan_batch(config)
+    detector = fit_detector(plan, SerialExecutor())
+    executor = CountingExecutor()
+    store = AwayStore(tmp_path / "receipts", failures)
+    if ends_well:
+        detect_chunks(plan, detector, executor, store)
+        assert executor.scored == list(range(CHUNKS))
+        return
+    with pytest.raises(CheckpointError, match="the storage is away; bring it back"):
+        detect_chunks(plan, detector, executor, store)
+    # The storage is back when the run ends: what it had scored is committed then.
+    assert executor.scored == [0]
+    again = CountingExecutor()
+    detect_chunks(plan, detector, again, store)
+    assert again.scored == list(range(1, CHUNKS))
