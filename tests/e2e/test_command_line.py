@@ -22,6 +22,7 @@ KEYS = {
     "chunks",
     "chunks_reused",
     "chunks_computed",
+    "chunks_failed",
     "rows_failed",
     "anomalies",
     "threshold",
@@ -57,6 +58,16 @@ def test_running_again_reuses_fresh_computes_and_set_changes(shell: Shell, confi
     assert "most anomalous rows" in first.out
     assert f"Results: {shell.directory / 'output'}" in first.out
     digest = scores_digest(shell.directory / "output")
+
+    same = shell.siftline("run", config)
+    assert same.status == 0, same.err
+    job = open_results(shell.directory / "output").manifest.job_id
+    assert same.out == (
+        f"job {job} is published already: nothing to do (--fresh does it again)\n"
+        f"Results: {shell.directory / 'output'}\n"
+    )
+    done = shell.siftline("run", config, "--json").json()
+    assert (done["state"], done["chunks_reused"], done["chunks_computed"]) == ("AlreadyPublished", 3, 0)
 
     overrides = settings(["threshold.contamination=0.05", "validation.anomaly_rate.max=0.06"])
     again = shell.siftline("run", config, "--json", *overrides).json()
