@@ -98,8 +98,9 @@ def test_every_link_leads_somewhere(page: Path) -> None:
             assert anchor in map(_anchor, headings), target
 
 
-def test_every_test_that_the_readme_names_is_there() -> None:
-    named = re.findall(r"\[(test_\w+)\]\((tests/[\w/]+\.py)\)", _text("README.md"))
+@pytest.mark.parametrize("page", ["README.md", "docs/reliability.md"])
+def test_every_test_that_a_page_names_is_there(page: str) -> None:
+    named = re.findall(r"\[(test_\w+)\]\((?:\.\./)?(tests/[\w/]+\.py)\)", _text(page))
     assert named
     for name, file in named:
         assert f"def {name}(" in _text(file), f"{file}::{name}"
