@@ -12,7 +12,7 @@ import platform
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -172,7 +172,10 @@ def _move(
 
 
 def _clean(output: Path, keep: set[str | None]) -> None:
-    """Remove what no manifest that may still be read names."""
+    """Remove what no manifest that may still be read names, and manifests that killed runs had begun."""
+    for begun in output.glob(f".{MANIFEST}.*.tmp"):
+        with suppress(OSError):
+            begun.unlink()
     for kind in ("scores", "anomalies", "failed"):
         for publication in (output / kind).glob("*"):
             if publication.name not in keep:
