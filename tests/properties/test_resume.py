@@ -86,6 +86,7 @@ def prepare(home: Path, every: int = 1) -> BatchConfig:
         data,
         chunking={"rows": 50},
         checkpoint={"every": every},
+        retries={"delay_seconds": 0},
         threshold={"contamination": 0.05},
     )
 
