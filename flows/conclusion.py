@@ -57,7 +57,7 @@ def conclude(config: BatchConfig, work: Callable[[Lease], BatchResult]) -> Batch
         except Exception as error:
             _failed(config, error, lease, for_good=False)
             raise
-        end_predecessor(lease)
+        _end_predecessors(lease)
         return _completed(config, result, lease)
 
 
@@ -85,6 +85,7 @@ def _cancelled(error: BaseException, lease: Lease) -> State:
     """End a run that was asked to stop. When Prefect asked, it says itself what becomes of the run."""
     if lease.directory is not None:
         _record(lease.directory, "cancelled")
+        _end_predecessors(lease)
     if get_intent() is not None:
         if isinstance(error, TerminationSignal):
             raise error
@@ -97,7 +98,14 @@ def _failed(config: BatchConfig, error: Exception, lease: Lease, for_good: bool)
     tell(failed_message(config.name, error, job, for_good), config, job)
     if job is not None:
         _record(job, "failed for good" if for_good else "failed", str(error))
+        _end_predecessors(lease)
+
+
+def _end_predecessors(lease: Lease) -> None:
+    """Of several runs that died one after the other, none may stay Running for ever."""
+    while lease.previous is not None:
         end_predecessor(lease)
+        lease.forget_previous()
 
 
 def tell(message: Message, config: BatchConfig, job: Path | None) -> None:

@@ -23,7 +23,7 @@ import tempfile
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Literal, Self, TextIO
@@ -31,8 +31,9 @@ from typing import IO, Any, Literal, Self, TextIO
 from siftline.errors import IntegrityError, JobBusy, LeaseLost, storage_error
 from siftline.files import seal, unseal
 
-_FORMAT = 1
+_FORMAT = 2
 _SECONDS = 60.0
+_MOST_UNENDED = 10
 _NAME = re.compile(r"lease-(\d{6,})\.json")
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
@@ -80,7 +81,7 @@ class Lease:
         self._directory = Path()
         self._file: TextIO | None = None
         self._epoch = 0
-        self._previous: Holder | None = None
+        self._unended: list[Holder] = []
         self._over = threading.Event()
         self._heart: threading.Thread | None = None
         self._audited = False
@@ -109,7 +110,11 @@ class Lease:
     @property
     def previous(self) -> Holder | None:
         """Who held the lease before and did not release it: it died, or is frozen."""
-        return self._previous
+        return self._unended[-1] if self._unended else None
+
+    def forget_previous(self) -> None:
+        """Let `previous` be the one before it, which did not release the lease either; or nobody."""
+        self._unended.pop()
 
     def take(self, directory: Path) -> None:
         """Become the one that works on a job, or fail at once.
@@ -159,12 +164,14 @@ class Lease:
         found = _find(directory)
         if found.held(directory):
             raise _busy(directory, found)
+        self._unended = found.and_those_before
         self._record = {
             "run": self._run,
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "since": _timestamp(),
             "seconds": self._seconds,
+            "unended": [asdict(one) for one in self._unended],
         }
         epoch = found.epoch + 1
         try:
@@ -172,7 +179,6 @@ class Lease:
         except (FileExistsError, FileNotFoundError):
             return False
         self._directory, self._epoch = directory, epoch
-        self._previous = None if found.released else found.holder
         self._start_heart(self._file)
         _sweep(directory, epoch)
         return True
@@ -241,10 +247,18 @@ class _Found:
 
     epoch: int
     holder: Holder | None = None  # None where it cannot be read
+    unended: tuple[Holder, ...] = ()  # those before it that did not release it, if it didn't either
     seconds: float = _SECONDS
     touched: float = 0.0
     released: bool = False
     free: bool = False  # for certain
+
+    @property
+    def and_those_before(self) -> list[Holder]:
+        """Who held it since the last one that released it; the last ones, if they are many."""
+        if self.released or self.holder is None:
+            return []
+        return [*self.unended, self.holder][-_MOST_UNENDED:]
 
     @property
     def named(self) -> Holder:
@@ -273,6 +287,7 @@ def _found(epoch: int, record: dict[str, Any] | None, touched: float, unlocked: 
     return _Found(
         epoch,
         Holder(record["run"], record["host"], record["pid"], record["since"], epoch),
+        tuple(Holder(**one) for one in record["unended"]),
         record["seconds"],
         touched,
         record["released"],
