@@ -308,6 +308,30 @@ def check_nothing_left(config: BatchConfig, done: Done) -> None:
         assert {publication, replaces} <= {path.name for path in (output / kind).iterdir()}
 
 
+def test_runs_that_die_one_after_the_other_are_all_known_to_the_next(
+    before: Path, forks: Forks, tmp_path: Path
+) -> None:
+    config = prepare(before, tmp_path)
+    for step in (RECEIPTS[1], RECEIPTS[3], MANIFEST):
+        assert forks.wait(forks.start(die, config, (step, "before"))) == -signal.SIGKILL
+    directory = plan_batch(config).directory
+
+    with Lease("the next") as lease:
+        lease.take(directory)
+        assert epochs_before(lease) == [3, 2, 1]
+    with Lease("one more") as lease:
+        lease.take(directory)
+        assert epochs_before(lease) == [], "the one before it came to its end, and has ended the others"
+
+
+def epochs_before(lease: Lease) -> list[int]:
+    epochs = []
+    while lease.previous is not None:
+        epochs.append(lease.previous.epoch)
+        lease.forget_previous()
+    return epochs
+
+
 # ------------------------------------------------------------------------------------- a reader meanwhile
 
 
