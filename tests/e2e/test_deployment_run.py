@@ -199,11 +199,17 @@ def test_a_run_whose_process_is_killed_is_taken_up_by_the_recovery_deployment(
             recovery = wait_until(lambda: recovery_of(run), "its job is taken up and done", 120)
         finally:
             for automation in ask("/automations/filter"):
-                server.delete(f"/automations/{automation['id']}").raise_for_status()
+                gone = f"/automations/{automation['id']}"
+                # A busy SQLite database refuses for a moment.
+                wait_until(lambda gone=gone: server.delete(gone).is_success, "the automation is gone")
 
         assert recovery["state_name"] == "Completed"
         assert server.get(f"/flow_runs/{run}").json()["state_name"] == "Crashed"
     manifest = open_results(tmp_path / "output").manifest
     assert (manifest.rows, manifest.complete, manifest.flow_run_id) == (4000, True, recovery["id"])
-    (job,) = job_statuses(str(receipts))
-    assert (job.state, job.chunks_done) == ("published", 40)
+
+    def published() -> bool:
+        (job,) = job_statuses(str(receipts))
+        return (job.state, job.chunks_done) == ("published", 40)
+
+    wait_until(published, "nobody works on the job any more")
