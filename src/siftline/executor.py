@@ -35,6 +35,9 @@ _LOST_AFTER_SECONDS = 60.0
 _POLL_SECONDS = 1.0
 # Dask would give a chunk that kills its worker to three healthy ones in turn, beside chunks of theirs.
 _FAIL_AT_ONCE = {"distributed.scheduler.allowed-failures": 0}
+# Dask looks 15 s after a worker was lost, and closes its nanny for good if it is down at that very moment,
+# as it is when it was lost a second time. The nanny brings it back, however often.
+_KEEP_WORKERS = {"distributed.deploy.lost-worker-timeout": "1000 days"}
 _AGAIN = "run the same command again: finished chunks are kept"
 
 
@@ -445,7 +448,7 @@ def _start_local(config: LocalCluster) -> Any:
     from dask.system import CPU_COUNT
     from distributed import LocalCluster as DaskLocalCluster
 
-    dask.config.set({"distributed.worker.multiprocessing-method": START_METHOD})
+    dask.config.set({"distributed.worker.multiprocessing-method": START_METHOD, **_KEEP_WORKERS})
     with dask.config.set({"distributed.nanny.pre-spawn-environ": ENVIRONMENT, **_FAIL_AT_ONCE}):
         return DaskLocalCluster(
             n_workers=config.workers or CPU_COUNT,
