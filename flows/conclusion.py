@@ -46,19 +46,40 @@ def conclude(config: BatchConfig, work: Callable[[Lease], BatchResult]) -> Batch
         try:
             result = work(lease)
         except (Cancelled, KeyboardInterrupt, TerminationSignal) as error:
-            return _as_result(_cancelled(error, lease))
+            return _as_result(_superseded(lease) or _cancelled(error, lease))
         except (JobBusy, LeaseLost) as error:
-            return _as_result(Failed(message=str(error), data=error, name=_ANOTHER_RUN[type(error)]))
-        except SiftlineError as error:
-            _failed(config, error, lease, for_good=not error.recoverable)
-            if error.recoverable:
-                raise
-            return _as_result(Failed(message=str(error), data=error, name=_FOR_GOOD))
+            return _as_result(_because_of_another(error))
         except Exception as error:
-            _failed(config, error, lease, for_good=False)
-            raise
+            superseded = _superseded(lease)
+            if superseded is not None:
+                return _as_result(superseded)
+            for_good = isinstance(error, SiftlineError) and not error.recoverable
+            _failed(config, error, lease, for_good)
+            if not for_good:
+                raise
+            return failed_for_good(error)
         _end_predecessors(lease)
         return _completed(config, result, lease)
+
+
+def failed_for_good(error: Exception) -> BatchResult:
+    """End a run that is not to be taken up again."""
+    return _as_result(Failed(message=str(error), data=error, name=_FOR_GOOD))
+
+
+def _because_of_another(error: JobBusy | LeaseLost) -> State:
+    return Failed(message=str(error), data=error, name=_ANOTHER_RUN[type(error)])
+
+
+def _superseded(lease: Lease) -> State | None:
+    """What has come to an end of a run that was replaced meanwhile, is not for it to say."""
+    try:
+        lease.check()
+    except LeaseLost as error:
+        return _because_of_another(error)
+    except StorageError:
+        return None  # what failed the run says more
+    return None
 
 
 def _as_result(state: State) -> BatchResult:
@@ -69,6 +90,8 @@ def _as_result(state: State) -> BatchResult:
 def _completed(config: BatchConfig, result: BatchResult, lease: Lease) -> BatchResult:
     if result.state == "AlreadyPublished":
         get_run_logger().info("job %s is published already: nothing to do", result.job_id)
+        if lease.directory is not None and read_job(lease.directory).outcome != "published":
+            _record(lease.directory, "published")  # the run that published it did not get to say so
         return _as_result(
             Completed(message="Published already: nothing to do.", data=result, name=result.state)
         )

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from prefect.runtime import flow_run
 
-from siftline.config import BatchConfig
+from siftline.config import BatchConfig, Cluster, LocalCluster
 from siftline.errors import PartDamaged
 from siftline.executor import Executor, open_executor, prepare_executor
 from siftline.lease import Lease
@@ -24,6 +24,8 @@ from tasks.validate_results import validate_results
 
 # A disk that damages files faster than they are computed again is not to be worked with.
 _REPAIRS = 2
+# In how many runs of rows a chunk is scored with safer resources.
+_SAFER_BLOCKS = 4
 
 
 def run_pipeline(
@@ -31,7 +33,7 @@ def run_pipeline(
     lease: Lease,
     *,
     fresh: bool = False,
-    blocks: int = 1,
+    safer: bool = False,
     partial: bool = False,
     begin: Callable[[BatchPlan], None] = lambda plan: None,
 ) -> BatchResult:
@@ -45,8 +47,8 @@ def run_pipeline(
         Open; the job is taken with it.
     fresh : bool
         Give up what earlier runs of the job have done, and publish even if it is published already.
-    blocks : int
-        In how many runs of rows a chunk is scored: more take less memory.
+    safer : bool
+        Take less memory: one chunk at a time for each worker, and each chunk in quarters.
     partial : bool
         Score nothing, and publish what earlier runs have done.
     begin : callable, optional
@@ -54,17 +56,21 @@ def run_pipeline(
     """
     started = time.monotonic()
     prepare_executor(config.cluster)
-    plan = plan_batch(config, fresh, lease, blocks)
-    done = None if fresh else published_already(plan)
+    plan = plan_batch(config, fresh, lease, _SAFER_BLOCKS if safer else 1)
+    done = published_already(plan)
     if done is not None:
         return _result(plan, done, "AlreadyPublished", 0, started)
     begin(plan)
-    with open_executor(config.cluster, warm_up) as executor:
+    with open_executor(_safer(config.cluster) if safer else config.cluster, warm_up) as executor:
         detector = fit_detector(plan, executor)
         receipts, combined = _detect(plan, detector, executor, lease, partial)
-    validation = validate_results(plan, receipts, combined)
+    validation = validate_results(plan, receipts, combined, partial)
     manifest = publish_results(plan, detector, receipts, combined, validation, lease, not partial)
     return _result(plan, manifest, manifest.state, receipts.computed, started)
+
+
+def _safer(cluster: Cluster) -> Cluster:
+    return cluster.model_copy(update={"threads": 1}) if isinstance(cluster, LocalCluster) else cluster
 
 
 def _detect(

@@ -10,12 +10,12 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
 
-from flows.conclusion import conclude, tell
+from flows.conclusion import conclude, failed_for_good, tell
 from flows.patience import PatientTaskRunner
 from flows.pipeline import run_pipeline
 from siftline.checkpoint import Checkpoint
-from siftline.config import BatchConfig, LocalCluster
-from siftline.errors import ConfigError, GivenUp
+from siftline.config import BatchConfig
+from siftline.errors import ConfigError, GivenUp, SiftlineError, UnknownJob
 from siftline.jobs import JobStatus, find_job, job_directories, job_status, read_job, write_job
 from siftline.lease import Lease
 from siftline.loading import parse_config, resolve_config
@@ -23,9 +23,6 @@ from siftline.notify import recovering_message, resume_command
 from siftline.plan import planned_config, read_plan
 from siftline.types import BatchPlan, BatchResult
 from tasks.checkpoints import open_checkpoints
-
-# In how many runs of rows a chunk is scored with safer resources.
-_SAFER_BLOCKS = 4
 
 
 @flow(name="recovery", persist_result=False, task_runner=PatientTaskRunner())
@@ -46,15 +43,18 @@ def recovery(
             counted, and nobody is told that one has begun.
         safer: Take less memory: one chunk at a time for each worker, and each chunk in quarters.
     """
-    config = _planned(checkpoint, job_id) if job_id is not None else _configured(flow_run_id)
+    try:
+        config, before = (_planned(checkpoint, job_id), 0) if job_id is not None else _configured(flow_run_id)
+    except SiftlineError as error:
+        return failed_for_good(error)
 
     def work(lease: Lease) -> BatchResult:
-        return run_pipeline(
-            _safer(config) if safer else config,
-            lease,
-            blocks=_SAFER_BLOCKS if safer else 1,
-            begin=lambda plan: _begin(plan, max_recoveries) if max_recoveries is not None else None,
-        )
+        if max_recoveries is None:
+            return run_pipeline(config, lease, safer=safer)
+        if before > max_recoveries:
+            # The job counts its recoveries itself; but one may fail before it gets that far.
+            raise GivenUp(f"{before} recoveries in a row did not help", "see to the cause, then run it again")
+        return run_pipeline(config, lease, safer=safer, begin=lambda plan: _begin(plan, max_recoveries))
 
     return conclude(config, work)
 
@@ -67,7 +67,10 @@ def partial_publication(job_id: str, checkpoint: str = ".siftline") -> BatchResu
         job_id: The job. The beginning of its id is enough.
         checkpoint: Where the job is.
     """
-    config = _planned(checkpoint, job_id)
+    try:
+        config = _planned(checkpoint, job_id)
+    except SiftlineError as error:
+        return failed_for_good(error)
     return conclude(config, lambda lease: run_pipeline(config, lease, partial=True))
 
 
@@ -75,7 +78,11 @@ def job_statuses(checkpoint: str) -> list[JobStatus]:
     """Return the status of every job in a checkpoint, the one that was planned last at the end."""
     statuses = []
     for directory in job_directories(checkpoint):
-        plan = read_plan(directory)
+        try:
+            plan = read_plan(directory)
+        except UnknownJob:  # of another version: it can be run again, or removed
+            statuses.append(job_status(directory, "unreadable", 0, 0))
+            continue
         done = Checkpoint(plan, open_checkpoints(plan)).committed()
         statuses.append(job_status(directory, plan.config.name, len(plan.chunks), done))
     return statuses
@@ -85,13 +92,17 @@ def _planned(checkpoint: str, job_id: str) -> BatchConfig:
     return planned_config(find_job(checkpoint, job_id))
 
 
-def _configured(flow_run_id: UUID | None) -> BatchConfig:
-    """Return the configuration of a run, with its templates filled in as they were for it."""
+def _configured(flow_run_id: UUID | None) -> tuple[BatchConfig, int]:
+    """Return the configuration of a run, with its templates filled in as they were for it.
+
+    And how many recoveries there were between that run and this one.
+    """
     parameters: dict[str, Any] = {"flow_run_id": flow_run_id}
+    runs = 0
     with get_client(sync_client=True) as client:
         while "config" not in parameters:
             if parameters.get("job_id") is not None:
-                return _planned(parameters.get("checkpoint", ".siftline"), parameters["job_id"])
+                return _planned(parameters.get("checkpoint", ".siftline"), parameters["job_id"]), runs
             if parameters.get("flow_run_id") is None:
                 raise ConfigError("recovery: neither flow_run_id nor job_id is given", "give one of them")
             try:
@@ -103,13 +114,9 @@ def _configured(flow_run_id: UUID | None) -> BatchConfig:
                 ) from error
             # Of a recovery that failed, what it was to recover.
             parameters = run.parameters
-    return resolve_config(parse_config(parameters["config"]), run.expected_start_time or datetime.now(UTC))
-
-
-def _safer(config: BatchConfig) -> BatchConfig:
-    if not isinstance(config.cluster, LocalCluster):
-        return config
-    return config.model_copy(update={"cluster": config.cluster.model_copy(update={"threads": 1})})
+            runs += 1
+    now = run.expected_start_time or datetime.now(UTC)
+    return resolve_config(parse_config(parameters["config"]), now), runs - 1
 
 
 def _begin(plan: BatchPlan, most: int) -> None:

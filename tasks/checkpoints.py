@@ -47,14 +47,30 @@ class PrefectCheckpoints:
     def load(self, key: str) -> Any | None:
         """Return a record, or None when there is none that can be read."""
         try:
-            result = json.loads(waited(self._storage.read_path(self._prefix + key)))
+            content = waited(self._storage.read_path(self._prefix + key))
+        except Exception as error:  # every storage block has errors of its own
+            if _says_missing(error):
+                return None
+            raise CheckpointError(
+                f"checkpoint {key}: cannot be read: {error}",
+                "see to the storage, then run the same command again",
+            ) from error
+        try:
+            result = json.loads(content)
             # Prefect would believe the serializer that the file names, even pickle; only JSON is read here.
             return (
                 json.loads(result["result"]) if result["metadata"]["serializer"]["type"] == "json" else None
             )
         except (ValueError, KeyError, TypeError):
-            # Missing, torn or foreign: Prefect's storages say ValueError for a file that isn't there.
-            return None
+            return None  # torn or foreign
+
+
+def _says_missing(error: Exception) -> bool:
+    """Whether a storage says that there is no such file: Prefect's own by a ValueError."""
+    if isinstance(error, (ValueError, FileNotFoundError)):
+        return True
+    words = f"{type(error).__name__} {error}"
+    return any(word in words for word in ("NoSuchKey", "NotFound", "Not Found", "404"))
 
 
 def open_checkpoints(plan: BatchPlan) -> PrefectCheckpoints:

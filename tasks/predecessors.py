@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
+from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
 from prefect.states import Crashed
 
@@ -21,7 +23,7 @@ def end_predecessor(lease: Lease) -> None:
 
 
 def _crash(run_id: UUID, message: str) -> None:
-    with get_client(sync_client=True) as client:
+    with get_client(sync_client=True) as client, suppress(ObjectNotFound):  # it was on another server
         state = client.read_flow_run(run_id).state
         if state is not None and not state.is_final():
             client.set_flow_run_state(run_id, Crashed(message=message), force=True)

@@ -10,6 +10,8 @@ from siftline.types import BatchPlan, CombinedScores, Receipts, ValidationReport
 
 
 @task(name="validate_results", cache_policy=NO_CACHE, persist_result=False)
-def validate_results(plan: BatchPlan, receipts: Receipts, combined: CombinedScores) -> ValidationReport:
+def validate_results(
+    plan: BatchPlan, receipts: Receipts, combined: CombinedScores, partial: bool
+) -> ValidationReport:
     """Audit the staged result; see `siftline.validate.validate_results`."""
-    return validate.validate_results(plan, receipts, combined)
+    return validate.validate_results(plan, receipts, combined, partial)

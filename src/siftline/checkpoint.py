@@ -19,13 +19,20 @@ from siftline.retries import attempt_again
 from siftline.types import BatchPlan, ChunkReceipt
 
 FORMAT_VERSION = 2
+_PLACES = ("", "-partial", "-partial2")
 
 
 class CheckpointStore(Protocol):
     """Keeps records by key."""
 
     def load(self, key: str) -> Any | None:
-        """Return the record of a key; None when there is none, or it is unreadable or torn."""
+        """Return the record of a key; None when there is none, or it is torn.
+
+        Raises
+        ------
+        CheckpointError
+            When that cannot be found out.
+        """
 
     def commit(self, key: str, record: dict[str, Any]) -> None:
         """Keep a record, replacing the one of the same key.
@@ -40,7 +47,8 @@ class CheckpointStore(Protocol):
 class Checkpoint:
     """The receipts of one job, committed in groups of ``plan.commit_every`` consecutive chunks.
 
-    A group that is complete is never written again: what is begun in its place is kept beside it.
+    What holds receipts that count is never written over, because a write may fail half way: a group has
+    places for its complete record and for two others, and the newest goes where nothing is lost.
 
     Parameters
     ----------
@@ -58,6 +66,7 @@ class Checkpoint:
         self._lease = lease
         self._committed: dict[int, list[ChunkReceipt]] = {}
         self._pending: dict[int, list[ChunkReceipt]] = {}
+        self._places: dict[int, set[str]] = {}
 
     def load(self, detector: str) -> dict[int, ChunkReceipt]:
         """Return the receipts that can be relied on, by chunk.
@@ -94,21 +103,32 @@ class Checkpoint:
     def _group(self, receipt: ChunkReceipt) -> int:
         return receipt.chunk // self._plan.commit_every
 
-    def _saved(self, group: int) -> list[ChunkReceipt]:
-        return self._read(self._key(group)) or self._read(self._key(group, complete=False))
+    def _saved(self, group: int) -> set[int]:
+        records = (self._read(self._key(group, place)) for place in _PLACES)
+        return {one.chunk for record in records for one in record if self._group(one) == group}
 
     def _reliable(self, group: int, detector: str) -> list[ChunkReceipt]:
         found: dict[int, ChunkReceipt] = {}
-        for complete in (True, False):
-            # What was begun in the place of a complete group has what that one has lost.
+        kept: dict[str, dict[int, ChunkReceipt]] = {}
+        for place in _PLACES:
             if len(found) < self._size(group):
-                own = (one for one in self._read(self._key(group, complete)) if self._group(one) == group)
-                found |= {one.chunk: one for one in own if self._believed(one, detector)}
+                own = [one for one in self._read(self._key(group, place)) if self._group(one) == group]
+                kept[place] = {one.chunk: one for one in own if self._believed(one, detector)}
+                found |= kept[place]
+        # A place whose receipts are in a newer one as well is free again.
+        covered: set[int] = set()
+        for place in sorted(kept, key=lambda place: -len(kept[place])):
+            if not covered.issuperset(kept[place]):
+                covered |= kept[place].keys()
+                self._places.setdefault(group, set()).add(place)
         return list(found.values())
 
-    def _size(self, group: int) -> int:
+    def _chunks(self, group: int) -> range:
         every = self._plan.commit_every
-        return min(every, len(self._plan.chunks) - group * every)
+        return range(len(self._plan.chunks))[group * every : (group + 1) * every]
+
+    def _size(self, group: int) -> int:
+        return len(self._chunks(group))
 
     def _commit(self, group: int) -> None:
         receipts = self._committed.get(group, []) + self._pending[group]
@@ -116,18 +136,25 @@ class Checkpoint:
         record = {"receipts": [receipt.model_dump(mode="json") for receipt in receipts]}
         if self._lease is not None:
             self._lease.check()
-        key = self._key(group, complete)
+        place = self._place(group, complete)
+        key = self._key(group, place)
         sealed = seal(record, FORMAT_VERSION)
         attempt_again("receipt", lambda: self._store.commit(key, sealed), self._plan.config.retries)
+        self._places[group] = {place}
         del self._pending[group]
         if not complete:
             self._committed[group] = receipts
 
-    def _key(self, group: int, complete: bool = True) -> str:
-        return f"{self._plan.token}/{group:07d}{'' if complete else '-partial'}.json"
+    def _place(self, group: int, complete: bool) -> str:
+        taken = self._places.get(group, set())
+        free = [place for place in _PLACES if place not in taken and (complete or place)]
+        return free[0] if free else _PLACES[-1]
+
+    def _key(self, group: int, place: str) -> str:
+        return f"{self._plan.token}/{group:07d}{place}.json"
 
     def _read(self, key: str) -> list[ChunkReceipt]:
-        record = self._store.load(key)
+        record = attempt_again("receipt", lambda: self._store.load(key), self._plan.config.retries)
         if record is None:
             return []
         try:

@@ -119,8 +119,13 @@ def combine_results(
 
 def _label(plan: BatchPlan, executor: Executor, tasks: Sequence[LabelTask]) -> list[Labelled]:
     labelled: list[Labelled] = []
+    timeout = plan.config.chunking.timeout_seconds
+    if timeout is not None:
+        timeout *= max(len(task.chunks) for task in tasks)
     with stop_on_signal() as stop:
-        for settled in run_with_retries(executor, label_chunks, tasks, plan.config.retries, stop=stop):
+        for settled in run_with_retries(
+            executor, label_chunks, tasks, plan.config.retries, timeout_seconds=timeout, stop=stop
+        ):
             labelled.append(settled.result())
             rows = sum(one.scores.rows for one in labelled)
             report(Progress("combine", len(labelled), len(tasks), rows, plan.rows))

@@ -59,6 +59,8 @@ def detect_chunks(
     finally:
         detection.checkpoint.flush()
     receipts = detection.receipts()
+    if lease is not None:
+        lease.check()
     _tidy(plan, receipts)
     return receipts
 

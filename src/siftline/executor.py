@@ -340,13 +340,22 @@ class _DaskRun(Generic[T, R]):
                 continue
             del self._sent[key]
             self._client.cancel([sent.future], force=True)
-            self._restart(sent.begun[1])
-            error = ChunkTimeout(
-                f"no result after {self._timeout:g} s; the worker was restarted",
-                "raise chunking.timeout_seconds, or cut smaller chunks (chunking.rows)",
-            )
+            error = self._timed_out(sent.begun[1])
             overdue += [Outcome(item, None, error) for item in sent.items]
         return overdue
+
+    def _timed_out(self, worker: str) -> SiftlineError:
+        known = self._client.scheduler_info(n_workers=-1)["workers"].get(worker)
+        if known is not None and not known.get("nanny"):
+            return ClusterError(
+                f"worker {worker} hangs, and has no nanny that could restart it",
+                f"end it, start workers with a nanny (Dask's default), and {_AGAIN}",
+            )
+        self._restart(worker)
+        return ChunkTimeout(
+            f"no result after {self._timeout:g} s; the worker was restarted",
+            "raise chunking.timeout_seconds, or cut smaller chunks (chunking.rows)",
+        )
 
     def _restart(self, worker: str) -> None:
         # In the background: a worker that hangs takes seconds to be killed, and others go on meanwhile.
@@ -402,8 +411,8 @@ def _quieten() -> None:
     import dask.config
 
     if "logging" not in dask.config.config:
-        told_by_us = ("distributed.nanny", "distributed.scheduler", "distributed.worker.state_machine")
-        quiet = dict.fromkeys(told_by_us, "critical")
+        parts = ("client", "core", "nanny", "scheduler", "worker.state_machine")
+        quiet = {f"distributed.{part}": "critical" for part in parts}
         dask.config.set({"logging": {"distributed": "warning", **quiet}})
 
 

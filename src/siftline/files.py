@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -17,7 +18,7 @@ _BLOCK = 1 << 20
 
 
 @contextmanager
-def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
+def replacing(path: Path, durable: bool = True, keep: bool = False) -> Iterator[Path]:
     """Give a temporary name beside `path`; on success make it durable and rename it to `path`.
 
     Readers see the old file or the new one, never a part. On any failure the temporary file is gone.
@@ -28,6 +29,8 @@ def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
         The file to write or replace; its directory is made.
     durable : bool
         Whether it must survive a power cut. What carries a digest that is checked before use need not.
+    keep : bool
+        If the file is there by then, because somebody else made the same one, leave that.
 
     Raises
     ------
@@ -40,7 +43,8 @@ def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
         yield temporary
         if durable:
             _flush(temporary)
-        os.replace(temporary, path)
+        if not (keep and _linked(temporary, path)):
+            os.replace(temporary, path)
         if durable:
             _flush(path.parent)
     except OSError as error:
@@ -48,6 +52,19 @@ def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # the error that led here is the one to report
             temporary.unlink(missing_ok=True)
+
+
+def _linked(temporary: Path, path: Path) -> bool:
+    """Give a file its name, unless that is taken; false where there are no hard links."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return True
+    except OSError as error:
+        if error.errno in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
+            return False
+        raise
+    return True
 
 
 def _flush(path: Path) -> None:

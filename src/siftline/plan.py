@@ -88,6 +88,7 @@ def plan_batch(
         commit_every=max(bundle, config.checkpoint.every),
         directory=directory,
         blocks=blocks,
+        fresh=fresh,
     )
     _write(plan)
     return plan
@@ -113,8 +114,9 @@ def read_plan(directory: Path) -> BatchPlan:
             bundle=record["bundle"],
             commit_every=record["commit_every"],
             directory=directory,
+            fresh=record["fresh"],
         )
-    except (FileNotFoundError, NotADirectoryError, IntegrityError, ValidationError) as error:
+    except (FileNotFoundError, NotADirectoryError, IntegrityError, KeyError, ValidationError) as error:
         raise UnknownJob(
             f"job {directory.name}: no plan of it in {directory}",
             "see `siftline jobs`, and give --checkpoint where it is not .siftline",
@@ -258,5 +260,6 @@ def _write(plan: BatchPlan) -> None:
         "chunks": plan.chunks.to_lists(),
         "bundle": plan.bundle,
         "commit_every": plan.commit_every,
+        "fresh": plan.fresh,
     }
     write_record(plan.directory / "plan.json", record, FORMAT_VERSION)

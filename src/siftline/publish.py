@@ -65,12 +65,8 @@ def publish_results(
     with _alone(output):
         if lease is not None:
             lease.check()
-        earlier = published_already(plan)
-        if (
-            complete
-            and earlier is not None
-            and earlier.publication.startswith(f"{plan.job_id}-{plan.token}-")
-        ):
+        earlier = published_already(plan) if complete else None
+        if earlier is not None and _of_this_start(earlier, plan):
             shutil.rmtree(combined.staged, ignore_errors=True)
             return earlier
         previous = _previous(output)
@@ -112,6 +108,8 @@ def published_already(plan: BatchPlan) -> Manifest | None:
     manifest = _previous(output)
     if manifest is None or manifest.job_id != plan.job_id or not manifest.complete:
         return None
+    if plan.fresh and not _of_this_start(manifest, plan):
+        return None
     if _asked(manifest.config) != _asked(plan.config.stated()):
         return None
     files = (*manifest.scores, *manifest.anomaly_files, *manifest.failed_files)
@@ -120,6 +118,10 @@ def published_already(plan: BatchPlan) -> Manifest | None:
     except OSError:
         return None
     return manifest if intact else None
+
+
+def _of_this_start(manifest: Manifest, plan: BatchPlan) -> bool:
+    return manifest.publication.startswith(f"{plan.job_id}-{plan.token}-")
 
 
 def _asked(config: dict[str, Any]) -> list[Any]:

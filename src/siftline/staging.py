@@ -126,7 +126,8 @@ def stage_csv(
     staged = directory / f"{digest([stamp, *map(str, fields)])[:32]}.parquet"
     if staged.exists():
         return staged
-    with replacing(staged) as temporary:
+    # Another run may stage the same file just now, and have planned with its own copy already.
+    with replacing(staged, keep=True) as temporary:
         try:
             _convert(path, pa.schema(fields), temporary)
         except SourceError:

@@ -158,8 +158,9 @@ class BatchPlan:
     """What a job will do: the input's snapshot, the features, the chunks, and where it keeps its work.
 
     `token` names this start of the job: receipts and part files of a start that was given up
-    (``--fresh``) are never taken for those of another. `bundle` chunks travel to a worker together,
-    `commit_every` are committed together, and a chunk is scored in `blocks` runs of rows, one by one.
+    (``--fresh``) are never taken for those of another, and `fresh` says that one was given up. `bundle`
+    chunks travel to a worker together, `commit_every` are committed together, and a chunk is scored in
+    `blocks` runs of rows, one by one.
     """
 
     job_id: str
@@ -172,6 +173,7 @@ class BatchPlan:
     commit_every: int
     directory: Path
     blocks: int = 1
+    fresh: bool = False
 
     @property
     def rows(self) -> int:

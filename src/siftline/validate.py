@@ -25,8 +25,12 @@ from siftline.types import (
 Footers = dict[str, pq.FileMetaData | str]
 
 
-def validate_results(plan: BatchPlan, receipts: Receipts, combined: CombinedScores) -> ValidationReport:
+def validate_results(
+    plan: BatchPlan, receipts: Receipts, combined: CombinedScores, partial: bool = False
+) -> ValidationReport:
     """Audit a staged result: every check is made, whatever the others say.
+
+    A partial one may have more rows set aside than are tolerated: it is asked for because of that.
 
     Raises
     ------
@@ -38,7 +42,7 @@ def validate_results(plan: BatchPlan, receipts: Receipts, combined: CombinedScor
     checks = (
         _coverage(plan, receipts),
         _row_counts(plan, receipts, combined, footers),
-        _failed(plan, receipts, combined, footers),
+        _failed(plan, receipts, combined, footers, partial),
         _anomaly_rate(plan, combined),
         _schema(plan, combined, footers),
         _digests(combined, footers),
@@ -98,7 +102,9 @@ def _rows(files: Iterable[PublishedFile], footers: Footers) -> int:
     return sum(0 if isinstance(footer, str) else footer.num_rows for footer in found)
 
 
-def _failed(plan: BatchPlan, receipts: Receipts, combined: CombinedScores, footers: Footers) -> Check:
+def _failed(
+    plan: BatchPlan, receipts: Receipts, combined: CombinedScores, footers: Footers, partial: bool
+) -> Check:
     """No more was set aside than is tolerated, and every row of it is told."""
     rows, limit = receipts.rows_rejected, plan.tolerated_rows
     without = combined.summary.non_finite
@@ -106,7 +112,8 @@ def _failed(plan: BatchPlan, receipts: Receipts, combined: CombinedScores, foote
     detail = (
         f"{rows} rows set aside ({limit} tolerated), {without} without a score, {told} in the failed table"
     )
-    return Check(name="failed rows", passed=rows == without == told and rows <= limit, detail=detail)
+    passed = rows == without == told and (partial or rows <= limit)
+    return Check(name="failed rows", passed=passed, detail=detail)
 
 
 def _anomaly_rate(plan: BatchPlan, combined: CombinedScores) -> Check:

@@ -97,6 +97,7 @@ def served(api_url: str, server: Server, tmp_path_factory: pytest.TempPathFactor
     shell = Shell(tmp_path_factory.mktemp("automations"), api_url)
     (shell.directory / "trivial.py").write_text(FLOWS)
     values = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    values["automations"][0]["actions"][0]["schedule_after"] = 0
     values["automations"][1]["trigger"]["within"] = 10
     (shell.directory / "automations.yaml").write_text(yaml.safe_dump(values))
     try:

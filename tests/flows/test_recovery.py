@@ -143,6 +143,66 @@ def test_a_job_has_failed_for_good_when_its_recoveries_are_used_up_and_each_caus
     assert webhook.received[-1].body["subject"] == "Siftline: test completed"
 
 
+def test_recoveries_that_fail_before_they_reach_the_job_come_to_an_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = configuration(tmp_path)
+
+    def refuse(*given: object) -> None:
+        raise away()
+
+    monkeypatch.setattr("siftline.plan.inspect_batch", refuse)
+    run, names = fail(values), []
+    while len(names) < 9 and "FailedForGood" not in names:
+        state = recovery(flow_run_id=run, max_recoveries=2, return_state=True)
+        names.append(state.name)
+        assert state.state_details.flow_run_id is not None
+        run = state.state_details.flow_run_id
+    assert names == ["Failed", "Failed", "Failed", "FailedForGood"]
+
+
+def test_a_run_whose_parameters_are_no_configuration_is_not_recovered(tmp_path: Path) -> None:
+    values = configuration(tmp_path, threshold={"score": 0.5, "quantile": 0.5})
+    with get_client(sync_client=True) as client:
+        run = client.create_flow_run(batch_detection, parameters={"config": values}, state=Failed())
+    state = recovery(flow_run_id=run.id, return_state=True)
+    assert state.name == "FailedForGood"
+
+
+def test_a_fresh_start_that_failed_is_not_done_by_what_was_published_before(
+    tmp_path: Path, breaking: Breaking
+) -> None:
+    values = configuration(tmp_path, retries=NO_DELAY)
+    batch_detection(values)
+    breaking(away())
+    with pytest.raises(StorageUnavailable):
+        batch_detection(values, fresh=True)
+    breaking(None)
+    (job,) = job_statuses(checkpoint(values))
+    result = recovery(job_id=job.job_id, checkpoint=checkpoint(values))
+    assert (result.state, result.chunks_reused, result.chunks_computed) == ("Completed", 1, 2)
+    assert batch_detection(values).state == "AlreadyPublished"
+
+
+def test_more_rows_than_are_tolerated_can_be_left_out_on_request(tmp_path: Path) -> None:
+    values = configuration(tmp_path, tolerate={"rows": 1})
+    source = Path(values["source"]["path"])
+    table = pq.read_table(source)
+    amounts = table["amount"].to_numpy().copy()
+    amounts[[17, 399]] = np.inf
+    pq.write_table(table.set_column(table.column_names.index("amount"), "amount", pa.array(amounts)), source)
+    with pytest.raises(RowError):
+        batch_detection(values)
+    (job,) = job_statuses(checkpoint(values))
+
+    partial = partial_publication(job.job_id, checkpoint(values))
+
+    assert (partial.state, partial.rows_failed >= 2) == ("Partial", True)
+    manifest = open_results(partial.output).manifest
+    assert not manifest.complete
+    assert manifest.rows == 600 == manifest.rows_failed + open_results(partial.output).scores.count_rows()
+
+
 def test_a_published_job_counts_and_tells_anew(tmp_path: Path, breaking: Breaking, webhook: Webhook) -> None:
     values = configuration(
         tmp_path, retries=NO_DELAY, notify=[{"block": webhook.block("all"), "on": ["failed"]}]

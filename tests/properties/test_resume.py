@@ -451,3 +451,40 @@ def test_a_storage_that_is_away_for_a_while_is_tried_again_and_then_stops_the_ru
     again = CountingExecutor()
     detect_chunks(plan, detector, again, store)
     assert again.scored == list(range(1, CHUNKS))
+
+
+class TruncatingStore(JsonStore):
+    """Empties the record that it was to replace, as a full disk does."""
+
+    full = False
+
+    def commit(self, key: str, record: dict[str, Any]) -> None:
+        if self.full:
+            path = self.directory / key
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"")
+            raise CheckpointError("no space left", "free some")
+        super().commit(key, record)
+
+
+@pytest.mark.parametrize("stops", [[3, 5], [2, 4, 6]])
+def test_a_record_that_fails_half_way_costs_nothing_that_was_committed(
+    tmp_path: Path, stops: list[int]
+) -> None:
+    config = prepare(tmp_path, every=8)
+    config = config.model_copy(update={"retries": RetriesConfig(attempts=1)})
+    plan = plan_batch(config)
+    detector = fit_detector(plan, SerialExecutor())
+    store = TruncatingStore(tmp_path / "receipts")
+    done = 0
+    for stop in stops:
+        with pytest.raises(Interrupted):
+            detect_chunks(plan, detector, StopsAfter(stop - done), store)
+        done = stop
+    store.full = True
+    with pytest.raises((CheckpointError, Interrupted)):
+        detect_chunks(plan, detector, StopsAfter(1), store)
+    store.full = False
+    executor = CountingExecutor()
+    detect_chunks(plan, detector, executor, store)
+    assert executor.scored == list(range(done, CHUNKS))

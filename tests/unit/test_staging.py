@@ -158,3 +158,24 @@ def test_files_may_have_whole_numbers_where_others_have_fractions(tmp_path: Path
     written(tmp_path / "csv" / "0.csv", "x,y\n1,2\n3,4\n")
     written(tmp_path / "csv" / "1.csv", "x,y\n1.5,2\n3,4.5\n")
     assert run_job(make_config(tmp_path, tmp_path / "csv")).manifest.rows == 4
+
+
+def test_a_copy_that_another_run_has_made_meanwhile_stays_the_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "rows.csv"
+    source.write_text("id,x\n1,2.5\n2,3.5\n")
+    convert = staging._convert
+    others: list[tuple[Path, int]] = []
+
+    def convert_last(*given: Any) -> None:
+        if not others:
+            others.append((source, 0))
+            path = stage_csv(source, ["x"], (), tmp_path / "staged")
+            others[0] = (path, path.stat().st_mtime_ns)
+        convert(*given)
+
+    monkeypatch.setattr(staging, "_convert", convert_last)
+    path = stage_csv(source, ["x"], (), tmp_path / "staged")
+    assert others == [(path, path.stat().st_mtime_ns)]
+    assert visible_files(tmp_path / "staged") == [path.name]

@@ -87,9 +87,10 @@ def _set_up(verbose: bool) -> None:
 def print_jobs(checkpoint: str, as_json: bool) -> None:
     """Print the jobs of a checkpoint: their state, and what is left."""
     _set_up(verbose=False)
+    from flows.api import called
     from flows.recovery import job_statuses
 
-    statuses = job_statuses(checkpoint)
+    statuses = called(lambda: job_statuses(checkpoint))
     if as_json:
         click.echo(json.dumps([asdict(status) for status in statuses]))
         return
