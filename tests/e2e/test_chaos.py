@@ -1,0 +1,118 @@
+"""Workers and runs are killed at random moments; what is published is what an undisturbed run publishes.
+
+`chaos.py` tells who is hit when, and how to play many more rounds.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from typing import Any
+
+import httpx
+import pytest
+
+from siftline import open_results
+from siftline.files import file_digest
+from tests.e2e.chaos import AT_A_WORKER, CHUNK_ROWS, CHUNKS, WORKERS, Job, Round, plan_round
+from tests.e2e.processes import Shell
+from tests.faults import wait_until
+from tests.flows.batches import part_files, scores_digest
+
+ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "20"))
+SEED = os.environ.get("CHAOS_SEED", "0")
+ROWS = CHUNKS * CHUNK_ROWS
+TERMINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(api_url: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a run publishes that nothing happens to."""
+    job = Job(Shell(tmp_path_factory.mktemp("undisturbed"), api_url))
+    assert job.run()["chunks_computed"] == len(job.begun()) == CHUNKS
+    return published(job)
+
+
+def published(job: Job) -> dict[str, Any]:
+    manifest = open_results(job.output).manifest
+    files = (*manifest.scores, *manifest.anomaly_files, *manifest.failed_files)
+    assert all(file_digest(job.output / file.name) == file.digest for file in files)
+    return {
+        "scores": scores_digest(job.output),
+        "files": [file.digest for file in files],
+        "threshold": manifest.threshold,
+        "anomalies": manifest.anomalies,
+        "complete": manifest.complete,
+    }
+
+
+@pytest.mark.parametrize("number", range(ROUNDS), ids=[f"round-{number}" for number in range(ROUNDS)])
+def test_whoever_is_killed_the_job_ends_as_if_nothing_had_happened(
+    shell: Shell, undisturbed: dict[str, Any], number: int
+) -> None:
+    chance = random.Random(f"{SEED}/{number}")
+    game = Round(Job(shell), chance)
+    runs = plan_round(chance, flow=number % 3 == 2)
+
+    result = game.play(runs)
+    shell.wait_for_nobody()
+
+    job = game.job
+    assert result["state"] in ("Completed", "AlreadyPublished")
+    assert published(job) == undisturbed
+    check_nothing_twice(game, result)
+    check_every_row_once(job)
+    assert job.held_by is None
+    check_the_server(game, result)
+
+
+def check_nothing_twice(game: Round, result: dict[str, Any]) -> None:
+    """What was committed is not done again; of what is lost, no more is lost than was in flight."""
+    job, lost = game.job, game.lost()
+    assert len(job.begun()) <= CHUNKS + len(lost), (runs_told(game), lost)
+    assert result["chunks_reused"] + result["chunks_computed"] == CHUNKS
+    for kill in game.kills:
+        begun = len(job.begun(kill.run))
+        if kill.flow:  # its workers may end what they have, and get nothing more
+            assert begun - kill.begun <= WORKERS * AT_A_WORKER
+    (receipts,) = job.checkpoint.glob("jobs/*/receipts/*")
+    assert {path.stem for path in receipts.iterdir()} == {f"{chunk:07d}" for chunk in range(CHUNKS)}
+    assert len(part_files(job.checkpoint)) == CHUNKS, "what came to nothing is tidied away"
+
+
+def check_every_row_once(job: Job) -> None:
+    results = open_results(job.output)
+    keys = results.scores.to_table(columns=["id"])["id"].to_pylist()
+    assert keys == list(range(1000, 1000 + ROWS))
+    assert results.manifest.rows == len(keys) + results.manifest.rows_failed
+    for kind in ("scores", "anomalies"):
+        assert [path.name for path in (job.output / kind).iterdir()] == [results.manifest.publication]
+    assert not list((job.output / ".staged").iterdir())
+
+
+def check_the_server(game: Round, result: dict[str, Any]) -> None:
+    """Every run has ended, but those that were killed while they had nothing to do with the job."""
+    job = game.job
+
+    def unended() -> list[str]:
+        runs = flow_runs(job)
+        assert runs[result["flow_run_id"]] == "COMPLETED"
+        return [state for state in runs.values() if state not in TERMINAL]
+
+    unheld = sum(kill.flow and not kill.held for kill in game.kills)
+    wait_until(lambda: len(unended()) <= unheld, f"the server knows the end of all runs but {unheld}", 10)
+
+
+def flow_runs(job: Job) -> dict[str, str]:
+    """The type of the state of the job's runs, by their ids."""
+    chosen = {"flows": {"name": {"any_": ["batch-detection"]}}, "sort": "EXPECTED_START_TIME_DESC"}
+    answer = httpx.post(f"{job.shell.api_url}/flow_runs/filter", json=chosen, timeout=30).raise_for_status()
+    return {
+        run["id"]: run["state"]["type"]
+        for run in answer.json()
+        if run["parameters"]["config"]["checkpoint"]["path"] == str(job.checkpoint)
+    }
+
+
+def runs_told(game: Round) -> list[tuple[int, bool, int]]:
+    return [(kill.run, kill.flow, len(kill.committed)) for kill in game.kills]
