@@ -16,9 +16,11 @@ from prefect.states import Completed, Failed
 
 from siftline.config import BatchConfig
 from siftline.errors import Cancelled, JobBusy, LeaseLost, SiftlineError, StorageError
+from siftline.interrupts import signals_deferred
 from siftline.jobs import JobRecord, Outcome, concluded, read_job, write_job
 from siftline.lease import Lease
 from siftline.notify import Message, completed_message, failed_message
+from siftline.scoring import warm_up
 from siftline.types import BatchResult
 from tasks.incidents import incidents_logged
 from tasks.notify import notify
@@ -44,6 +46,8 @@ def conclude(config: BatchConfig, work: Callable[[Lease], BatchResult]) -> Batch
     """
     with Lease(str(flow_run.id or "a run without a server")) as lease, incidents_logged():
         try:
+            with signals_deferred():
+                warm_up()  # planning needs it too
             result = work(lease)
         except (Cancelled, KeyboardInterrupt, TerminationSignal) as error:
             return _as_result(_superseded(lease) or _cancelled(error, lease))
@@ -53,6 +57,8 @@ def conclude(config: BatchConfig, work: Callable[[Lease], BatchResult]) -> Batch
             superseded = _superseded(lease)
             if superseded is not None:
                 return _as_result(superseded)
+            if _comes_of_a_signal(error):
+                return _as_result(_cancelled(error, lease))
             for_good = isinstance(error, SiftlineError) and not error.recoverable
             _failed(config, error, lease, for_good)
             if not for_good:
@@ -65,6 +71,14 @@ def conclude(config: BatchConfig, work: Callable[[Lease], BatchResult]) -> Batch
 def failed_for_good(error: Exception) -> BatchResult:
     """End a run that is not to be taken up again."""
     return _as_result(Failed(message=str(error), data=error, name=_FOR_GOOD))
+
+
+def _comes_of_a_signal(error: BaseException) -> bool:
+    """Whether somebody, as pydantic does, made an error of their own of what a signal's handler raised."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, (KeyboardInterrupt, TerminationSignal)):
+        cause = cause.__cause__ or cause.__context__
+    return cause is not None
 
 
 def _because_of_another(error: JobBusy | LeaseLost) -> State:

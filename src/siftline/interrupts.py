@@ -40,6 +40,28 @@ def signals_held(signals: Iterable[signal.Signals] = _SIGNALS) -> Iterator[None]
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+@contextmanager
+def signals_deferred() -> Iterator[None]:
+    """Act on signals afterwards: for imports, in which the exception that a handler raises may get lost.
+
+    Unlike a blocked signal, one that another thread gets is deferred as well.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    noted: list[int] = []
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    for number in _SIGNALS:
+        signal.signal(number, lambda got, frame: noted.append(got))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if noted:
+            signal.raise_signal(noted[0])
+
+
 class Stop:
     """Whether work is to stop: nothing is begun any more, and what runs has a grace period.
 
