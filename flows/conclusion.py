@@ -16,11 +16,9 @@ from prefect.states import Completed, Failed
 
 from siftline.config import BatchConfig
 from siftline.errors import Cancelled, JobBusy, LeaseLost, SiftlineError, StorageError
-from siftline.interrupts import signals_deferred
 from siftline.jobs import JobRecord, Outcome, concluded, read_job, write_job
 from siftline.lease import Lease
 from siftline.notify import Message, completed_message, failed_message
-from siftline.scoring import warm_up
 from siftline.types import BatchResult
 from tasks.incidents import incidents_logged
 from tasks.notify import notify
@@ -46,8 +44,6 @@ def conclude(config: BatchConfig, work: Callable[[Lease], BatchResult]) -> Batch
     """
     with Lease(str(flow_run.id or "a run without a server")) as lease, incidents_logged():
         try:
-            with signals_deferred():
-                warm_up()  # planning needs it too
             result = work(lease)
         except (Cancelled, KeyboardInterrupt, TerminationSignal) as error:
             return _as_result(_superseded(lease) or _cancelled(error, lease))

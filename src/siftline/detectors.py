@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from siftline.errors import ModelError
+from siftline.interrupts import signals_deferred
 from siftline.types import Float64s, Matrix
 
 
@@ -134,4 +135,5 @@ def changed_params(kind: str, params: Mapping[str, Any]) -> dict[str, str]:
 
 def _new_estimator(kind: str) -> Any:
     module, _, name = DETECTORS[kind].estimator.rpartition(".")
-    return getattr(import_module(module), name)()
+    with signals_deferred():  # a stop amid this import gets lost
+        return getattr(import_module(module), name)()
