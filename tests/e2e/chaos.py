@@ -31,13 +31,26 @@ from pathlib import Path
 from typing import Any, NoReturn, Self
 from unittest.mock import patch
 
+import httpx
 import pytest
 
-from siftline.lease import Holder, holder
+from siftline.checkpoint import CheckpointStore
+from siftline.combine import combine_results
+from siftline.config import BatchConfig
+from siftline.detect import detect_chunks
+from siftline.executor import SerialExecutor
+from siftline.fit import fit_detector
+from siftline.lease import Holder, Lease, holder
+from siftline.plan import plan_batch
+from siftline.publish import publish_results, published_already
+from siftline.results import Manifest
+from siftline.types import BatchPlan
+from siftline.validate import validate_results
 from siftline.workers import ENVIRONMENT
 from tests.e2e.processes import Shell, finish, write_config
 from tests.faults import wait_until
 from tests.flows.batches import configuration, receipt_files
+from tests.support import store_of
 
 CHUNKS = 40
 CHUNK_ROWS = 3_000
@@ -94,18 +107,22 @@ class Job:
     ----------
     shell : Shell
         Where it is; what it starts counts as started there.
+    chunks, chunk_rows : int
+        How many chunks of how many rows.
     sections
         In place of those of the configuration.
     """
 
-    def __init__(self, shell: Shell, **sections: Any) -> None:
+    def __init__(
+        self, shell: Shell, chunks: int = CHUNKS, chunk_rows: int = CHUNK_ROWS, **sections: Any
+    ) -> None:
         home = shell.directory
         values = configuration(
             home,
-            rows=CHUNKS * CHUNK_ROWS,
-            chunk_rows=CHUNK_ROWS,
+            rows=chunks * chunk_rows,
+            chunk_rows=chunk_rows,
             **{
-                "detector": {"params": {"n_estimators": 100}, "sample_rows": 5000},
+                "detector": {"params": {"n_estimators": 60}, "sample_rows": 5000},
                 "threshold": {"contamination": 0.001},
                 "retries": {"attempts": 20, "delay_seconds": 0},
                 "cluster": {"kind": "local", "workers": WORKERS},
@@ -113,6 +130,7 @@ class Job:
             },
         )
         self.shell = shell
+        self.values = values
         self.config = write_config(home / "job.yaml", values)
         self.checkpoint = Path(values["checkpoint"]["path"])
         self.output = Path(values["output"]["path"])
@@ -154,6 +172,16 @@ class Job:
         lines = self._begun.read_text().splitlines() if self._begun.exists() else []
         begun = [Begun(*map(int, line.split())) for line in lines]
         return [one for one in begun if run in (None, one.run)]
+
+    def states(self) -> dict[str, tuple[str, str]]:
+        """Type and name of the state of every run of the job that the server knows, by the run's id."""
+        asked = {"flows": {"name": {"any_": ["batch-detection"]}}, "sort": "EXPECTED_START_TIME_DESC"}
+        answer = httpx.post(f"{self.shell.api_url}/flow_runs/filter", json=asked, timeout=30)
+        return {
+            run["id"]: (run["state"]["type"], run["state"]["name"])
+            for run in answer.raise_for_status().json()
+            if run["parameters"]["config"]["checkpoint"]["path"] == str(self.checkpoint)
+        }
 
     def committed(self) -> set[int]:
         """The chunks that have a whole receipt."""
@@ -274,6 +302,33 @@ class Round:
 
 
 # ------------------------------------------------------------------------------- the library, without Prefect
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a run did."""
+
+    plan: BatchPlan
+    manifest: Manifest
+    computed: int
+    previous: Holder | None
+
+
+def do(config: BatchConfig, store: CheckpointStore | None = None) -> Done:
+    """Do what is left of a job, as a run does."""
+    store = store or store_of(config)
+    executor = SerialExecutor()
+    with Lease("a run") as lease:
+        plan = plan_batch(config, lease=lease)
+        done = published_already(plan)
+        if done is not None:
+            return Done(plan, done, 0, lease.previous)
+        detector = fit_detector(plan, executor)
+        receipts = detect_chunks(plan, detector, executor, store, lease)
+        combined = combine_results(plan, detector, receipts, executor)
+        validation = validate_results(plan, receipts, combined)
+        manifest = publish_results(plan, detector, receipts, combined, validation, lease=lease)
+        return Done(plan, manifest, receipts.computed, lease.previous)
 
 
 class Forks:
