@@ -1,129 +1,162 @@
-"""Two runs of one job, as processes: one works, and nothing is published twice, whoever freezes when."""
+"""The same job at the same time, or again: one run works, the others find out, nothing is published twice."""
 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.recovery import job_statuses
 from siftline import open_results
-from tests.e2e.processes import Shell, finish, write_config
+from tests.e2e.chaos import CHUNKS, Job
+from tests.e2e.processes import Shell, finish
 from tests.faults import wait_until
-from tests.flows.batches import configuration, receipt_files
+from tests.flows.batches import scores_digest
+from tests.flows.webhook import Webhook, serving
 
-CHUNKS = 40
-LEASE_SECONDS = 2.0
-# The command, with a lease that a test can outwait: users cannot set it.
-IMPATIENT = f"""
-import siftline.lease
-siftline.lease.Lease.__init__.__defaults__ = ({LEASE_SECONDS},)
-from siftline.cli import main
-main()
-"""
+SLOW = {"params": {"n_estimators": 300}, "sample_rows": 5000}
 
 
-class Job:
-    """A job of many small chunks, scored in the run's own process."""
+def ended(processes: list[subprocess.Popen[str]]) -> list[subprocess.Popen[str]]:
+    return [process for process in processes if process.poll() is not None]
 
-    def __init__(self, shell: Shell) -> None:
-        self.shell = shell
-        detector = {"params": {"n_estimators": 400}}
-        self.values = configuration(shell.directory, 40_000, 1000, detector=detector)
-        self.config = write_config(shell.directory / "job.yaml", self.values)
-        self.checkpoint = Path(self.values["checkpoint"]["path"])
-        self.output = Path(self.values["output"]["path"])
 
-    def start(self) -> subprocess.Popen[str]:
-        return self.shell.start(sys.executable, "-c", IMPATIENT, "run", self.config, "--json")
+def publications(job: Job) -> list[str]:
+    return [path.name for path in (job.output / "scores").iterdir()]
 
-    def directory(self) -> Path:
-        (directory,) = self.checkpoint.glob("jobs/*")
-        return directory
 
-    def wait_for_receipts(self, number: int) -> None:
-        wait_until(lambda: len(receipt_files(self.checkpoint)) >= number, f"{number} receipts", 120)
+def test_of_two_runs_started_at_once_one_works_and_the_other_ends_naming_it(shell: Shell) -> None:
+    job = Job(shell, detector=SLOW)
+    processes = [job.start(), job.start()]
 
-    def content(self) -> dict[str, bytes]:
-        """Every file of the job and its output, but those that say who works on it."""
-        files = [*self.directory().rglob("*"), *self.output.rglob("*")]
-        return {
-            str(path): path.read_bytes()
-            for path in files
-            if path.is_file() and not path.name.startswith(("lease-", "audit"))
-        }
+    (loser,) = wait_until(lambda: ended(processes), "one of them has ended", 120)
+    (winner,) = [process for process in processes if process is not loser]
+    assert winner.poll() is None, "the other one works"
+    refused, finished = finish(loser), finish(winner)
 
-    def state(self, run: str) -> str:
-        answer = httpx.get(f"{self.shell.api_url}/flow_runs/{run}", timeout=30)
-        return str(answer.raise_for_status().json()["state_name"])
-
-    def runs(self) -> dict[str, str]:
-        """The states of this job's runs on the server, by run."""
-        answer = httpx.post(
-            f"{self.shell.api_url}/flow_runs/filter",
-            json={"sort": "START_TIME_DESC", "limit": 20},
-            timeout=30,
-        )
-        found: list[dict[str, Any]] = answer.raise_for_status().json()
-        own = str(self.config.parent)
-        return {run["id"]: run["state_name"] for run in found if own in json.dumps(run["parameters"])}
+    assert (refused.status, finished.status) == (1, 0), (refused.err, finished.err)
+    run = finished.json()["flow_run_id"]
+    assert f"run {run} is working on it" in refused.complaint()
+    assert refused.complaint().count("\n") == 0
+    assert refused.json()["error"] == "JobBusy"
+    states = job.states()
+    assert states.pop(run) == ("COMPLETED", "Completed")
+    assert list(states.values()) == [("FAILED", "AlreadyRunning")]
+    assert len({one.run for one in job.begun()}) == 1, "only one of them has scored anything"
+    assert len(job.begun()) == CHUNKS
+    manifest = open_results(job.output).manifest
+    assert (manifest.flow_run_id, manifest.replaces) == (run, None)
+    assert publications(job) == [manifest.publication], "published once"
 
 
 @pytest.fixture
-def job(shell: Shell) -> Job:
-    return Job(shell)
+def woken() -> Iterator[list[int]]:
+    """Processes that must not stay frozen, however the test ends."""
+    frozen: list[int] = []
+    yield frozen
+    for pid in frozen:
+        if Path(f"/proc/{pid}").exists():
+            os.kill(pid, signal.SIGCONT)
 
 
-def test_of_two_runs_started_at_once_one_works_and_the_other_ends_naming_it(job: Job) -> None:
-    ended = [finish(process) for process in [job.start(), job.start()]]
-
-    winner, loser = sorted(ended, key=lambda one: one.status)
-    assert (winner.status, loser.status) == (0, 1), [one.err for one in ended]
-    result = winner.json()
-    assert (result["state"], result["chunks_computed"], result["chunks_reused"]) == ("Completed", CHUNKS, 0)
-    assert f"run {result['flow_run_id']} is working on it" in loser.complaint()
-    assert "\n" not in loser.complaint()
-    assert sorted(job.runs().values()) == ["AlreadyRunning", "Completed"]
-    assert len(list(job.output.glob("scores/*"))) == 1, "it is published once"
-    assert open_results(job.output).manifest.flow_run_id == result["flow_run_id"]
+def contents(job: Job) -> dict[str, bytes]:
+    """What the result and the progress of the job consist of; part files count by their receipts."""
+    assert job.directory is not None
+    kept = (*job.directory.glob("*.json"), *job.directory.glob("receipts/*/*"), *job.output.rglob("*.*"))
+    return {str(path): path.read_bytes() for path in kept if path.is_file()}
 
 
-def test_a_run_that_was_frozen_and_replaced_changes_nothing_when_it_wakes_up(job: Job) -> None:
-    frozen = job.start()
-    job.wait_for_receipts(3)
-    frozen.send_signal(signal.SIGSTOP)
-    (first,) = job.runs()
+def test_a_run_that_was_frozen_and_replaced_changes_nothing_when_it_wakes_up(
+    shell: Shell, woken: list[int]
+) -> None:
+    job = Job(shell, detector=SLOW)
+    first = job.start(LEASE_SECONDS="2")
+    wait_until(lambda: len(job.committed()) >= 4, "some chunks are committed", 120)
+    woken.extend([first.pid, job.begun()[-1].pid])
+    for pid in woken:  # the run and one of its workers
+        os.kill(pid, signal.SIGSTOP)
+    committed = len(job.committed())
+    assert committed < CHUNKS
+    (frozen,) = job.states()
+    wait_until(lambda: job.held_by is None, "its lease is over")
 
-    def replaced() -> dict[str, Any] | None:
-        ended = finish(job.start())
-        return ended.json() if ended.status == 0 else None
+    second = job.run()
 
-    result = wait_until(replaced, "the lease of the frozen run is over, and the next run is done", 120)
-    assert (result["state"], result["rows"]) == ("Completed", 40_000)
-    assert result["chunks_reused"] >= 3
-    before = job.content()
+    assert second["state"] == "Completed"
+    assert (second["chunks_reused"], second["chunks_computed"]) == (committed, CHUNKS - committed)
+    before, digest = contents(job), scores_digest(job.output)
+    assert first.poll() is None, "the first one is frozen still"
 
-    frozen.send_signal(signal.SIGCONT)
-    woken = finish(frozen)
+    for pid in reversed(woken):
+        os.kill(pid, signal.SIGCONT)
 
-    assert woken.status == 1
-    assert f"run {result['flow_run_id']} has taken it over" in woken.complaint()
-    after = job.content()
-    assert {path: after.get(path) for path in before} == before
-    # The chunk that it was at: a part file that no receipt names.
-    late = [Path(path) for path in after if path not in before]
-    assert all(path.parent.name.startswith("parts-") for path in late)
-    receipts = b"".join(path.read_bytes() for path in receipt_files(job.checkpoint))
-    assert not any(path.name.encode() in receipts for path in late)
-    assert job.state(first) == "Superseded"
-    (line,) = (job.directory() / "audit.jsonl").read_text().splitlines()
+    finished = finish(first)
+    shell.wait_for_nobody()
+    assert finished.status == 1, finished.err
+    assert finished.json()["error"] == "LeaseLost"
+    assert f"run {second['flow_run_id']} has taken it over" in finished.complaint()
+    assert contents(job) == before
+    assert scores_digest(job.output) == digest
+    assert open_results(job.output).manifest.flow_run_id == second["flow_run_id"]
+    assert job.directory is not None
+    (line,) = (job.directory / "audit.jsonl").read_text().splitlines()
     entry = json.loads(line)
-    assert (entry["what"], entry["run"], entry["by"]["run"]) == ("fenced", first, result["flow_run_id"])
+    assert (entry["run"], entry["what"], entry["epoch"]) == (frozen, "fenced", 1)
+    assert entry["by"] == {"run": second["flow_run_id"], "epoch": 2}
+    assert job.states() == {
+        frozen: ("FAILED", "Superseded"),
+        second["flow_run_id"]: ("COMPLETED", "Completed"),
+    }
     (status,) = job_statuses(str(job.checkpoint))
-    assert (status.state, status.run) == ("published", result["flow_run_id"])
+    assert (status.state, status.run) == ("published", second["flow_run_id"])
+
+
+@pytest.fixture
+def webhook(shell: Shell) -> Iterator[Webhook]:
+    with serving() as webhook:
+        yield webhook
+
+
+def task_runs(shell: Shell, run: str) -> list[str]:
+    """The steps of a run that the server knows of."""
+    asked = {"flow_runs": {"id": {"any_": [run]}}}
+    answer = httpx.post(f"{shell.api_url}/task_runs/filter", json=asked, timeout=30).raise_for_status()
+    return [one["name"].rpartition("-")[0] for one in answer.json()]
+
+
+def test_a_finished_job_that_is_run_again_does_nothing_and_says_so(shell: Shell, webhook: Webhook) -> None:
+    with temporary_settings({PREFECT_API_URL: shell.api_url}):
+        block = webhook.block("at-once")
+    job = Job(shell, notify=[{"block": block}])
+    first = job.run()
+    assert [request.body["subject"] for request in webhook.received] == ["Siftline: test completed"]
+    before = contents(job)
+
+    again = shell.siftline("run", job.config)
+
+    assert again.status == 0, again.err
+    assert again.out.startswith(f"job {first['job_id']} is published already: nothing to do")
+    assert len(webhook.received) == 1, "nobody is told"
+    assert len(job.begun()) == CHUNKS
+    after = contents(job)
+    changed = {Path(path).name for path in before.keys() | after if before.get(path) != after.get(path)}
+    assert changed == {"lease-000001.json", "lease-000002.json"}
+    states = job.states()
+    assert states.pop(first["flow_run_id"]) == ("COMPLETED", "Completed")
+    ((run, state),) = states.items()
+    assert state == ("COMPLETED", "AlreadyPublished")
+    assert wait_until(lambda: task_runs(shell, run), "its steps are known") == ["plan_batch"]
+
+    result = job.run()
+    assert (result["state"], result["chunks_computed"], result["chunks_reused"]) == (
+        "AlreadyPublished",
+        0,
+        CHUNKS,
+    )
