@@ -127,7 +127,10 @@ def _check_output(config: BatchConfig) -> None:
                 f"output.path {output}: holds the results of {owner!r}, this is {config.name!r}",
                 "give another directory, or the same name",
             )
-    elif any(not entry.name.startswith(".") for entry in output.iterdir()):
+        return
+    # A run that is killed amid its first publication leaves these, and no manifest yet.
+    ours = {"scores", "anomalies", "failed"} if (output / ".publishing").exists() else set()
+    if any(not entry.name.startswith(".") and entry.name not in ours for entry in output.iterdir()):
         raise OutputConflict(
             f"output.path {output}: holds files that are no results", "give an empty directory"
         )

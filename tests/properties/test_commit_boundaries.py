@@ -22,7 +22,7 @@ import pyarrow as pa
 import pytest
 
 from siftline.config import BatchConfig
-from siftline.errors import OutputConflict, SourceError
+from siftline.errors import SourceError
 from siftline.files import file_digest
 from siftline.lease import Lease, holder
 from siftline.plan import plan_batch
@@ -261,7 +261,6 @@ def test_killed_at_a_boundary_the_job_goes_on_from_there(
     assert do(config).manifest == done.manifest, "a job that is published is not published again"
 
 
-@pytest.mark.xfail(reason="its own files are taken for foreign ones: OutputConflict", raises=OutputConflict)
 @pytest.mark.parametrize("step", ["rename scores/*", "rename anomalies/*", "rename failed/*"])
 def test_killed_amid_its_first_publication_the_job_goes_on(
     step: str, before: Path, undisturbed: dict[str, Any], forks: Forks, tmp_path: Path
