@@ -180,7 +180,7 @@ class Job:
         return {
             run["id"]: (run["state"]["type"], run["state"]["name"])
             for run in answer.raise_for_status().json()
-            if run["parameters"].get("config", {}).get("checkpoint") == self.values["checkpoint"]
+            if run["parameters"].get("config", {}).get("checkpoint", {}).get("path") == str(self.checkpoint)
         }
 
     def committed(self) -> set[int]:
