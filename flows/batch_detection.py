@@ -2,31 +2,54 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from typing import Any
 
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.conclusion import conclude
+from flows.assignment import Begin, carry_out, due_time, of_a_schedule
 from flows.patience import PatientTaskRunner
 from flows.pipeline import run_pipeline
 from siftline.config import BatchConfig
 from siftline.lease import Lease
-from siftline.loading import resolve_config
+from siftline.pipelines import STANDARD_STEPS, Assignment, Step
+from siftline.schedules import Interval, Schedule
 from siftline.types import BatchResult
 
 
-@flow(name="batch-detection", persist_result=False, task_runner=PatientTaskRunner())
-def batch_detection(config: BatchConfig, fresh: bool = False) -> BatchResult:
+def _name() -> str:
+    """Name the run by the pipeline, and by its interval or the time at which it was due."""
+    given = {key: value for key, value in flow_run.parameters.items() if key != "fresh"}
+    assignment = Assignment.model_validate(given)
+    interval = assignment.due(due_time())
+    return f"{assignment.config.name} {interval.label if interval else f'{due_time():%Y-%m-%d %H:%M:%S}'}"
+
+
+@flow(name="batch-detection", flow_run_name=_name, persist_result=False, task_runner=PatientTaskRunner())
+def batch_detection(
+    config: BatchConfig,
+    fresh: bool = False,
+    steps: tuple[Step, ...] = STANDARD_STEPS,
+    parameters: dict[str, Any] | None = None,
+    schedule: Schedule | None = None,
+    interval: Interval | None = None,
+) -> BatchResult:
     """Find the anomalies of a batch.
 
     Args:
         config: The batch: the rows to look at, what finds the anomalies, and where the result goes.
-        fresh: Start over, even if an earlier run of the same job has left work that could be taken up.
+        fresh: Start over, even if it is published already, or an earlier run has left work to take up.
+        steps: What is done, in order: the standard steps, and functions of your own.
+        parameters: Values for {{ parameters.… }} in the batch.
+        schedule: Whose intervals the runs are about.
+        interval: What this run is about. Default: the last interval of the schedule that is over.
     """
+    assignment = Assignment(
+        config=config, steps=steps, parameters=parameters, schedule=schedule, interval=interval
+    )
 
-    def work(lease: Lease) -> BatchResult:
-        now = flow_run.scheduled_start_time or datetime.now(UTC)
-        return run_pipeline(resolve_config(config, now), lease, fresh=fresh)
+    def work(batch: BatchConfig, lease: Lease, begin: Begin) -> BatchResult:
+        retries = assignment.retries_of("result_validation")
+        return run_pipeline(batch, lease, fresh=fresh, begin=begin, validation_retries=retries)
 
-    return conclude(config, work)
+    return carry_out(assignment, due_time(), work, scheduled=of_a_schedule(), again=fresh)

@@ -15,7 +15,15 @@ from prefect.states import Cancelled as CancelledState
 from prefect.states import Completed, Failed
 
 from siftline.config import BatchConfig
-from siftline.errors import Cancelled, JobBusy, LeaseLost, SiftlineError, StorageError
+from siftline.errors import (
+    Cancelled,
+    IntervalSkipped,
+    JobBusy,
+    LeaseLost,
+    SiftlineError,
+    StepFailed,
+    StorageError,
+)
 from siftline.jobs import JobRecord, Outcome, concluded, read_job, write_job
 from siftline.lease import Lease
 from siftline.notify import Message, completed_message, failed_message
@@ -29,8 +37,14 @@ _FOR_GOOD = "FailedForGood"
 _ANOTHER_RUN = {JobBusy: "AlreadyRunning", LeaseLost: "Superseded"}
 
 
-def conclude(config: BatchConfig, work: Callable[[Lease], BatchResult]) -> BatchResult:
+def conclude(
+    config: BatchConfig,
+    work: Callable[[Lease], BatchResult],
+    afterwards: Callable[[BatchResult], None] = lambda result: None,
+) -> BatchResult:
     """Do the work of a run, which takes its job with the lease that it is given, and end it.
+
+    What is to be done afterwards, when people are told, can still fail it.
 
     Returns
     -------
@@ -49,6 +63,8 @@ def conclude(config: BatchConfig, work: Callable[[Lease], BatchResult]) -> Batch
             return _as_result(_superseded(lease) or _cancelled(error, lease))
         except (JobBusy, LeaseLost) as error:
             return _as_result(_because_of_another(error))
+        except IntervalSkipped as error:
+            return _as_result(CancelledState(message=str(error), name="Skipped"))
         except Exception as error:
             superseded = _superseded(lease)
             if superseded is not None:
@@ -61,7 +77,13 @@ def conclude(config: BatchConfig, work: Callable[[Lease], BatchResult]) -> Batch
                 raise
             return failed_for_good(error)
         _end_predecessors(lease)
-        return _completed(config, result, lease)
+        conclusion = _completed(config, result, lease)
+        try:
+            afterwards(result)
+        except StepFailed as error:
+            _failed(config, error, lease, for_good=True)
+            return failed_for_good(error)
+        return conclusion
 
 
 def failed_for_good(error: Exception) -> BatchResult:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from prefect.runtime import flow_run
 
-from siftline.config import BatchConfig, Cluster, LocalCluster
+from siftline.config import BatchConfig, Cluster, LocalCluster, RetriesConfig
 from siftline.errors import PartDamaged
 from siftline.executor import Executor, open_executor, prepare_executor
 from siftline.lease import Lease
@@ -20,6 +20,7 @@ from tasks.detect_chunks import detect_chunks
 from tasks.fit_detector import fit_detector
 from tasks.plan_batch import plan_batch
 from tasks.publish_results import publish_results
+from tasks.retrying import retried
 from tasks.validate_results import validate_results
 
 # A disk that damages files faster than they are computed again is not to be worked with.
@@ -36,6 +37,7 @@ def run_pipeline(
     safer: bool = False,
     partial: bool = False,
     begin: Callable[[BatchPlan], None] = lambda plan: None,
+    validation_retries: RetriesConfig | None = None,
 ) -> BatchResult:
     """Do a job, or what is left of it.
 
@@ -53,6 +55,8 @@ def run_pipeline(
         Score nothing, and publish what earlier runs have done.
     begin : callable, optional
         Called with the plan, when there is something to do.
+    validation_retries : RetriesConfig, optional
+        How often the validation is tried.
     """
     started = time.monotonic()
     prepare_executor(config.cluster)
@@ -64,7 +68,7 @@ def run_pipeline(
     with open_executor(_safer(config.cluster) if safer else config.cluster, warm_up) as executor:
         detector = fit_detector(plan, executor)
         receipts, combined = _detect(plan, detector, executor, lease, partial)
-    validation = validate_results(plan, receipts, combined, partial)
+    validation = retried(validate_results, validation_retries)(plan, receipts, combined, partial)
     manifest = publish_results(plan, detector, receipts, combined, validation, lease, not partial)
     return _result(plan, manifest, manifest.state, receipts.computed, started)
 
@@ -90,6 +94,7 @@ def _detect(
 
 def _result(plan: BatchPlan, manifest: Manifest, state: str, computed: int, started: float) -> BatchResult:
     return BatchResult(
+        name=manifest.name,
         job_id=plan.job_id,
         flow_run_id=flow_run.id,
         state=state,

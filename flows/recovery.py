@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -10,6 +11,7 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
 
+from flows.assignment import Begin, carry_out
 from flows.conclusion import conclude, failed_for_good, tell
 from flows.patience import PatientTaskRunner
 from flows.pipeline import run_pipeline
@@ -18,8 +20,9 @@ from siftline.config import BatchConfig
 from siftline.errors import ConfigError, GivenUp, SiftlineError, UnknownJob
 from siftline.jobs import JobStatus, find_job, job_directories, job_status, read_job, write_job
 from siftline.lease import Lease
-from siftline.loading import parse_config, resolve_config
+from siftline.loading import parse
 from siftline.notify import recovering_message, resume_command
+from siftline.pipelines import Assignment, kept_assignment
 from siftline.plan import planned_config, read_plan
 from siftline.types import BatchPlan, BatchResult
 from tasks.checkpoints import open_checkpoints
@@ -44,19 +47,27 @@ def recovery(
         safer: Take less memory: one chunk at a time for each worker, and each chunk in quarters.
     """
     try:
-        config, before = (_planned(checkpoint, job_id), 0) if job_id is not None else _configured(flow_run_id)
+        failed = _planned(checkpoint, job_id) if job_id is not None else _run_before(flow_run_id)
     except SiftlineError as error:
         return failed_for_good(error)
 
-    def work(lease: Lease) -> BatchResult:
-        if max_recoveries is None:
-            return run_pipeline(config, lease, safer=safer)
-        if before > max_recoveries:
+    def work(batch: BatchConfig, lease: Lease, begin: Begin) -> BatchResult:
+        retries = failed.assignment.retries_of("result_validation")
+        if max_recoveries is not None and failed.recoveries > max_recoveries:
             # The job counts its recoveries itself; but one may fail before it gets that far.
-            raise GivenUp(f"{before} recoveries in a row did not help", "see to the cause, then run it again")
-        return run_pipeline(config, lease, safer=safer, begin=lambda plan: _begin(plan, max_recoveries))
+            raise GivenUp(
+                f"{failed.recoveries} recoveries in a row did not help",
+                "see to the cause, then run it again",
+            )
 
-    return conclude(config, work)
+        def begin_recovery(plan: BatchPlan) -> None:
+            if max_recoveries is not None:
+                _begin(plan, max_recoveries)
+            begin(plan)
+
+        return run_pipeline(batch, lease, safer=safer, begin=begin_recovery, validation_retries=retries)
+
+    return carry_out(failed.assignment, failed.due, work)
 
 
 @flow(name="partial-publication", persist_result=False, task_runner=PatientTaskRunner())
@@ -68,7 +79,7 @@ def partial_publication(job_id: str, checkpoint: str = ".siftline") -> BatchResu
         checkpoint: Where the job is.
     """
     try:
-        config = _planned(checkpoint, job_id)
+        config = _planned(checkpoint, job_id).assignment.told
     except SiftlineError as error:
         return failed_for_good(error)
     return conclude(config, lambda lease: run_pipeline(config, lease, partial=True))
@@ -88,21 +99,29 @@ def job_statuses(checkpoint: str) -> list[JobStatus]:
     return statuses
 
 
-def _planned(checkpoint: str, job_id: str) -> BatchConfig:
-    return planned_config(find_job(checkpoint, job_id))
+@dataclass(frozen=True)
+class _Failed:
+    """What failed, when it was due, and how many recoveries of it there were already."""
+
+    assignment: Assignment
+    due: datetime
+    recoveries: int = 0
 
 
-def _configured(flow_run_id: UUID | None) -> tuple[BatchConfig, int]:
-    """Return the configuration of a run, with its templates filled in as they were for it.
+def _planned(checkpoint: str, job_id: str) -> _Failed:
+    directory = find_job(checkpoint, job_id)
+    return _Failed(kept_assignment(planned_config(directory), directory), datetime.now(UTC))
 
-    And how many recoveries there were between that run and this one.
-    """
+
+def _run_before(flow_run_id: UUID | None) -> _Failed:
+    """Find out what a run was to do; of a recovery that failed, what that was to recover."""
     parameters: dict[str, Any] = {"flow_run_id": flow_run_id}
     runs = 0
     with get_client(sync_client=True) as client:
         while "config" not in parameters:
             if parameters.get("job_id") is not None:
-                return _planned(parameters.get("checkpoint", ".siftline"), parameters["job_id"]), runs
+                failed = _planned(parameters.get("checkpoint", ".siftline"), parameters["job_id"])
+                return replace(failed, recoveries=runs)
             if parameters.get("flow_run_id") is None:
                 raise ConfigError("recovery: neither flow_run_id nor job_id is given", "give one of them")
             try:
@@ -112,11 +131,14 @@ def _configured(flow_run_id: UUID | None) -> tuple[BatchConfig, int]:
                     f"flow_run_id {parameters['flow_run_id']}: no such run on this server",
                     "correct it, or give job_id",
                 ) from error
-            # Of a recovery that failed, what it was to recover.
             parameters = run.parameters
             runs += 1
-    now = run.expected_start_time or datetime.now(UTC)
-    return resolve_config(parse_config(parameters["config"]), now), runs - 1
+    given = {key: value for key, value in parameters.items() if key != "fresh"}
+    return _Failed(
+        parse(Assignment, given, "parameters of the run"),
+        run.expected_start_time or datetime.now(UTC),
+        runs - 1,
+    )
 
 
 def _begin(plan: BatchPlan, most: int) -> None:

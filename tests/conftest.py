@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,10 @@ from hypothesis import HealthCheck, settings
 from siftline.config import BatchConfig, LocalCluster
 from siftline.executor import Executor, open_executor
 from tests.support import make_config, make_table, write_files
+
+# In the background a shell has programs ignore Ctrl-C, and so would those that tests start and stop.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Examples that read and write files take their time on a busy machine.
 settings.register_profile(

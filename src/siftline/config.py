@@ -328,7 +328,8 @@ Cluster = Annotated[
 ]
 
 
-def _default_kind(value: object) -> object:
+def default_kind(value: object) -> object:
+    """A cluster without a kind is a local one."""
     return {"kind": "local", **value} if isinstance(value, dict) and "kind" not in value else value
 
 
@@ -418,7 +419,7 @@ class BatchConfig(Section):
         default=ThresholdConfig(), description="From which score on a row is an anomaly."
     )
     chunking: ChunkingConfig = Field(default=ChunkingConfig(), description="How the rows are cut.")
-    cluster: Annotated[Cluster, BeforeValidator(_default_kind)] = Field(
+    cluster: Annotated[Cluster, BeforeValidator(default_kind)] = Field(
         default=LocalCluster(), description="Who scores the chunks."
     )
     retries: RetriesConfig = Field(

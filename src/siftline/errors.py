@@ -28,6 +28,8 @@
         ├── JobBusy                  another run is working on the job
         ├── LeaseLost                another run has taken the job over meanwhile
         ├── GivenUp                  the job has failed as often as it may be taken up again
+        ├── StepFailed               a step of the user's own failed; the result is published
+        ├── IntervalSkipped          a run came too late for its interval
         └── Cancelled                stopped on request (exit status 130)
 
 In brackets is the `fault`, which decides what follows when scoring a chunk fails with it. *transient*: it
@@ -240,6 +242,18 @@ class LeaseLost(JobError):
 
 class GivenUp(JobError):
     """The job has failed as often as it may be taken up again."""
+
+    recoverable: ClassVar[bool] = False
+
+
+class StepFailed(JobError):
+    """A step of the user's own failed, after the result was published."""
+
+    recoverable: ClassVar[bool] = False
+
+
+class IntervalSkipped(JobError):
+    """A run came too late for its interval, and its schedule says that this is not made up for."""
 
     recoverable: ClassVar[bool] = False
 

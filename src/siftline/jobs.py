@@ -23,7 +23,8 @@ class JobRecord(Record):
     """What became of a job so far.
 
     `recoveries` counts the runs of the recovery flow since the job was last published; `told` are the causes
-    of which people have been told since then.
+    of which people have been told since then. `steps` are those of the user's own that are done with what is
+    published, each with the name of its pipeline.
     """
 
     outcome: Outcome = "interrupted"
@@ -32,6 +33,7 @@ class JobRecord(Record):
     error: str | None = None
     recoveries: int = 0
     told: tuple[str, ...] = ()
+    steps: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def concluded(record: JobRecord, outcome: Outcome, run: str | None, error: str |
     now = datetime.now(UTC).isoformat(timespec="seconds")
     update = {"outcome": outcome, "run": run, "at": now, "error": error}
     if outcome == "published":
-        return JobRecord.model_validate(update)
+        return JobRecord.model_validate({**update, "steps": record.steps})
     return record.model_copy(update=update)
 
 

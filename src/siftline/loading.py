@@ -7,14 +7,17 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from siftline.config import BatchConfig
+from siftline.config import BatchConfig, Section
 from siftline.errors import ConfigError
+from siftline.schedules import Interval
+
+S = TypeVar("S", bound=Section)
 
 
 def load_config(path: Path | str, overrides: Sequence[str] = ()) -> BatchConfig:
@@ -25,7 +28,7 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> BatchConfig:
     ConfigError
         When the file is missing or no YAML, or the configuration is wrong.
     """
-    values = _read_yaml(Path(path))
+    values = read_yaml(Path(path))
     for override in overrides:
         _set(values, override)
     return parse_config(values, str(path))
@@ -39,17 +42,29 @@ def parse_config(values: Mapping[str, Any], origin: str = "configuration") -> Ba
     ConfigError
         With one line for every mistake: the field, what is wrong, and what was given.
     """
+    return parse(BatchConfig, values, origin)
+
+
+def parse(model: type[S], values: Mapping[str, Any], origin: str) -> S:
+    """Validate a mapping as a section of any kind; see `parse_config`."""
     try:
-        return BatchConfig.model_validate(values)
+        return model.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(*_explain(error, origin)) from None
+        raise ConfigError(*_explain(error, origin, model)) from None
 
 
-def resolve_config(config: BatchConfig, now: datetime) -> BatchConfig:
+def resolve_config(
+    config: BatchConfig,
+    now: datetime,
+    interval: Interval | None = None,
+    parameters: Mapping[str, Any] | None = None,
+) -> BatchConfig:
     """Fill in ``{{ date }}`` and its kin in every text of the configuration, once, for a run at `now`.
 
     The templates are Jinja's, in a sandbox. They know ``date`` and ``datetime`` of the run (so that
-    ``{{ date.strftime("%Y/%m") }}`` works) and ``name``, the pipeline's.
+    ``{{ date.strftime("%Y/%m") }}`` works) and ``name``, the pipeline's. For a run that is about an
+    interval, ``date`` and ``datetime`` are those of its start, and there are ``interval.start`` and
+    ``interval.end``. What else is given is known as ``parameters``.
 
     Raises
     ------
@@ -59,10 +74,23 @@ def resolve_config(config: BatchConfig, now: datetime) -> BatchConfig:
     values = config.model_dump(mode="json", exclude_unset=True)
     if not _has_template(values):
         return config
-    return parse_config(_fill(values, {"date": now.date(), "datetime": now, "name": config.name}, ""))
+    moment = interval.start if interval else now
+    known = {"date": moment.date(), "datetime": moment, "name": config.name}
+    if interval:
+        known["interval"] = interval
+    if parameters:
+        known["parameters"] = parameters
+    return parse_config(_fill(values, known, ""))
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a file that holds a mapping.
+
+    Raises
+    ------
+    ConfigError
+        When it is missing, or no YAML.
+    """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -95,11 +123,13 @@ def _set(values: dict[str, Any], override: str) -> None:
     values[keys[-1]] = value
 
 
-def _explain(error: ValidationError, origin: str) -> tuple[str, str]:
+def _explain(error: ValidationError, origin: str, model: type[Section]) -> tuple[str, str]:
     mistakes: dict[str, list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False):
         mistakes.setdefault(_field(detail), []).append(detail)
-    lines = [f"  {field or 'configuration'}: {_mistake(field, found)}" for field, found in mistakes.items()]
+    lines = [
+        f"  {field or 'configuration'}: {_mistake(field, found, model)}" for field, found in mistakes.items()
+    ]
     count = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
     problem = "\n".join([f"{origin}: {count}", *lines])
     return problem, "correct the configuration; `siftline schema` prints what is allowed"
@@ -117,12 +147,12 @@ def _field(detail: ErrorDetails) -> str:
     return ".".join(steps)
 
 
-def _mistake(field: str, details: Sequence[ErrorDetails]) -> str:
+def _mistake(field: str, details: Sequence[ErrorDetails], model: type[Section]) -> str:
     first = details[0]
     if first["type"] == "missing":
         return "missing; it has no default"
     if first["type"] == "extra_forbidden":
-        return f"unknown field{_suggestion(field.split('.'))}"
+        return f"unknown field{_suggestion(field.split('.'), model)}"
     if first["type"] == "value_error":
         return str(first["ctx"]["error"])
     if field in ("tolerate.rows", "tolerate.chunks"):
@@ -137,8 +167,8 @@ def _plain(message: str) -> str:
     return message[0].lower() + message[1:]
 
 
-def _suggestion(steps: Sequence[str]) -> str:
-    known = _fields(BatchConfig.model_json_schema(), steps[:-1])
+def _suggestion(steps: Sequence[str], model: type[Section]) -> str:
+    known = _fields(model.model_json_schema(), steps[:-1])
     close = difflib.get_close_matches(steps[-1], known, n=1)
     if close:
         return f"; did you mean {close[0]}?"

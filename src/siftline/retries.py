@@ -111,7 +111,7 @@ def attempt_again(what: object, action: Callable[[], R], retries: RetriesConfig)
         except SiftlineError as error:
             if error.fault != "transient" or number >= retries.attempts:
                 raise
-            seconds = _delay(retries, number)
+            seconds = delay_after(retries, number)
             report(Incident("retried", f"{what}: {error.problem}; attempt {number + 1} in {seconds:.1f} s"))
             time.sleep(seconds)
     raise AssertionError("counting has no end")
@@ -185,7 +185,7 @@ class _Attempts(Generic[T, R]):
     def _again(self, attempt: _Attempt[T], error: SiftlineError) -> SiftlineError | None:
         if attempt.number >= self._retries.attempts:
             return error
-        seconds = _delay(self._retries, attempt.number)
+        seconds = delay_after(self._retries, attempt.number)
         report(
             Incident(
                 "retried", f"{attempt.item}: {error.problem}; attempt {attempt.number + 1} in {seconds:.1f} s"
@@ -219,7 +219,7 @@ class _Attempts(Generic[T, R]):
         return None
 
 
-def _delay(retries: RetriesConfig, number: int) -> float:
+def delay_after(retries: RetriesConfig, number: int) -> float:
     """Seconds between an attempt, the first being number 1, and the next."""
     # Beyond 2**64 the longest delay holds anyway, and floats have an end.
     seconds = min(retries.max_delay_seconds, retries.delay_seconds * retries.backoff ** min(number - 1, 64))

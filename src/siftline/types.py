@@ -14,6 +14,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from siftline.config import BatchConfig
+from siftline.schedules import Interval
 
 Float64s = npt.NDArray[np.float64]
 Float32s = npt.NDArray[np.float32]
@@ -347,6 +348,8 @@ class ValidationReport(Record):
 class BatchResult(Record):
     """What a run of a job came to."""
 
+    name: str
+    interval: Interval | None = None
     job_id: str
     flow_run_id: str | None
     state: str

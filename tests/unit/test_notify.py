@@ -18,6 +18,7 @@ from siftline.notify import (
 from siftline.types import BatchResult
 
 RESULT = BatchResult(
+    name="flights",
     job_id="abc",
     flow_run_id=None,
     state="Completed",

@@ -1,0 +1,39 @@
+"""A step of the user's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from siftline.errors import StepFailed
+from siftline.pipelines import Step, import_step
+from siftline.types import BatchResult
+from tasks.retrying import retried
+from tasks.waiting import waited
+
+
+def run_step(step: Step, result: BatchResult) -> None:
+    """Call a step's function with the result, as a task of its name.
+
+    Raises
+    ------
+    StepFailed
+        When it failed every time, unless the step says that this is only a warning.
+    """
+    try:
+        waited(retried(_call.with_options(name=step.uses), step.retries)(step, result))
+    except Exception as error:
+        problem = f"step {step.uses}: {type(error).__name__}: {error}"
+        if step.on_failure == "warn":
+            get_run_logger().warning("%s; the run goes on", problem)
+            return
+        raise StepFailed(
+            problem, f"see to it, then run again: {result.output} is published, and only the steps are left"
+        ) from error
+
+
+@task(name="step", cache_policy=NO_CACHE, persist_result=False)
+def _call(step: Step, result: BatchResult) -> Any:
+    return import_step(step)(result, **step.settings)
