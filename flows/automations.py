@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -18,9 +19,10 @@ from prefect.settings import PREFECT_API_URL
 from pydantic import BaseModel, Field, RootModel, ValidationError
 
 from flows.api import reach_api
+from flows.changes import Change
 from siftline.errors import ApiError, ConfigError, SiftlineError
 
-Change = Literal["created", "updated", "unchanged"]
+Outcome = Literal["created", "updated", "unchanged"]
 
 _ANY = UUID(int=0)
 _OF_THE_SERVER = {"id", "owner_resource"}
@@ -32,7 +34,7 @@ class _Checked(AutomationCore):
     actions: list[Annotated[ActionTypes, Field(discriminator="type")]]
 
 
-def apply_automations(path: Path) -> list[tuple[str, Change]]:
+def apply_automations(path: Path) -> list[tuple[str, Outcome]]:
     """Bring the automations of the server in line with a file.
 
     Each is found by its name: created, updated, or left alone when it is as the file says, so that applying
@@ -72,6 +74,36 @@ def apply_automations(path: Path) -> list[tuple[str, Change]]:
             return [(one.name, _apply(client, one)) for one in wanted]
     except httpx.HTTPError as error:
         raise _explain(error, path) from error
+
+
+def automation_changes(client: SyncPrefectClient, entries: list[dict[str, Any]], prefix: str) -> list[Change]:
+    """Return what is to change for a server to have these automations, and no others whose names begin so.
+
+    Parameters
+    ----------
+    client : SyncPrefectClient
+        Of the server.
+    entries : list of dict
+        As in the file of `apply_automations`, without mistakes.
+    prefix : str
+        What their names begin with.
+    """
+    deployments = _deployments(client, entries)[0]
+    wanted = [_parse(_with_ids(entry, deployments)) for entry in entries]
+    changes = [_change(client, one) for one in wanted]
+    names = {one.name for one in wanted}
+    surplus = [one for one in client.read_automations() if one.name.startswith(prefix)]
+    return [change for change in changes if change is not None] + [
+        Change("-", f"automation {one.name}", partial(client.delete_automation, one.id))
+        for one in surplus
+        if one.name not in names
+    ]
+
+
+def mistakes_of(client: SyncPrefectClient, entries: list[dict[str, Any]]) -> list[str]:
+    """Return what is wrong with automations, in words; nothing if a server can take them."""
+    mistakes = [mistake for entry in entries for mistake in _mistakes(entry)] + _repeated(entries)
+    return mistakes or _deployments(client, entries)[1]
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
@@ -148,6 +180,15 @@ def _with_ids(entry: dict[str, Any], deployments: Mapping[str, UUID]) -> dict[st
 def _find_deployments(
     client: SyncPrefectClient, entries: list[dict[str, Any]], path: Path
 ) -> dict[str, UUID]:
+    found, missing = _deployments(client, entries)
+    _refuse(path, missing, "deploy it first, with `prefect deploy --all`, or correct the name")
+    return found
+
+
+def _deployments(
+    client: SyncPrefectClient, entries: list[dict[str, Any]]
+) -> tuple[dict[str, UUID], list[str]]:
+    """Return the ids of the deployments that are named, and what is wrong with the others."""
     found: dict[str, UUID] = {}
     missing = []
     for entry in entries:
@@ -156,26 +197,37 @@ def _find_deployments(
                 found[name] = client.read_deployment_by_name(name).id
             except (ObjectNotFound, ValueError):  # the latter where it is no flow/deployment
                 missing.append(f"{entry['name']}: there is no deployment {name}")
-    _refuse(path, missing, "deploy it first, with `prefect deploy --all`, or correct the name")
-    return found
+    return found, missing
 
 
-def _apply(client: SyncPrefectClient, wanted: AutomationCore) -> Change:
+def _apply(client: SyncPrefectClient, wanted: AutomationCore) -> Outcome:
+    change = _change(client, wanted)
+    if change is None:
+        return "unchanged"
+    change.make()
+    return "created" if change.sign == "+" else "updated"
+
+
+def _change(client: SyncPrefectClient, wanted: AutomationCore) -> Change | None:
+    """Return what is to change for a server to have an automation; of several of its name, one."""
+    what = f"automation {wanted.name}"
     found = sorted(client.read_automations_by_name(wanted.name), key=lambda one: one.id)
     if not found:
-        client.create_automation(wanted)
-        return "created"
+        return Change("+", what, lambda: client.create_automation(wanted))
     kept, *surplus = found
-    for one in surplus:
-        client.delete_automation(one.id)
     if "enabled" not in wanted.model_fields_set:
         wanted = wanted.model_copy(update={"enabled": kept.enabled})
     content = wanted.model_dump(exclude=_OF_THE_SERVER)
     if content == kept.model_dump(exclude=_OF_THE_SERVER) and not surplus:
-        return "unchanged"
-    # Every field is given: what is left out of an update stays as it was.
-    client.update_automation(kept.id, AutomationCore(**content))
-    return "updated"
+        return None
+
+    def update() -> None:
+        for one in surplus:
+            client.delete_automation(one.id)
+        # Every field is given: what is left out of an update stays as it was.
+        client.update_automation(kept.id, AutomationCore(**content))
+
+    return Change("~", what, update)
 
 
 def _explain(error: httpx.HTTPError, path: Path) -> SiftlineError:
