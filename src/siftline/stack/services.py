@@ -117,6 +117,8 @@ def _dask_workers(stack: Stack) -> Service:
             *(*_PYTHON, "dask", "worker", stack.scheduler, "--host", stack.host, "--nanny", "--no-dashboard"),
             *("--nworkers", str(stack.workers), "--nthreads", str(stack.worker_threads)),
             *("--memory-limit", stack.worker_memory, "--local-directory", str(stack.home / "scratch")),
+            # Even without a dashboard they have web pages, and those would listen everywhere.
+            *("--dashboard-address", f"{stack.dashboard.removeprefix('http://').rpartition(':')[0]}:0"),
         ),
         lambda: (_dask_count(stack) or 0) >= stack.workers,
         {**_QUIET, **ENVIRONMENT},
