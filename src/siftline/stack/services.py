@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -43,8 +42,6 @@ class Service:
         What it gets beside our own environment.
     arguments : mapping
         More arguments of `subprocess.Popen`.
-    stop_signal : signal.Signals
-        What asks it to end without waiting for others.
     """
 
     name: str
@@ -53,7 +50,6 @@ class Service:
     healthy: Callable[[], bool]
     environment: Mapping[str, str] = field(default_factory=dict)
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    stop_signal: signal.Signals = signal.SIGTERM
 
 
 def services(stack: Stack, since: datetime) -> list[Service]:
@@ -66,19 +62,15 @@ def services(stack: Stack, since: datetime) -> list[Service]:
 
 
 def _postgresql(stack: Stack) -> Service:
-    place = ("-p", str(stack.database_port))
-    settings = (f"listen_addresses={postgresql.HOST}", "unix_socket_directories=")
-    ask = [postgresql.program(stack, "pg_isready"), "-q", "-h", postgresql.HOST, *place]
+    program, port = postgresql.program(stack, "postgres"), ("-p", str(stack.database_port))
+    here = ("-c", f"listen_addresses={postgresql.HOST}", "-c", "unix_socket_directories=")
+    ask = [postgresql.program(stack, "pg_isready"), "-q", "-h", postgresql.HOST, *port]
     return Service(
         "postgresql",
         f"{postgresql.HOST}:{stack.database_port}",
-        (
-            *(postgresql.program(stack, "postgres"), "-D", str(postgresql.data(stack)), *place),
-            *(part for setting in settings for part in ("-c", setting)),
-        ),
+        (program, "-D", str(postgresql.data(stack)), *port, *here),
         lambda: subprocess.run(ask, check=False).returncode == 0,
         arguments={"cwd": postgresql.directory(stack), **postgresql.identity()},
-        stop_signal=signal.SIGINT,
     )
 
 

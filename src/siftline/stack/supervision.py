@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from siftline.errors import StackError, storage_error
+from siftline.errors import StackError
 from siftline.stack import postgresql
 from siftline.stack.config import Stack
 from siftline.stack.processes import MARK, Identity, check_ports, end, kill, marked
@@ -24,6 +24,7 @@ _POLL_SECONDS = 0.1
 _START_SECONDS = 180.0
 _STOP_SECONDS = 30.0
 _RESTARTS = 3
+_BACKOFF_SECONDS = 1.0
 _WINDOW_SECONDS = 600.0
 
 Say = Callable[[str], None]
@@ -60,7 +61,7 @@ def supervise(stack: Stack, say: Say, ready: Callable[[], None]) -> None:
                 ready()
             supervisor.watch()
         finally:
-            clear(supervisor.record)
+            supervisor.stop()
 
 
 def clear(record: Record) -> list[str]:
@@ -133,6 +134,12 @@ class _Supervisor:
                     self._revive(service)
             time.sleep(_POLL_SECONDS)
 
+    def stop(self) -> None:
+        """End the services, the last one first."""
+        clear(self.record)
+        for process in self._processes.values():
+            process.wait()
+
     def _launch(self, service: Service) -> None:
         log = self._stack.log(service.name)
         environment = {**os.environ, **service.environment, MARK: self.record.mark}
@@ -149,7 +156,8 @@ class _Supervisor:
                     **service.arguments,
                 )
         except OSError as error:
-            raise storage_error(error, error.filename or log) from error
+            problem = f"{service.name} cannot be started: {error.filename}: {error.strerror}"
+            raise StackError(problem, "put that right, and start the stack again") from error
         self._processes[service.name] = process
         self.record.services[service.name] = Identity.of(process)
         self.record.write()
@@ -175,7 +183,7 @@ class _Supervisor:
         if len(ends) == _RESTARTS:
             raise self._failure(service, f"ended {_RESTARTS + 1} times in ten minutes ({how})")
         self._ends[service.name] = [*ends, now]
-        self._pause(2.0 ** len(ends))
+        self._pause(_BACKOFF_SECONDS * 2 ** len(ends))
         if not self._asked():
             self._launch(service)
             self._say(f"{service.name} ended ({how}), and was started again")
