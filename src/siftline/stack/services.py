@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -159,9 +160,11 @@ def _polls(stack: Stack, since: datetime) -> bool:
 def _ask(address: str, body: Mapping[str, object] | None = None) -> Any:
     """What an HTTP server answers; None if it does not."""
     method = "GET" if body is None else "POST"
+    name, _, password = os.environ.get("PREFECT_API_AUTH_STRING", "").partition(":")
+    options: dict[str, Any] = {"json": body, "auth": (name, password) if name else None}
     try:
         # Not through a proxy: it is this machine.
-        answer = httpx.request(method, address, json=body, timeout=_TIMEOUT_SECONDS, trust_env=False)
+        answer = httpx.request(method, address, timeout=_TIMEOUT_SECONDS, trust_env=False, **options)
         return answer.json() if answer.is_success else None
     except (httpx.TransportError, ValueError):
         return None
