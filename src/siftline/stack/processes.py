@@ -16,6 +16,7 @@ from siftline.errors import StackError
 
 MARK = "SIFTLINE_STACK"
 _POLL_SECONDS = 0.05
+_ORPHAN_SECONDS = 2.0
 _KILL_SECONDS = 10.0
 _CLOCK_SECONDS = 2.0
 
@@ -52,12 +53,13 @@ def is_alive(process: psutil.Process) -> bool:
 
 
 def end(process: psutil.Process, number: signal.Signals, seconds: float) -> None:
-    """Ask a process to end, and kill what there still is of it and its descendants after some time."""
+    """Ask a process to end, kill it if it has not after some time, and what it leaves behind."""
     family = [process]
     with suppress(psutil.NoSuchProcess):
         family += process.children(recursive=True)
         process.send_signal(number)
-    kill(_outlast(family, seconds))
+    _outlast([process], seconds)
+    kill(_outlast(family, _ORPHAN_SECONDS if not is_alive(process) else 0))
 
 
 def kill(processes: Iterable[psutil.Process]) -> None:
