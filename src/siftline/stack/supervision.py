@@ -56,9 +56,9 @@ def supervise(stack: Stack, say: Say, ready: Callable[[], None]) -> None:
             postgresql.prepare(stack)
         supervisor = _Supervisor(stack, say, asked)
         try:
-            supervisor.start()
-            if not asked():
+            if supervisor.start():
                 ready()
+                supervisor.be_ready()
             supervisor.watch()
         finally:
             supervisor.stop()
@@ -113,17 +113,19 @@ class _Supervisor:
         self._processes: dict[str, psutil.Popen] = {}
         self._ends: defaultdict[str, list[float]] = defaultdict(list)
 
-    def start(self) -> None:
-        """Start the services one after the other, each when the one before is healthy."""
+    def start(self) -> bool:
+        """Start the services, each when the one before is healthy; false if we are asked to stop before."""
         self.record.write()
         for service in self._services:
-            if self._asked():
-                return
             self._launch(service)
-            if self._await_health(service):
-                log = _short(self._stack.log(service.name))
-                self._say(f"{service.name:<15} {service.address:<24} {log}")
-        self.record.ready = not self._asked()
+            if not self._await_health(service):
+                return False
+            self._say(f"{service.name:<15} {service.address:<24} {_short(self._stack.log(service.name))}")
+        return True
+
+    def be_ready(self) -> None:
+        """Let it be known that everything was started and said."""
+        self.record.ready = True
         self.record.write()
 
     def watch(self) -> None:
