@@ -13,6 +13,7 @@
     │   ├── ModelError               a detector or a fitted model that cannot be used
     │   ├── OutputConflict           the output belongs to something else
     │   └── UnknownJob               no such job in the checkpoint
+    ├── StackError                   `siftline up` cannot start something, or keep it running (exit status 1)
     └── JobError                     the work failed (exit status 1)
         ├── ClusterError             no workers: unreachable, lost, or not startable
         │   ├── WorkerLost           the worker went away while it had the work (worker)
@@ -151,6 +152,10 @@ class OutputConflict(InputError):
 
 class UnknownJob(InputError):
     """There is no such job in the checkpoint."""
+
+
+class StackError(SiftlineError):
+    """A stack cannot be started, or one of its services cannot be kept running."""
 
 
 class JobError(SiftlineError):

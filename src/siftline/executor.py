@@ -34,7 +34,7 @@ _MIN_WINDOW = 32
 _LOST_AFTER_SECONDS = 60.0
 _POLL_SECONDS = 1.0
 # Dask would give a chunk that kills its worker to three healthy ones in turn, beside chunks of theirs.
-_FAIL_AT_ONCE = {"distributed.scheduler.allowed-failures": 0}
+FAIL_AT_ONCE = {"distributed.scheduler.allowed-failures": 0}
 # Dask looks 15 s after a worker was lost, and closes its nanny for good if it is down at that very moment,
 # as it is when it was lost a second time. The nanny brings it back, however often.
 _KEEP_WORKERS = {"distributed.deploy.lost-worker-timeout": "1000 days"}
@@ -458,7 +458,7 @@ def _start_local(config: LocalCluster) -> Any:
     from distributed import LocalCluster as DaskLocalCluster
 
     dask.config.set({"distributed.worker.multiprocessing-method": START_METHOD, **_KEEP_WORKERS})
-    with dask.config.set({"distributed.nanny.pre-spawn-environ": ENVIRONMENT, **_FAIL_AT_ONCE}):
+    with dask.config.set({"distributed.nanny.pre-spawn-environ": ENVIRONMENT, **FAIL_AT_ONCE}):
         return DaskLocalCluster(
             n_workers=config.workers or CPU_COUNT,
             threads_per_worker=config.threads,
@@ -486,7 +486,7 @@ def _start_factory(config: FactoryCluster) -> Any:
         )
     started = None
     try:
-        with dask.config.set(_FAIL_AT_ONCE):
+        with dask.config.set(FAIL_AT_ONCE):
             started = factory(**config.kwargs)
         started.scale(config.workers)
     except Exception as error:  # whatever a foreign class raises

@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -211,3 +211,51 @@ def init(data: Path, output: Path | None, force: bool) -> None:
     with replacing(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
     click.echo(f"wrote {target}; next: siftline run {target}")
+
+
+_home_option = click.option(
+    "--home",
+    type=click.Path(path_type=Path, file_okay=False, resolve_path=True),
+    default=".siftline/stack",
+    show_default=True,
+    help="Where its logs, its database and the record of what runs are.",
+)
+_PORT = click.IntRange(1, 65535)
+
+
+@_cli.command()
+@_home_option
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address of this machine to listen on.")
+@click.option("--server-port", type=_PORT, default=4200, show_default=True, help="Prefect's API and UI.")
+@click.option("--scheduler-port", type=_PORT, default=8786, show_default=True, help="Dask's scheduler.")
+@click.option("--dashboard-port", type=_PORT, default=8787, show_default=True, help="Its web pages.")
+@click.option(
+    "--database",
+    type=click.Choice(["postgresql", "sqlite"]),
+    default="postgresql",
+    show_default=True,
+    help="What the server keeps its data in.",
+)
+@click.option("--database-port", type=_PORT, default=5433, show_default=True, help="PostgreSQL.")
+@click.option("--workers", type=click.IntRange(1), help="Dask worker processes. Default: one for every core.")
+@click.option("--worker-threads", type=click.IntRange(1), default=1, show_default=True, help="Of each.")
+@click.option("--worker-memory", default="2GiB", show_default=True, help="Memory of each.")
+@click.option("--detach", is_flag=True, help="Leave it running in the background.")
+def up(workers: int | None, detach: bool, **options: Any) -> int:
+    """Start a Prefect server on PostgreSQL, a Prefect worker, and a Dask scheduler with workers.
+
+    Ctrl-C stops them, and so does `siftline down`.
+    """
+    from siftline.cli.stack import start_stack
+    from siftline.stack import Stack
+
+    return start_stack(Stack(workers=workers or os.cpu_count() or 1, **options), detach)
+
+
+@_cli.command()
+@_home_option
+def down(home: Path) -> None:
+    """Stop what `siftline up` started, wherever that runs, or what is left of it."""
+    from siftline.cli.stack import stop_stack
+
+    stop_stack(home)

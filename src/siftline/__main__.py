@@ -1,0 +1,5 @@
+"""``python -m siftline`` is the ``siftline`` command."""
+
+from siftline.cli import main
+
+main()

@@ -1,0 +1,10 @@
+"""What a team runs on one machine: PostgreSQL, Prefect's server and worker, Dask's scheduler and workers.
+
+Each is a process of its own, started by its own command and watched by `siftline.stack.supervision`.
+"""
+
+from siftline.stack.config import Stack
+from siftline.stack.record import Record, read_stack
+from siftline.stack.supervision import clear, supervise
+
+__all__ = ["Record", "Stack", "clear", "read_stack", "supervise"]

@@ -1,0 +1,170 @@
+"""The services of a stack: the command of each, its environment, and how to tell that it is healthy."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import httpx
+
+from siftline.executor import FAIL_AT_ONCE
+from siftline.stack import postgresql
+from siftline.stack.config import WORK_POOL, Stack
+from siftline.workers import ENVIRONMENT
+
+_TIMEOUT_SECONDS = 5.0
+_WORKER = "stack"
+# Without the working directory among the places to import from: it is anybody's.
+_PYTHON = (sys.executable, "-P", "-m")
+_QUIET = {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PYTHONUNBUFFERED": "1"}
+
+
+@dataclass(frozen=True)
+class Service:
+    """One of the processes.
+
+    Attributes
+    ----------
+    name : str
+        Its log is named so as well.
+    address : str
+        Where it is found, in words.
+    command : tuple of str
+        What starts it, without secrets.
+    healthy : callable
+        Whether it does its work now.
+    environment : mapping
+        What it gets beside our own environment.
+    arguments : mapping
+        More arguments of `subprocess.Popen`.
+    """
+
+    name: str
+    address: str
+    command: tuple[str, ...]
+    healthy: Callable[[], bool]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+def services(stack: Stack, since: datetime) -> list[Service]:
+    """List the services of a stack that was started at `since`, in the order to start them in.
+
+    PostgreSQL must have been prepared.
+    """
+    database = [_postgresql(stack)] if stack.database == "postgresql" else []
+    return [*database, _server(stack), _scheduler(stack), _dask_workers(stack), _prefect_worker(stack, since)]
+
+
+def _postgresql(stack: Stack) -> Service:
+    program, port = postgresql.program(stack, "postgres"), ("-p", str(stack.database_port))
+    here = ("-c", f"listen_addresses={postgresql.HOST}", "-c", "unix_socket_directories=")
+    ask = [postgresql.program(stack, "pg_isready"), "-q", "-h", postgresql.HOST, *port]
+    return Service(
+        "postgresql",
+        f"{postgresql.HOST}:{stack.database_port}",
+        (program, "-D", str(postgresql.data(stack)), *port, *here),
+        lambda: subprocess.run(ask, check=False).returncode == 0,
+        arguments={"cwd": postgresql.directory(stack), **postgresql.identity()},
+    )
+
+
+def _server(stack: Stack) -> Service:
+    if stack.database == "postgresql":
+        database = postgresql.url(stack)
+    else:
+        database = f"sqlite+aiosqlite:///{stack.home / 'prefect.db'}"
+    return Service(
+        "prefect-server",
+        stack.ui,
+        (*_PYTHON, "prefect", "server", "start", "--host", stack.host, "--port", str(stack.server_port)),
+        lambda: _ask(f"{stack.api}/health") is True,
+        {**_QUIET, "PREFECT_API_URL": stack.api, "PREFECT_API_DATABASE_CONNECTION_URL": database},
+    )
+
+
+def _scheduler(stack: Stack) -> Service:
+    return Service(
+        "dask-scheduler",
+        stack.scheduler,
+        (
+            *(*_PYTHON, "dask", "scheduler", "--host", stack.host, "--port", str(stack.scheduler_port)),
+            *("--dashboard-address", f"{stack.dashboard.removeprefix('http://')}"),
+        ),
+        lambda: _dask_count(stack) is not None,
+        {**_QUIET, **_dask_environment(FAIL_AT_ONCE)},
+    )
+
+
+def _dask_workers(stack: Stack) -> Service:
+    return Service(
+        "dask-workers",
+        f"{stack.workers} at the scheduler",
+        (
+            *(*_PYTHON, "dask", "worker", stack.scheduler, "--host", stack.host, "--nanny", "--no-dashboard"),
+            *("--nworkers", str(stack.workers), "--nthreads", str(stack.worker_threads)),
+            *("--memory-limit", stack.worker_memory, "--local-directory", str(stack.home / "scratch")),
+            # Even without a dashboard they have web pages, and those would listen everywhere.
+            *("--dashboard-address", f"{stack.dashboard.removeprefix('http://').rpartition(':')[0]}:0"),
+        ),
+        lambda: (_dask_count(stack) or 0) >= stack.workers,
+        {**_QUIET, **ENVIRONMENT},
+    )
+
+
+def _dask_environment(settings: Mapping[str, object]) -> dict[str, str]:
+    """Dask's settings as the environment variables that it reads them from."""
+    return {
+        f"DASK_{name.upper().replace('.', '__').replace('-', '_')}": json.dumps(value)
+        for name, value in settings.items()
+    }
+
+
+def _dask_count(stack: Stack) -> int | None:
+    """How many workers the scheduler has; None if it does not answer."""
+    counts = _ask(f"{stack.dashboard}/json/counts.json")
+    return counts["workers"] if isinstance(counts, dict) else None
+
+
+def _prefect_worker(stack: Stack, since: datetime) -> Service:
+    return Service(
+        "prefect-worker",
+        f"work pool {WORK_POOL}",
+        # With a type it makes the work pool if there is none.
+        (
+            *(*_PYTHON, "prefect", "worker", "start", "--name", _WORKER),
+            *("--pool", WORK_POOL, "--type", "process"),
+        ),
+        lambda: _polls(stack, since),
+        {**_QUIET, "PREFECT_API_URL": stack.api},
+    )
+
+
+def _polls(stack: Stack, since: datetime) -> bool:
+    """Whether our worker is online, and not only was before it was stopped the last time."""
+    workers = _ask(f"{stack.api}/work_pools/{WORK_POOL}/workers/filter", {"limit": 200})
+    return any(
+        worker["name"] == _WORKER
+        and worker["status"] == "ONLINE"
+        and datetime.fromisoformat(worker["last_heartbeat_time"]) >= since
+        for worker in workers or ()
+    )
+
+
+def _ask(address: str, body: Mapping[str, object] | None = None) -> Any:
+    """What an HTTP server answers; None if it does not."""
+    method = "GET" if body is None else "POST"
+    name, _, password = os.environ.get("PREFECT_API_AUTH_STRING", "").partition(":")
+    options: dict[str, Any] = {"json": body, "auth": (name, password) if name else None}
+    try:
+        # Not through a proxy: it is this machine.
+        answer = httpx.request(method, address, timeout=_TIMEOUT_SECONDS, trust_env=False, **options)
+        return answer.json() if answer.is_success else None
+    except (httpx.TransportError, ValueError):
+        return None

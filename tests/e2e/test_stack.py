@@ -1,0 +1,250 @@
+"""One command starts what a team needs, and one command stops it: real services, on free ports."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from siftline import open_results
+from siftline.stack import Record, postgresql, read_stack
+from tests.e2e.processes import Finished, Shell, finish, free_port, running, write_config
+from tests.faults import wait_until
+from tests.flows.batches import configuration
+
+SERVICES = ["postgresql", "prefect-server", "dask-scheduler", "dask-workers", "prefect-worker"]
+INSTALLED = bool(postgresql._installed())
+
+
+class Place:
+    """A home for a stack, with ports of its own.
+
+    Not in pytest's temporary directory, which no other user may enter: root runs PostgreSQL as one.
+    """
+
+    def __init__(self, directory: Path, database: str) -> None:
+        directory.chmod(0o755)
+        self.shell = Shell(directory)
+        self.home = directory / "stack"
+        ports = {name: free_port() for name in ("server", "scheduler", "dashboard", "database")}
+        self.api_url = f"http://127.0.0.1:{ports['server']}/api"
+        self.scheduler = f"tcp://127.0.0.1:{ports['scheduler']}"
+        self.options = [part for name, port in ports.items() for part in (f"--{name}-port", str(port))]
+        self.options += ["--home", str(self.home), "--database", database, "--workers", "1"]
+
+    def up(self, *more: str) -> Finished:
+        return self.shell.run("siftline", "up", *self.options, *more, seconds=240)
+
+    def down(self) -> Finished:
+        return self.shell.siftline("down", "--home", self.home)
+
+    def record(self) -> Record:
+        record = read_stack(self.home)
+        assert record is not None
+        return record
+
+    def process(self, name: str) -> psutil.Process | None:
+        """A service, if it has been started and is alive."""
+        record = read_stack(self.home)
+        identity = record.services.get(name) if record is not None else None
+        return identity.find() if identity is not None else None
+
+
+def place(database: str) -> Iterator[Place]:
+    directory = Path(tempfile.mkdtemp(prefix="siftline-stack-"))
+    place = Place(directory, database)
+    try:
+        yield place
+    finally:
+        place.shell.kill_everybody()
+        shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Place]:
+    """A stack in the background, on PostgreSQL where that is installed."""
+    for here in place("postgresql" if INSTALLED else "sqlite"):
+        finished = here.up("--detach")
+        assert finished.status == 0, finished.out + finished.err
+        yield here
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[Place]:
+    """A home in which nothing runs."""
+    yield from place("sqlite")
+
+
+@pytest.fixture
+def on_postgresql() -> Iterator[Place]:
+    """The same, with PostgreSQL."""
+    if not INSTALLED:
+        pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
+    yield from place("postgresql")
+
+
+def healthy_services(said: str) -> list[str]:
+    return [line.split()[0] for line in said.splitlines() if line.endswith(" healthy")]
+
+
+def test_a_stack_that_is_up_is_not_started_again_and_is_healthy(stack: Place) -> None:
+    finished = stack.up()
+
+    assert finished.status == 0
+    assert "already up" in finished.out
+    assert healthy_services(finished.out) == (SERVICES if INSTALLED else SERVICES[1:])
+    assert f"export PREFECT_API_URL={stack.api_url}" in finished.out
+
+
+def test_a_job_runs_on_it_and_publishes(stack: Place, tmp_path: Path) -> None:
+    cluster = {"kind": "address", "address": stack.scheduler}
+    config = write_config(tmp_path / "job.yaml", configuration(tmp_path, cluster=cluster))
+
+    finished = Shell(tmp_path, stack.api_url, stack.shell.mark).siftline("run", config, "--json")
+
+    assert finished.status == 0, finished.err
+    assert open_results(tmp_path / "output").manifest.rows == 600
+    run = httpx.get(f"{stack.api_url}/flow_runs/{finished.json()['flow_run_id']}", timeout=30).json()
+    assert run["state_name"] == "Completed"
+
+
+def test_the_work_pool_is_there(stack: Place) -> None:
+    pool = httpx.get(f"{stack.api_url}/work_pools/siftline", timeout=30).json()
+
+    assert (pool["type"], pool["status"]) == ("process", "READY")
+
+
+def test_everything_listens_on_the_loopback_only(stack: Place) -> None:
+    listening = {
+        connection.laddr.ip
+        for identity in stack.record().services.values()
+        for process in [psutil.Process(identity.pid), *psutil.Process(identity.pid).children(recursive=True)]
+        for connection in process.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    }
+
+    assert listening == {"127.0.0.1"}
+
+
+@pytest.mark.skipif(not INSTALLED, reason="PostgreSQL is not installed")
+def test_the_password_is_in_a_file_for_one_user_and_nowhere_else(stack: Place) -> None:
+    file = stack.home / "postgresql" / "password"
+    password = file.read_text().strip()
+
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert all(password not in " ".join(process.cmdline()) for process in stack.shell.processes())
+    for path in [*stack.home.glob("logs/*"), stack.home / "stack.json"]:
+        assert password not in path.read_text(), path
+
+
+def test_a_service_that_is_killed_is_started_again(stack: Place) -> None:
+    killed = stack.process("dask-workers")
+    assert killed is not None
+    killed.kill()
+
+    def another() -> psutil.Process | None:
+        found = stack.process("dask-workers")
+        return found if found != killed else None
+
+    wait_until(another, "the workers are there again")
+    wait_until(lambda: "dask-workers" in healthy_services(stack.up().out), "they are healthy")
+    assert "dask-workers ended (signal 9)" in (stack.home / "logs" / "stack.log").read_text()
+
+
+def test_what_a_killed_stack_left_is_noticed_its_data_is_kept_and_down_stops_the_new_one(
+    stack: Place,
+) -> None:
+    asked = {"name": "kept", "type": "process"}
+    httpx.post(f"{stack.api_url}/work_pools/", json=asked, timeout=30).raise_for_status()
+    left = stack.shell.processes()
+    psutil.Process(stack.record().supervisor.pid).kill()
+    log = stack.shell.directory / "up.log"
+
+    with running(stack.shell.start("siftline", "up", *stack.options, log=log)) as up:
+        wait_until(lambda: "Stop it with" in log.read_text() or up.poll() is not None, "it is up", 180)
+        kept = httpx.get(f"{stack.api_url}/work_pools/kept", timeout=30)
+        assert not set(left) & set(stack.shell.processes())
+        down = stack.down()
+        ended = finish(up)
+
+    said = log.read_text()
+    assert said.startswith("stopped what an earlier `siftline up` left behind: prefect-worker, dask-workers")
+    assert kept.is_success
+    names = reversed(SERVICES if INSTALLED else SERVICES[1:])
+    assert (down.status, down.out) == (0, f"stopped {', '.join(names)}\n")
+    assert (ended.status, said.splitlines()[-1]) == (0, "stopped")
+    stack.shell.wait_for_nobody(5)
+
+
+def test_down_where_nothing_runs_says_so(elsewhere: Place) -> None:
+    finished = elsewhere.down()
+
+    assert (finished.status, finished.out) == (0, f"nothing is running in {elsewhere.home}\n")
+
+
+def test_a_taken_port_is_named_and_nothing_is_started(elsewhere: Place) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        finished = elsewhere.up("--dashboard-port", str(port), "--detach")
+
+    assert finished.status == 1
+    assert finished.complaint().startswith(f"siftline: port {port} of 127.0.0.1 is taken by ")
+    assert f"(process {os.getpid()}); end that, or choose another --dashboard-port" in finished.complaint()
+    assert not elsewhere.shell.processes()
+    assert not (elsewhere.home / "logs" / "prefect-server.log").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_signal_amid_the_start_stops_what_was_started(elsewhere: Place, number: signal.Signals) -> None:
+    with running(elsewhere.shell.start("siftline", "up", *elsewhere.options)) as up:
+        wait_until(lambda: elsewhere.process("prefect-server") or up.poll() is not None, "it starts")
+        up.send_signal(number)
+        finished = finish(up)
+
+    assert (finished.status, finished.out, finished.err) == (0, "stopped\n", "")
+    elsewhere.shell.wait_for_nobody(5)
+
+
+def test_a_service_that_does_not_start_is_named_with_the_end_of_its_log(elsewhere: Place) -> None:
+    (elsewhere.home / "prefect.db").mkdir(parents=True)
+
+    finished = elsewhere.up()
+
+    assert finished.status == 1
+    assert finished.complaint().startswith("siftline: prefect-server ended while it started (exit status ")
+    assert str(elsewhere.home / "logs" / "prefect-server.log").rpartition("stack/")[2] in finished.complaint()
+    elsewhere.shell.wait_for_nobody(5)
+
+
+def test_what_a_killed_start_left_is_stopped_by_down(on_postgresql: Place) -> None:
+    place = on_postgresql
+    with running(place.shell.start("siftline", "up", *place.options)) as up:
+        wait_until(
+            lambda: place.process("prefect-server") or up.poll() is not None, "two services are started"
+        )
+        up.kill()
+        up.wait()
+
+        finished = place.down()
+
+    assert finished.out == "stopped prefect-server, postgresql\n"
+    place.shell.wait_for_nobody(5)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs PostgreSQL as another user")
+def test_a_home_that_postgresql_cannot_reach_is_named(on_postgresql: Place) -> None:
+    on_postgresql.shell.directory.chmod(0o700)
+
+    finished = on_postgresql.up()
+
+    assert finished.status == 1
+    assert "out of reach for the user postgres" in finished.complaint()
+    assert "--database sqlite" in finished.complaint()
