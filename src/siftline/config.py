@@ -7,6 +7,8 @@ what editors complete from, what the Prefect UI draws its form from, and what th
 
 from __future__ import annotations
 
+import re
+from datetime import timedelta
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -40,6 +42,27 @@ def _stated_size(size: object) -> object:
     return str(size) if isinstance(size, int) and not isinstance(size, bool) else size
 
 
+_DURATION = r"^(\d{1,8}(?:\.\d{1,6})?)([smhd]?)$"
+_UNITS = {"": "seconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def parse_duration(text: str) -> timedelta:
+    """Length of time in a text such as ``90s``, ``15m``, ``2h`` or ``1d``; a plain number is of seconds."""
+    found = re.fullmatch(_DURATION, text)
+    if found is None:
+        raise ValueError(f"should be a length of time such as 90s, 15m, 2h or 1d, not {text!r}")
+    return timedelta(**{_UNITS[found[2]]: float(found[1])})
+
+
+def _check_duration(text: str) -> str:
+    parse_duration(text)
+    return text
+
+
+def _stated_duration(value: object) -> object:
+    return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
 def _check_names(names: tuple[str, ...]) -> tuple[str, ...]:
     for number, name in enumerate(names):
         if name in names[:number]:
@@ -48,6 +71,12 @@ def _check_names(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 MemorySize = Annotated[str, BeforeValidator(_stated_size), AfterValidator(_check_size)]
+Duration = Annotated[
+    str,
+    BeforeValidator(_stated_duration),
+    AfterValidator(_check_duration),
+    Field(json_schema_extra={"pattern": _DURATION, "examples": ["90s", "15m", "2h", "1d"]}),
+]
 Names = Annotated[tuple[Annotated[str, StringConstraints(min_length=1)], ...], AfterValidator(_check_names)]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 BlockName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+/[A-Za-z0-9._-]+$")]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from siftline.config import BatchConfig, LocalCluster, parse_bytes
+from siftline.config import BatchConfig, Duration, LocalCluster, parse_bytes, parse_duration
 from siftline.errors import ConfigError
 from siftline.loading import parse_config
 
@@ -272,3 +274,24 @@ def test_a_notifier_is_told_of_everything_unless_it_says_of_what() -> None:
         ("completed", "rejects", "recovering", "failed"),
         ("rejects",),
     ]
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"),
+    [("90s", 90), ("15m", 900), ("2h", 7200), ("1d", 86_400), ("1.5h", 5400), (30, 30), (0.5, 0.5)],
+)
+def test_a_duration_is_a_number_with_a_unit_or_of_seconds(given: Any, seconds: float) -> None:
+    assert parse_duration(TypeAdapter(Duration).validate_python(given)) == timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize("given", ["soon", "", "-1s", "1w", "1h30m", "1 h", ".5h", "9" * 9, 1e300, "1h\n"])
+def test_what_is_no_duration_is_a_mistake(given: Any) -> None:
+    with pytest.raises(ValidationError, match=r"should be a length of time such as 90s, 15m, 2h or 1d, not "):
+        TypeAdapter(Duration).validate_python(given)
+
+
+def test_the_schema_of_a_duration_is_a_text_with_a_pattern() -> None:
+    schema = TypeAdapter(Duration).json_schema()
+    assert schema["type"] == "string"
+    assert all(re.search(schema["pattern"], example) for example in schema["examples"])
+    assert not re.search(schema["pattern"], "soon")
