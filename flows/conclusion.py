@@ -112,26 +112,30 @@ def _completed(config: BatchConfig, result: BatchResult, lease: Lease, recovered
     job = lease.directory
     if result.state == "AlreadyPublished":
         get_run_logger().info("job %s is published already: nothing to do", result.job_id)
-        if job is not None and read_job(job).outcome != "published":
-            _record(job, "published")  # the run that published it did not get to say so
+        before = read_job(job).outcome if job is not None else "published"
+        if job is not None and before != "published":
+            _record(job, "published")
+        if before == "interrupted":
+            _tell_completed(config, result, job, recovered)  # the run that published it did not get to say so
         return _as_result(
             Completed(message="Published already: nothing to do.", data=result, name=result.state)
         )
     whole = result.state != "Partial"
     if job is not None and whole:
         _record(job, "published")
-    message = completed_message(
-        this_run(config.name),
-        result,
-        previous_rates(job.parent.parent, config.name, result.job_id) if job is not None else (),
-        top_of(result, _TOP),
-        recovered and whole,
-    )
-    notify(message, config.notify, _checkpoint(config, job))
+    _tell_completed(config, result, job, recovered and whole)
     if result.state == "Completed":
         return result
     text = f"{result.rows_failed} of {result.rows} rows have no score."
     return _as_result(Completed(message=text, data=result, name=result.state))
+
+
+def _tell_completed(config: BatchConfig, result: BatchResult, job: Path | None, recovered: bool) -> None:
+    checkpoint = _checkpoint(config, job)
+    previous = previous_rates(checkpoint, config.name, result.job_id) if checkpoint is not None else ()
+    run = this_run(config.name)
+    message = completed_message(run, result, previous, top_of(result, _TOP), recovered)
+    notify(message, config.notify, checkpoint)
 
 
 def _cancelled(error: BaseException, lease: Lease) -> State:
