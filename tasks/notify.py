@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from prefect import get_run_logger, task
-from prefect.blocks.abstract import NotificationBlock, NotificationError
+from prefect.blocks.abstract import NotificationBlock
 from prefect.blocks.core import Block
 from prefect.cache_policies import NO_CACHE
 from prefect.exceptions import ObjectNotFound
@@ -60,26 +63,42 @@ def _load(name: str) -> Say:
         raise NotDelivered(f"it is a {type(block).__name__}, which does not notify")
 
     def say(body: str, subject: str) -> None:
-        try:
-            with block.raise_on_failure():
-                waited(block.notify(body, subject))
-        except Exception as error:  # noqa: BLE001  foreign services fail in their own ways
-            raise _not_delivered(error) from None
+        with _hearing_apprise() as heard:
+            try:
+                with block.raise_on_failure():
+                    waited(block.notify(body, subject))
+            except Exception as error:  # noqa: BLE001  foreign services fail in their own ways
+                raise _not_delivered(error, heard.status) from None
 
     return say
 
 
-def _not_delivered(error: Exception) -> NotDelivered:
-    status = _status(error)
+def _not_delivered(error: Exception, heard: int | None) -> NotDelivered:
+    status = getattr(getattr(error, "response", None), "status_code", heard)
     if status is None:
         return NotDelivered(type(error).__name__, passing=True)
     return NotDelivered(f"answered with status {status}", passing=status >= 500)
 
 
-def _status(error: Exception) -> int | None:
-    """Return what a web server answered, if that is what the error is about."""
-    if isinstance(error, NotificationError):  # of Apprise, which says it in its log only
-        found = re.search(r"\berror=(\d{3})\b", error.log)
-        return int(found[1]) if found else None
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    return int(status) if status is not None else None
+class _Heard(logging.Handler):
+    """The status that a service answered Apprise in this thread, which tells it in its log only."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.status: int | None = None
+        self._thread = threading.get_ident()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        found = re.search(r"\berror=(\d{3})\b", record.getMessage())
+        if found is not None and record.thread == self._thread:
+            self.status = int(found[1])
+
+
+@contextmanager
+def _hearing_apprise() -> Iterator[_Heard]:
+    logger, heard = logging.getLogger("apprise"), _Heard()
+    logger.addHandler(heard)
+    try:
+        yield heard
+    finally:
+        logger.removeHandler(heard)
