@@ -216,7 +216,7 @@ def test_a_template_that_cannot_be_filled_in_gives_way_to_the_usual_words(templa
 
 
 def test_no_more_is_told_than_asked_for_and_the_next_message_counts_what_was_held_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     hourly, always = rule(at_most_every="1h"), rule("custom-webhook/log")
     blocks, memory = Blocks(), tmp_path / "notified" / "flights.json"
