@@ -24,16 +24,20 @@ from siftline.errors import (
     StepFailed,
     StorageError,
 )
+from siftline.history import previous_rates
 from siftline.jobs import JobRecord, Outcome, concluded, read_job, write_job
 from siftline.lease import Lease
-from siftline.notify import Message, completed_message, failed_message
+from siftline.messages import Message, completed_message, failed_message
+from siftline.summary import top_of
 from siftline.types import BatchResult
 from tasks.incidents import incidents_logged
-from tasks.notify import notify
+from tasks.notify import notify, this_run
 from tasks.predecessors import end_predecessor
 
 # What a failed run is called that is not to be taken up again; see deployments/automations.yaml.
 _FOR_GOOD = "FailedForGood"
+# Rows that a message names.
+_TOP = 3
 _ANOTHER_RUN = {JobBusy: "AlreadyRunning", LeaseLost: "Superseded"}
 
 
@@ -76,8 +80,9 @@ def conclude(
             if not for_good:
                 raise
             return failed_for_good(error)
+        recovered = _had_failed(lease)
         _end_predecessors(lease)
-        conclusion = _completed(config, result, lease)
+        conclusion = _completed(config, result, lease, recovered)
         try:
             afterwards(result)
         except StepFailed as error:
@@ -119,21 +124,40 @@ def _as_result(state: State) -> BatchResult:
     return cast(BatchResult, state)
 
 
-def _completed(config: BatchConfig, result: BatchResult, lease: Lease) -> BatchResult:
+def _had_failed(lease: Lease) -> bool:
+    """Whether a run of the job failed or died since it was last published."""
+    job = lease.directory
+    return lease.previous is not None or (job is not None and read_job(job).had_failed)
+
+
+def _completed(config: BatchConfig, result: BatchResult, lease: Lease, recovered: bool) -> BatchResult:
+    job = lease.directory
     if result.state == "AlreadyPublished":
         get_run_logger().info("job %s is published already: nothing to do", result.job_id)
-        if lease.directory is not None and read_job(lease.directory).outcome != "published":
-            _record(lease.directory, "published")  # the run that published it did not get to say so
+        before = read_job(job).outcome if job is not None else "published"
+        if job is not None and before != "published":
+            _record(job, "published")
+        if before == "interrupted":
+            _tell_completed(config, result, job, recovered)  # the run that published it did not get to say so
         return _as_result(
             Completed(message="Published already: nothing to do.", data=result, name=result.state)
         )
-    if lease.directory is not None and result.state != "Partial":
-        _record(lease.directory, "published")
-    notify(completed_message(config.name, result), config.notify)
+    whole = result.state != "Partial"
+    if job is not None and whole:
+        _record(job, "published")
+    _tell_completed(config, result, job, recovered and whole)
     if result.state == "Completed":
         return result
-    message = f"{result.rows_failed} of {result.rows} rows have no score."
-    return _as_result(Completed(message=message, data=result, name=result.state))
+    text = f"{result.rows_failed} of {result.rows} rows have no score."
+    return _as_result(Completed(message=text, data=result, name=result.state))
+
+
+def _tell_completed(config: BatchConfig, result: BatchResult, job: Path | None, recovered: bool) -> None:
+    checkpoint = _checkpoint(config, job)
+    previous = previous_rates(checkpoint, config.name, result.job_id) if checkpoint is not None else ()
+    run = this_run(config.name)
+    message = completed_message(run, result, previous, top_of(result, _TOP), recovered)
+    notify(message, config.notify, checkpoint)
 
 
 def _cancelled(error: BaseException, lease: Lease) -> State:
@@ -150,7 +174,7 @@ def _cancelled(error: BaseException, lease: Lease) -> State:
 
 def _failed(config: BatchConfig, error: Exception, lease: Lease, for_good: bool) -> None:
     job = lease.directory
-    tell(failed_message(config.name, error, job, for_good), config, job)
+    tell(failed_message(this_run(config.name), error, job, for_good), config, job)
     if job is not None:
         _record(job, "failed for good" if for_good else "failed", str(error))
         _end_predecessors(lease)
@@ -171,7 +195,14 @@ def tell(message: Message, config: BatchConfig, job: Path | None) -> None:
         if cause in record.told:
             return
         _save(job, record.model_copy(update={"told": (*record.told, cause)}))
-    notify(message, config.notify)
+    notify(message, config.notify, _checkpoint(config, job))
+
+
+def _checkpoint(config: BatchConfig, job: Path | None) -> Path | None:
+    """Return where the jobs are; None, where that is not known because the templates are not filled in."""
+    if job is not None:
+        return job.parent.parent
+    return None if "{{" in config.checkpoint.path else Path(config.checkpoint.path).absolute()
 
 
 def _record(job: Path, outcome: Outcome, error: str | None = None) -> None:

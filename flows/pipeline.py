@@ -19,7 +19,7 @@ from tasks.combine_results import combine_results
 from tasks.detect_chunks import detect_chunks
 from tasks.fit_detector import fit_detector
 from tasks.plan_batch import plan_batch
-from tasks.publish_results import publish_results
+from tasks.publish_results import keep_in_history, publish_results
 from tasks.retrying import retried
 from tasks.validate_results import validate_results
 
@@ -63,6 +63,7 @@ def run_pipeline(
     plan = plan_batch(config, fresh, lease, _SAFER_BLOCKS if safer else 1)
     done = published_already(plan)
     if done is not None:
+        keep_in_history(plan, done)  # the run that published it may not have got to it
         return _result(plan, done, "AlreadyPublished", 0, started)
     begin(plan)
     with open_executor(_safer(config.cluster) if safer else config.cluster, warm_up) as executor:

@@ -21,11 +21,12 @@ from siftline.errors import ConfigError, GivenUp, SiftlineError, UnknownJob
 from siftline.jobs import JobStatus, find_job, job_directories, job_status, read_job, write_job
 from siftline.lease import Lease
 from siftline.loading import parse
-from siftline.notify import recovering_message, resume_command
+from siftline.messages import recovering_message, resume_command
 from siftline.pipelines import Assignment, kept_assignment
 from siftline.plan import planned_config, read_plan
 from siftline.types import BatchPlan, BatchResult
 from tasks.checkpoints import open_checkpoints
+from tasks.notify import this_run
 
 
 @flow(name="recovery", persist_result=False, task_runner=PatientTaskRunner())
@@ -152,6 +153,5 @@ def _begin(plan: BatchPlan, most: int) -> None:
     number = record.recoveries + 1
     write_job(plan.directory, record.model_copy(update={"recoveries": number}))
     left = len(plan.chunks) - Checkpoint(plan, open_checkpoints(plan)).committed()
-    tell(
-        recovering_message(plan.config.name, plan.directory, number, most, left), plan.config, plan.directory
-    )
+    message = recovering_message(this_run(plan.config.name), plan.directory, number, most, left)
+    tell(message, plan.config, plan.directory)

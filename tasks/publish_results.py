@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefect import task
+from prefect import get_run_logger, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
 from siftline import publish
+from siftline.errors import StorageError
+from siftline.history import remember
 from siftline.lease import Lease
 from siftline.results import Manifest
 from siftline.types import BatchPlan, CombinedScores, DetectorRef, Receipts, ValidationReport
@@ -31,6 +33,7 @@ def publish_results(
     manifest = publish.publish_results(
         plan, detector, receipts, combined, validation, flow_run.id, lease, complete
     )
+    keep_in_history(plan, manifest)
     row = {
         "rows": manifest.rows,
         "rows failed": manifest.rows_failed,
@@ -42,6 +45,14 @@ def publish_results(
     }
     write_aside("the table of the result", lambda: _show(row))
     return manifest
+
+
+def keep_in_history(plan: BatchPlan, manifest: Manifest) -> None:
+    """Add a publication to the history of its pipeline, once; without it, the publication is as good."""
+    try:
+        remember(plan.directory.parent.parent, manifest)
+    except StorageError as error:
+        get_run_logger().warning("the history of the publications could not be written: %s", error)
 
 
 def _show(row: dict[str, Any]) -> None:

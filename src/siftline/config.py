@@ -8,6 +8,7 @@ what editors complete from, what the Prefect UI draws its form from, and what th
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
@@ -23,6 +24,9 @@ from pydantic import (
     TypeAdapter,
     model_validator,
 )
+
+from siftline.facts import Facts
+from siftline.templates import check_template
 
 _BYTE_SIZE = TypeAdapter(ByteSize)
 
@@ -63,6 +67,11 @@ def _stated_duration(value: object) -> object:
     return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
 
 
+def _check_message(template: str) -> str:
+    check_template(template, [field.name for field in fields(Facts)])
+    return template
+
+
 def _check_names(names: tuple[str, ...]) -> tuple[str, ...]:
     for number, name in enumerate(names):
         if name in names[:number]:
@@ -80,7 +89,8 @@ Duration = Annotated[
 Names = Annotated[tuple[Annotated[str, StringConstraints(min_length=1)], ...], AfterValidator(_check_names)]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 BlockName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+/[A-Za-z0-9._-]+$")]
-Event = Literal["completed", "rejects", "recovering", "failed"]
+MessageTemplate = Annotated[str, StringConstraints(min_length=1), AfterValidator(_check_message)]
+Event = Literal["completed", "rejected", "recovering", "recovered", "failed"]
 TimePart = Literal["minute", "hour", "day_of_week", "day", "month"]
 
 
@@ -390,9 +400,30 @@ class NotifyConfig(Section):
         description="Prefect notification block, as type/name.", examples=["slack-webhook/ops"]
     )
     on: tuple[Event, ...] = Field(
-        default=("completed", "rejects", "recovering", "failed"),
-        description="What to tell of: `completed`; `rejects`: completed, but rows could not be scored; "
-        "`recovering`: failed, and taken up again; `failed`: failed.",
+        default=("completed", "rejected", "recovering", "recovered", "failed"),
+        description="What to tell of: `completed`; `rejected`: completed, but rows could not be scored; "
+        "`recovering`: failed, and taken up again; `recovered`: completed, after it had failed; "
+        "`failed`: failed.",
+    )
+    min_anomalies: Annotated[int, Field(ge=0)] = Field(
+        default=0,
+        description="A result with fewer anomalies is not told. Of failures people are always told.",
+    )
+    at_most_every: Duration | None = Field(
+        default=None,
+        description="Of each event the block is told at most once in this time, for one pipeline; the next "
+        "message counts what was held back.",
+        examples=["1h"],
+    )
+    subject: MessageTemplate | None = Field(
+        default=None,
+        description="Jinja template of the subject; its variables are those of `template`.",
+        examples=["{{ name }}: {{ event }}"],
+    )
+    template: MessageTemplate | None = Field(
+        default=None,
+        description="Jinja template of the text, filled in when the message is sent.",
+        examples=["{{ anomalies }} anomalies in {{ output }}"],
     )
 
     @model_validator(mode="before")

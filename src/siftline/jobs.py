@@ -35,6 +35,11 @@ class JobRecord(Record):
     told: tuple[str, ...] = ()
     steps: tuple[str, ...] = ()
 
+    @property
+    def had_failed(self) -> bool:
+        """Whether a run of it failed, or was recovered, since it was last published."""
+        return self.outcome in ("failed", "failed for good") or self.recoveries > 0 or bool(self.told)
+
 
 @dataclass(frozen=True)
 class JobStatus:

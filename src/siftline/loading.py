@@ -16,8 +16,11 @@ from pydantic_core import ErrorDetails
 from siftline.config import BatchConfig, Section
 from siftline.errors import ConfigError
 from siftline.schedules import Interval
+from siftline.templates import render
 
 S = TypeVar("S", bound=Section)
+# Filled in when the message is sent, with what is known then.
+_OF_A_MESSAGE = re.compile(r"notify\.\d+\.(subject|template)")
 
 
 def load_config(path: Path | str, overrides: Sequence[str] = ()) -> BatchConfig:
@@ -60,6 +63,8 @@ def resolve_config(
     parameters: Mapping[str, Any] | None = None,
 ) -> BatchConfig:
     """Fill in ``{{ date }}`` and its kin in every text of the configuration, once, for a run at `now`.
+
+    The templates of messages stay: they are filled in when there is something to tell.
 
     The templates are Jinja's, in a sandbox. They know ``date`` and ``datetime`` of the run (so that
     ``{{ date.strftime("%Y/%m") }}`` works) and ``name``, the pipeline's. For a run that is about an
@@ -212,14 +217,10 @@ def _fill(value: Any, known: Mapping[str, object], field: str) -> Any:
         return {key: _fill(item, known, f"{field}.{key}".lstrip(".")) for key, item in value.items()}
     if isinstance(value, list):
         return [_fill(item, known, f"{field}.{index}") for index, item in enumerate(value)]
-    if not _has_template(value):
+    if not _has_template(value) or _OF_A_MESSAGE.fullmatch(field):
         return value
-    from jinja2 import StrictUndefined, TemplateError  # only when a template is used
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
     try:
-        return environment.from_string(value).render(known)
-    except (TemplateError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        return render(value, known)
+    except ValueError as error:
         allowed = ", ".join(f"{{{{ {name} }}}}" for name in known)
         raise ConfigError(f"{field}: {value!r}: {error}", f"allowed: {allowed}") from error

@@ -1,121 +1,164 @@
-"""Notifying: what is said about a run. Who says it is somebody else's: the flows give Prefect's blocks."""
+"""Notifying: who is told what, how often. Who says it is somebody else's: the flows give Prefect's blocks."""
 
 from __future__ import annotations
 
-import logging
-import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, wait
+from contextvars import copy_context
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
-from siftline.config import Event, NotifyConfig
-from siftline.types import BatchResult
+from siftline.config import NotifyConfig, parse_duration
+from siftline.frequency import turn
+from siftline.messages import Message
+from siftline.templates import render
 
-_LEVELS: dict[Event, int] = {
-    "completed": logging.INFO,
-    "rejects": logging.WARNING,
-    "recovering": logging.WARNING,
-    "failed": logging.ERROR,
-}
+Say = Callable[[str, str], None]
+"""Says a body and a subject; raises when that cannot be delivered."""
+
+
+class NotDelivered(Exception):
+    """A message could not be delivered, for a reason that tells no secrets.
+
+    Attributes
+    ----------
+    passing : bool
+        Whether it may be, if it is tried again.
+    """
+
+    def __init__(self, reason: str, passing: bool = False) -> None:
+        super().__init__(reason)
+        self.passing = passing
 
 
 @dataclass(frozen=True)
-class Message:
-    """What is said, and the cause: of one cause people are told once for a job."""
+class Patience:
+    """How long to try: the delays between the attempts, and the seconds after which nobody waits any more."""
 
-    event: Event
-    subject: str
-    body: str
-    cause: str = ""
-
-    @property
-    def level(self) -> int:
-        """How severe it is, as a level of `logging`."""
-        return _LEVELS[self.event]
+    delays: tuple[float, ...] = (1.0, 4.0)
+    seconds: float = 45.0
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """What became of saying it to one block."""
+    """What became of telling a block: why it could not be, or that it was held back; and what to know."""
 
     block: str
     error: str | None = None
-
-
-def completed_message(name: str, result: BatchResult) -> Message:
-    """Say what a finished run came to."""
-    scored = result.rows - result.rows_failed
-    share = result.anomalies / scored if scored else 0.0
-    body = (
-        f"{result.anomalies:,} anomalies among {scored:,} rows ({share:.3%}), "
-        f"score {result.threshold:.6g} or more.\n"
-        f"Chunks: {result.chunks_computed} computed, {result.chunks_reused} reused.\n"
-        f"Results: {result.output}\nJob: {result.job_id}"
-    )
-    if not result.rows_failed:
-        return Message("completed", f"Siftline: {name} completed", body)
-    rejects = f"{result.rows_failed:,} of {result.rows:,} rows could not be scored"
-    if result.chunks_failed:
-        chunks = "1 chunk" if result.chunks_failed == 1 else f"{result.chunks_failed:,} chunks"
-        rejects += f", among them {chunks} as a whole"
-    where = "They are told with the results: `failed`, and `chunks_failed` in the manifest."
-    return Message(
-        "rejects", f"Siftline: {name} completed with rejects", f"{rejects}. {where}\n{body}", rejects
-    )
-
-
-def failed_message(name: str, error: BaseException, job: Path | None, for_good: bool) -> Message:
-    """Say why a run failed, what is kept, and how to go on."""
-    subject = f"Siftline: {name} failed{' for good' if for_good else ''}"
-    body = f"{type(error).__name__}: {error}"
-    if job is not None:
-        body += (
-            f"\nKept: the chunks of job {job.name} that are done, and the result that was published before."
-        )
-        body += f"\nTo go on: {resume_command(job)}"
-    return Message("failed", subject, body, _cause(error))
-
-
-def recovering_message(name: str, job: Path, number: int, most: int, left: int) -> Message:
-    """Say that a job that failed is taken up again."""
-    body = f"Recovery {number} of {most} of job {job.name} has begun; {left:,} chunks are left."
-    return Message("recovering", f"Siftline: {name} is taken up again", body)
-
-
-def resume_command(job: Path) -> str:
-    """Return the command that goes on with a job, given its directory."""
-    return f"siftline resume {job.name} --checkpoint {job.parent.parent}"
-
-
-def _cause(error: BaseException) -> str:
-    """What failed, without numbers and random names: another chunk is not another cause."""
-    return re.sub(r"[0-9a-f]{8,}|\d+", "#", f"{type(error).__name__}: {error}")
+    held: bool = False
+    remark: str | None = None
 
 
 def deliver(
-    message: Message, rules: Iterable[NotifyConfig], send: Callable[[str, Message], None]
+    message: Message,
+    rules: Iterable[NotifyConfig],
+    load: Callable[[str], Say],
+    memory: Path | None = None,
+    patience: Patience = Patience(),
 ) -> list[Delivery]:
-    """Send a message to every block whose rule names its event.
+    """Send a message to every block whose rule wants it, to all at once.
 
-    A block that fails does not keep the others from being told, nor changes anything else.
+    A block that fails or hangs does not keep the others from being told, nor changes anything else.
 
     Parameters
     ----------
     message : Message
         What to say.
     rules : iterable of NotifyConfig
-        Whom to tell of what.
-    send : callable
-        Given the block's name and the message; raises when it cannot be delivered.
+        Whom to tell of what, and how often.
+    load : callable
+        Given a block's name, what says something through it.
+    memory : Path, optional
+        Where it is remembered what was sent when; without it nothing is held back.
+    patience : Patience
+        How long to try.
     """
-    deliveries = []
-    for rule in rules:
-        if message.event not in rule.on:
-            continue
+    wanted = [rule for rule in rules if concerns(rule, message)]
+    says = [_loaded(rule.block, load) for rule in wanted]  # first: the API may be slow, and is waited for
+    calls = [
+        partial(_tell, message, rule, say, memory, patience.delays)
+        for rule, say in zip(wanted, says, strict=True)
+    ]
+    late = f"no answer within {patience.seconds:g} s"
+    found = _at_once(calls, patience.seconds)
+    return [done or Delivery(rule.block, late) for rule, done in zip(wanted, found, strict=True)]
+
+
+def concerns(rule: NotifyConfig, message: Message) -> bool:
+    """Whether a rule wants a message at all."""
+    anomalies = message.facts.anomalies
+    enough = anomalies is None or anomalies >= rule.min_anomalies
+    return enough and any(event in rule.on for event in message.events)
+
+
+def _loaded(block: str, load: Callable[[str], Say]) -> Say:
+    try:
+        return load(block)
+    except Exception as error:  # noqa: BLE001  a foreign service fails in its own ways
+        reason = _reason(error)
+
+    def say(body: str, subject: str) -> None:
+        raise NotDelivered(reason)
+
+    return say
+
+
+def _tell(
+    message: Message, rule: NotifyConfig, say: Say, memory: Path | None, delays: Sequence[float]
+) -> Delivery:
+    body, subject, remark = _written(message, rule)
+    every = None if rule.at_most_every is None else parse_duration(rule.at_most_every)
+    try:
+        with turn(memory, f"{rule.block} {message.event}", every, datetime.now(UTC)) as taken:
+            if not taken.granted:
+                return Delivery(rule.block, held=True)
+            _patiently(lambda: say("\n".join(filter(None, [body, taken.note])), subject), delays)
+    except Exception as error:  # noqa: BLE001  a foreign service fails in its own ways; it is reported, not raised
+        return Delivery(rule.block, error=_reason(error), remark=remark)
+    return Delivery(rule.block, remark=remark)
+
+
+def _written(message: Message, rule: NotifyConfig) -> tuple[str, str, str | None]:
+    """Return body and subject: of the rule's templates, or the usual ones where those cannot be filled in."""
+    known = {field.name: getattr(message.facts, field.name) for field in fields(message.facts)}
+    try:
+        body = message.body if rule.template is None else render(rule.template, known)
+        subject = message.subject if rule.subject is None else render(rule.subject, known)
+    except Exception as error:  # noqa: BLE001  a template may do anything, such as call itself for ever
+        remark = f"its template could not be filled in, the usual text was sent: {error}"
+        return message.body, message.subject, remark
+    return body, subject, None
+
+
+def _patiently(send: Callable[[], None], delays: Sequence[float]) -> None:
+    """Send, and again after each of the delays, as long as that may help."""
+    for delay in delays:
         try:
-            send(rule.block, message)
-        except Exception as error:  # noqa: BLE001  a foreign service fails in its own ways; it is reported, not raised
-            deliveries.append(Delivery(rule.block, f"{type(error).__name__}: {error}"))
-        else:
-            deliveries.append(Delivery(rule.block))
-    return deliveries
+            return send()
+        except NotDelivered as error:
+            if not error.passing:
+                raise
+        time.sleep(delay)
+    return send()
+
+
+def _at_once(calls: Sequence[Callable[[], Delivery]], seconds: float) -> list[Delivery | None]:
+    """Make all calls, and return what they have returned after some seconds; what hangs is left behind."""
+    futures: list[Future[Delivery]] = [Future() for _ in calls]
+    for call, future in zip(calls, futures, strict=True):
+        run = partial(copy_context().run, _fulfil, future, call)
+        threading.Thread(target=run, name="notify", daemon=True).start()
+    done, _ = wait(futures, timeout=seconds)
+    return [future.result() if future in done else None for future in futures]
+
+
+def _fulfil(future: Future[Delivery], call: Callable[[], Delivery]) -> None:
+    future.set_result(call())
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, NotDelivered) else f"{type(error).__name__}: {error}"

@@ -140,7 +140,7 @@ def test_a_job_has_failed_for_good_when_its_recoveries_are_used_up_and_each_caus
 
     breaking(None)
     assert recovery(job_id=job.name, checkpoint=checkpoint(values), max_recoveries=None).state == "Completed"
-    assert webhook.received[-1].body["subject"] == "Siftline: test completed"
+    assert webhook.received[-1].body["subject"] == "Siftline: test recovered"
 
 
 def test_recoveries_that_fail_before_they_reach_the_job_come_to_an_end(

@@ -268,11 +268,11 @@ def test_retries_that_make_no_sense_are_mistakes(field: str, value: float) -> No
 
 
 def test_a_notifier_is_told_of_everything_unless_it_says_of_what() -> None:
-    given = [{"block": "slack-webhook/ops"}, {"block": "slack-webhook/ops", "on": ["rejects"]}]
+    given = [{"block": "slack-webhook/ops"}, {"block": "slack-webhook/ops", "on": ["rejected"]}]
     config = parse_config({**MINIMAL, "notify": given})
     assert [one.on for one in config.notify] == [
-        ("completed", "rejects", "recovering", "failed"),
-        ("rejects",),
+        ("completed", "rejected", "recovering", "recovered", "failed"),
+        ("rejected",),
     ]
 
 
@@ -295,3 +295,32 @@ def test_the_schema_of_a_duration_is_a_text_with_a_pattern() -> None:
     assert schema["type"] == "string"
     assert all(re.search(schema["pattern"], example) for example in schema["examples"])
     assert not re.search(schema["pattern"], "soon")
+
+
+def test_a_notifier_tells_every_result_at_any_time_in_the_usual_words_unless_it_says_otherwise() -> None:
+    (rule,) = parse_config({**MINIMAL, "notify": [{"block": "slack-webhook/ops"}]}).notify
+    assert (rule.min_anomalies, rule.at_most_every, rule.subject, rule.template) == (0, None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "text"),
+    [
+        ("at_most_every", "hourly", "should be a length of time such as 90s, 15m, 2h or 1d, not 'hourly'"),
+        ("at_most_every", True, "input should be a valid string, not True"),
+        ("min_anomalies", -1, "input should be greater than or equal to 0, not -1"),
+        ("template", "{{ rows", "malformed in line 1: unexpected end of template, expected"),
+        ("template", "fine\n{% if %}", "malformed in line 2: Expected an expression, got 'end of statement"),
+        ("template", "{{ rows | upside_down }}", "malformed in line 1: No filter named 'upside_down'."),
+        ("template", "{{ row }}", "unknown variable 'row'; allowed: name, event, job_id, "),
+        ("subject", "{{ date }}", "unknown variable 'date'; allowed: name, event, job_id, "),
+    ],
+)
+def test_a_rule_that_cannot_be_followed_is_a_mistake(field: str, value: Any, text: str) -> None:
+    (line,) = mistakes(notify=[{"block": "slack-webhook/ops", field: value}])
+    assert line.startswith(f"notify.0.{field}: {text}")
+
+
+def test_a_template_may_use_what_jinja_knows() -> None:
+    template = "{% for row in top[:2] %}{{ loop.index }} {{ range(3) | list }} {{ row.score }}{% endfor %}"
+    (rule,) = parse_config({**MINIMAL, "notify": [{"block": "a/b", "template": template}]}).notify
+    assert rule.template == template

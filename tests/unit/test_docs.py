@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
@@ -15,6 +16,7 @@ import yaml
 import siftline.errors
 from siftline.cli import _cli
 from siftline.config import BatchConfig
+from siftline.facts import Facts
 from siftline.loading import load_config
 from siftline.reasons import REASON
 from siftline.results import Manifest
@@ -149,6 +151,11 @@ def test_every_field_of_the_manifest_is_explained(name: str) -> None:
 @pytest.mark.parametrize("name", [field.name for field in REASON])
 def test_every_field_of_a_reason_is_explained(name: str) -> None:
     assert f"\n| `{name}` |" in _text("docs/reference/results.md")
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Facts)])
+def test_every_variable_of_a_message_is_explained(name: str) -> None:
+    assert re.search(rf"^\| (`\w+`, )?`{name}`[ ,]", _text("docs/how-to/be-notified.md"), re.M)
 
 
 def test_every_command_and_option_is_explained() -> None:

@@ -179,3 +179,20 @@ def test_a_job_whose_last_run_died_without_a_word_was_interrupted_whatever_was_b
     os.waitpid(child, 0)
     status = job_status(directory, "batch", 9, 4)
     assert (status.state, status.run, status.error) == ("interrupted", "run-3", None)
+
+
+@pytest.mark.parametrize(
+    ("record", "had_failed"),
+    [
+        (JobRecord(), False),
+        (JobRecord(outcome="cancelled"), False),
+        (JobRecord(outcome="published"), False),
+        (JobRecord(outcome="failed"), True),
+        (JobRecord(outcome="failed for good"), True),
+        (JobRecord(recoveries=1), True),
+        (JobRecord(outcome="cancelled", told=("failed: ClusterError",)), True),
+        (concluded(FAILED, "published", "run-2"), False),
+    ],
+)
+def test_a_job_had_failed_until_it_is_published(record: JobRecord, had_failed: bool) -> None:
+    assert record.had_failed is had_failed

@@ -175,3 +175,15 @@ def test_what_a_template_gives_is_checked_like_what_is_written() -> None:
     config = parse_config({"source": {"path": "{{ '' }}"}, "output": {"path": "r"}})
     with pytest.raises(ConfigError, match=r"source\.path: string should have at least 1 character"):
         resolve_config(config, NOW)
+
+
+def test_the_templates_of_messages_are_not_filled_in_when_the_run_starts() -> None:
+    rule = {
+        "block": "slack-webhook/ops",
+        "subject": "{{ name }}",
+        "template": "{{ anomalies }} in {{ output }}",
+    }
+    values = {"source": {"path": "{{ date }}"}, "output": {"path": "r"}, "notify": [rule]}
+    config = resolve_config(parse_config(values), NOW)
+    assert config.source.path == "2026-03-09"
+    assert (config.notify[0].subject, config.notify[0].template) == (rule["subject"], rule["template"])

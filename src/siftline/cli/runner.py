@@ -8,7 +8,6 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
 
 import click
 
@@ -19,6 +18,7 @@ from siftline.interrupts import signals_held
 from siftline.jobs import find_job
 from siftline.plan import planned_config
 from siftline.results import open_results
+from siftline.summary import top_rows
 from siftline.types import BatchResult
 
 _TOP = 10
@@ -134,20 +134,8 @@ def print_summary(result: BatchResult) -> None:
 
 
 def _print_top(result: BatchResult) -> None:
-    results = open_results(result.output)
-    top = results.top(_TOP)
-    shown = {*results.manifest.features, "score", "rank", "reasons"}
-    own = [name for name in top.column_names if name not in shown]
     click.echo("The most anomalous rows:")
-    for row in top.to_pylist():
-        identity = "  ".join(f"{name}={row[name]}" for name in own)
-        click.echo(f"\n{row['rank']:3}. score {row['score']:.4f}  {identity}")
-        for reason in row["reasons"]:
-            click.echo(f"     {_reason(reason)}")
-
-
-def _reason(reason: dict[str, Any]) -> str:
-    how = f"typical {reason['typical']}"
-    if reason["distance"] is not None:
-        how += f", {reason['distance']:.1f} σ {'above' if reason['direction'] == 'high' else 'below'}"
-    return f"{reason['feature']} {reason['value']} ({how})"
+    for row in top_rows(open_results(result.output), _TOP):
+        click.echo(f"\n{row.rank:3}. {row}")
+        for reason in row.reasons:
+            click.echo(f"     {reason}")
