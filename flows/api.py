@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import httpx
+import prefect
 import psutil
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.exceptions import CancelledRun
+from prefect.settings import PREFECT_API_URL
 
-from siftline.errors import ApiError, Cancelled
+from siftline.errors import ApiError, Cancelled, ConfigError
 
 T = TypeVar("T")
 
@@ -41,6 +44,54 @@ def reach_api() -> None:
                 f"the Prefect API at {client.api_url} does not answer ({type(silence).__name__})",
                 remedy,
             )
+
+
+@contextmanager
+def server() -> Iterator[SyncPrefectClient]:
+    """Give access to the server of ``PREFECT_API_URL``, and map what goes wrong with it to our own errors.
+
+    Raises
+    ------
+    ApiError
+        When there is none, it does not answer, or it is older than this Prefect.
+    ConfigError
+        When it refuses something.
+    """
+    if not PREFECT_API_URL.value():
+        raise ApiError(
+            "there is no Prefect server to talk to",
+            "start one with `siftline up` or `prefect server start`, and set PREFECT_API_URL to its address",
+        )
+    reach_api()
+    with get_client(sync_client=True) as client:
+        try:
+            _check_version(client)
+            yield client
+        except httpx.HTTPStatusError as error:
+            if not error.response.is_client_error:
+                raise ApiError(
+                    f"the Prefect API failed (status {error.response.status_code})", "see to the server's log"
+                ) from error
+            answer = " ".join(error.response.text.split())
+            raise ConfigError(f"the Prefect server refuses it: {answer}", "correct it") from error
+        except httpx.HTTPError as error:
+            raise ApiError(
+                f"the Prefect API does not answer ({type(error).__name__})",
+                "see to the server, then try again",
+            ) from error
+
+
+def _check_version(client: SyncPrefectClient) -> None:
+    theirs, ours = client.api_version(), prefect.__version__
+    if _minor(theirs) < _minor(ours):
+        raise ApiError(
+            f"the Prefect server at {client.api_url} is version {theirs}, older than this Prefect, {ours}",
+            "upgrade the server: Prefect supports clients of its own version or older",
+        )
+
+
+def _minor(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2])
 
 
 def called(run: Callable[[], T]) -> T:

@@ -48,8 +48,9 @@ def carry_out(
     """
     before, after = (assignment.own_steps(notified=told) for told in (False, True))
 
+    interval = assignment.due(when)
+
     def do(lease: Lease) -> BatchResult:
-        interval = assignment.due(when)
         batch = assignment.batch(when, interval)
 
         def begin(plan: BatchPlan) -> None:
@@ -73,9 +74,9 @@ def carry_out(
             return _with_steps(before, result, batch)
 
     def afterwards(result: BatchResult) -> None:
-        _with_steps(after, result, assignment.batch(when, result.interval))
+        _with_steps(after, result, assignment.batch(when, interval))
 
-    return conclude(assignment.told, do, afterwards)
+    return conclude(assignment.told, do, afterwards, interval)
 
 
 def due_time() -> datetime:

@@ -28,6 +28,7 @@ from siftline.history import previous_rates
 from siftline.jobs import JobRecord, Outcome, concluded, read_job, write_job
 from siftline.lease import Lease
 from siftline.messages import Message, completed_message, failed_message
+from siftline.schedules import Interval
 from siftline.summary import top_of
 from siftline.types import BatchResult
 from tasks.incidents import incidents_logged
@@ -45,6 +46,7 @@ def conclude(
     config: BatchConfig,
     work: Callable[[Lease], BatchResult],
     afterwards: Callable[[BatchResult], None] = lambda result: None,
+    interval: Interval | None = None,
 ) -> BatchResult:
     """Do the work of a run, which takes its job with the lease that it is given, and end it.
 
@@ -76,7 +78,7 @@ def conclude(
             if _comes_of_a_signal(error):
                 return _as_result(_cancelled(error, lease))
             for_good = isinstance(error, SiftlineError) and not error.recoverable
-            _failed(config, error, lease, for_good)
+            _failed(config, error, lease, for_good, interval)
             if not for_good:
                 raise
             return failed_for_good(error)
@@ -86,7 +88,7 @@ def conclude(
         try:
             afterwards(result)
         except StepFailed as error:
-            _failed(config, error, lease, for_good=True)
+            _failed(config, error, lease, True, interval)
             return failed_for_good(error)
         return conclusion
 
@@ -155,7 +157,7 @@ def _completed(config: BatchConfig, result: BatchResult, lease: Lease, recovered
 def _tell_completed(config: BatchConfig, result: BatchResult, job: Path | None, recovered: bool) -> None:
     checkpoint = _checkpoint(config, job)
     previous = previous_rates(checkpoint, config.name, result.job_id) if checkpoint is not None else ()
-    run = this_run(config.name)
+    run = this_run(config.name, result.interval)
     message = completed_message(run, result, previous, top_of(result, _TOP), recovered)
     notify(message, config.notify, checkpoint)
 
@@ -172,9 +174,11 @@ def _cancelled(error: BaseException, lease: Lease) -> State:
     return CancelledState(message="Stopped on request; finished chunks are kept.")
 
 
-def _failed(config: BatchConfig, error: Exception, lease: Lease, for_good: bool) -> None:
+def _failed(
+    config: BatchConfig, error: Exception, lease: Lease, for_good: bool, interval: Interval | None
+) -> None:
     job = lease.directory
-    tell(failed_message(this_run(config.name), error, job, for_good), config, job)
+    tell(failed_message(this_run(config.name, interval), error, job, for_good), config, job)
     if job is not None:
         _record(job, "failed for good" if for_good else "failed", str(error))
         _end_predecessors(lease)

@@ -25,7 +25,7 @@ from flows.automations import automation_changes, mistakes_of
 from flows.batch_detection import batch_detection
 from flows.changes import Change
 from siftline.config import parse_duration
-from siftline.errors import ConfigError, InputError
+from siftline.errors import ConfigError, UnknownPipeline
 from siftline.pipelines import Pipeline
 from siftline.schedules import ANCHOR, Schedule
 
@@ -48,8 +48,6 @@ def check_on_server(client: SyncPrefectClient, pipeline: Pipeline) -> None:
     ------
     ConfigError
         With one line for every mistake.
-    OutputConflict
-        When the deployment is somebody else's.
     """
     size = len(json.dumps(parameters_of(pipeline)))
     mistakes = list(_missing_blocks(client, pipeline))
@@ -88,7 +86,7 @@ def deployment_of(client: SyncPrefectClient, pipeline: str) -> DeploymentRespons
     """
     found = find_deployment(client, pipeline)
     if found is None or TAG not in found.tags:
-        raise InputError(
+        raise UnknownPipeline(
             f"pipeline {pipeline}: the server does not have it",
             "see `siftline pipelines list`, or create it with `siftline pipelines apply`",
         )
@@ -111,7 +109,7 @@ def removal_of(client: SyncPrefectClient, pipeline: str) -> list[Change]:
 
     Raises
     ------
-    InputError
+    UnknownPipeline
         When it does not have it.
     """
     found = deployment_of(client, pipeline)

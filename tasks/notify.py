@@ -20,6 +20,7 @@ from prefect.utilities.urls import url_for
 from siftline.config import NotifyConfig
 from siftline.messages import Message, Run
 from siftline.notify import Delivery, NotDelivered, Patience, Say, deliver
+from siftline.schedules import Interval
 from tasks.waiting import waited
 
 PATIENCE = Patience()
@@ -42,11 +43,14 @@ def notify(message: Message, rules: Sequence[NotifyConfig], checkpoint: Path | N
     return deliveries
 
 
-def this_run(name: str) -> Run:
+def this_run(name: str, interval: Interval | None = None) -> Run:
     """Return what messages say of the run of a pipeline that this is."""
     run_id = str(flow_run.id) if flow_run.id else None
     # Without a server of its own to show it, a run has no page.
-    return Run(name, run_id, url_for("flow-run", obj_id=run_id) if run_id else None)
+    page = url_for("flow-run", obj_id=run_id) if run_id else None
+    # The report is an artifact of the run, shown on a page of its own.
+    report = page and f"{page}?tab=Artifacts"
+    return Run(name, run_id, page, interval.label if interval else None, report)
 
 
 def _load(name: str) -> Say:

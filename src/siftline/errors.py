@@ -12,7 +12,8 @@
     │   │   └── RowError             rows that the preprocessing or the detector cannot digest (data)
     │   ├── ModelError               a detector or a fitted model that cannot be used
     │   ├── OutputConflict           the output belongs to something else
-    │   └── UnknownJob               no such job in the checkpoint
+    │   ├── UnknownJob               no such job in the checkpoint
+    │   └── UnknownPipeline          no such pipeline or run on the server
     ├── StackError                   `siftline up` cannot start something, or keep it running (exit status 1)
     └── JobError                     the work failed (exit status 1)
         ├── ClusterError             no workers: unreachable, lost, or not startable
@@ -31,6 +32,7 @@
         ├── GivenUp                  the job has failed as often as it may be taken up again
         ├── StepFailed               a step of the user's own failed; the result is published
         ├── IntervalSkipped          a run came too late for its interval
+        ├── BackfillFailed           some intervals of a backfill failed
         └── Cancelled                stopped on request (exit status 130)
 
 In brackets is the `fault`, which decides what follows when scoring a chunk fails with it. *transient*: it
@@ -158,6 +160,10 @@ class StackError(SiftlineError):
     """A stack cannot be started, or one of its services cannot be kept running."""
 
 
+class UnknownPipeline(InputError):
+    """There is no such pipeline, or no such run, on the Prefect server."""
+
+
 class JobError(SiftlineError):
     """The work failed."""
 
@@ -259,6 +265,12 @@ class StepFailed(JobError):
 
 class IntervalSkipped(JobError):
     """A run came too late for its interval, and its schedule says that this is not made up for."""
+
+    recoverable: ClassVar[bool] = False
+
+
+class BackfillFailed(JobError):
+    """Some intervals of a backfill failed."""
 
     recoverable: ClassVar[bool] = False
 

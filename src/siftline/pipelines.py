@@ -22,8 +22,9 @@ from siftline.config import (
     Section,
     default_kind,
 )
-from siftline.errors import ConfigError, IntegrityError
+from siftline.errors import ConfigError, InputError, IntegrityError, SourceError
 from siftline.files import read_record, write_record
+from siftline.inspection import inspect_batch
 from siftline.loading import parse, parse_config, read_yaml, resolve_config
 from siftline.schedules import Interval, Schedule, last_interval
 
@@ -339,3 +340,28 @@ def load_pipeline(path: Path | str) -> Pipeline:
 def is_pipeline(path: Path) -> bool:
     """Whether a YAML file seems to be of a pipeline, rather than of a batch or of automations."""
     return "batch" in read_yaml(path)
+
+
+def check_pipeline(pipeline: Pipeline, now: datetime) -> list[str]:
+    """Check all of a pipeline that can be checked without a server, and return remarks.
+
+    Of a source whose path depends on the interval, data need not be there yet: that is a remark.
+
+    Raises
+    ------
+    InputError
+        When something about it is wrong.
+    """
+    assignment = pipeline.assignment()
+    for step in pipeline.steps:
+        if step.own:
+            import_step(step)
+    try:
+        inspect_batch(assignment.batch(now, assignment.due(now)))
+    except SourceError as error:
+        if "{{" not in assignment.config.source.path:
+            raise error.about(f"pipeline {pipeline.name}") from None
+        return [f"no data yet for a run now: {error.problem}"]
+    except InputError as error:
+        raise error.about(f"pipeline {pipeline.name}") from None
+    return []

@@ -94,6 +94,19 @@ def plan_batch(
     return plan
 
 
+def identify_job(config: BatchConfig) -> str:
+    """Return the id of the job that a configuration makes of the input as it is now.
+
+    Raises
+    ------
+    InputError, StorageError
+        As `plan_batch`.
+    """
+    inspection = inspect_batch(config)
+    parquet = _as_parquet(config, inspection, Path(config.checkpoint.path).absolute())
+    return _job_id(config, inspection.features, _snapshot(inspection, parquet))
+
+
 def read_plan(directory: Path) -> BatchPlan:
     """Return the plan of a job, as it was last written; its configuration lacks what may be secret.
 

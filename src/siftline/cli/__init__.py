@@ -18,6 +18,8 @@ import click
 from siftline.errors import Cancelled, SiftlineError
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from siftline.types import BatchResult
 
 _INTERRUPTED = 130
@@ -177,6 +179,108 @@ def apply(file: Path) -> None:
 
     for name, change in apply_automations(file):
         click.echo(f"{change} {name}")
+
+
+@_cli.group()
+def pipelines() -> None:
+    """Pipelines on a Prefect server: YAML files that become deployments with schedules."""
+    os.environ.setdefault("DO_NOT_TRACK", "1")  # read by Prefect when it is imported
+
+
+_files_argument = click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+_named_argument = click.argument("named", nargs=-1, required=True, metavar="NAME_OR_FILE...")
+
+
+@pipelines.command("validate")
+@_files_argument
+def validate_pipelines(files: tuple[Path, ...]) -> None:
+    """Check pipelines without a server, and show when they run. Default: those in deployments/."""
+    from siftline.cli.pipelines import validate_files
+
+    validate_files(files)
+
+
+@pipelines.command("apply")
+@_files_argument
+@click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
+def apply_pipelines(files: tuple[Path, ...], dry_run: bool) -> None:
+    """Check pipelines, and bring the server in line with them. Default: those in deployments/.
+
+    Whether a pipeline or a schedule is paused stays as it is; what belongs to others is left alone.
+    """
+    from siftline.cli.pipelines import apply_files
+
+    apply_files(files, dry_run)
+
+
+@pipelines.command("list")
+@_json_option
+def list_pipelines(as_json: bool) -> None:
+    """List the pipelines of the server: schedules, workers, and the last run of each."""
+    from siftline.cli.pipelines import print_pipelines
+
+    print_pipelines(as_json)
+
+
+@pipelines.command("pause")
+@_named_argument
+def pause_pipelines(named: tuple[str, ...]) -> None:
+    """Keep schedules from starting runs."""
+    from siftline.cli.pipelines import pause_all
+
+    pause_all(named)
+
+
+@pipelines.command("resume")
+@_named_argument
+def resume_pipelines(named: tuple[str, ...]) -> None:
+    """Let schedules start runs again."""
+    from siftline.cli.pipelines import resume_all
+
+    resume_all(named)
+
+
+@pipelines.command("remove")
+@_named_argument
+def remove_pipelines(named: tuple[str, ...]) -> None:
+    """Remove pipelines from the server; results and checkpoints stay."""
+    from siftline.cli.pipelines import remove_all
+
+    remove_all(named)
+
+
+@pipelines.command("run")
+@click.argument("name")
+@click.option("--fresh", is_flag=True, help="Do it even if it is published already.")
+@_json_option
+def run_pipeline(name: str, fresh: bool, as_json: bool) -> None:
+    """Start a run of a pipeline, for the last interval that is over."""
+    from siftline.cli.pipelines import trigger
+
+    trigger(name, fresh, as_json)
+
+
+@_cli.command()
+@click.argument("run")
+@_json_option
+def status(run: str, as_json: bool) -> None:
+    """Show how far a run on the server is, by its id or the name of its pipeline."""
+    from siftline.cli.pipelines import print_status
+
+    print_status(run, as_json)
+
+
+@_cli.command()
+@click.argument("pipeline")
+@click.option("--from", "first", required=True, type=click.DateTime(["%Y-%m-%d"]), help="First date.")
+@click.option("--to", "last", required=True, type=click.DateTime(["%Y-%m-%d"]), help="Last date.")
+@click.option("--parallel", type=click.IntRange(1), default=1, show_default=True, help="Runs at once.")
+@click.option("--only-missing", is_flag=True, help="Leave out what is published already.")
+def backfill(pipeline: str, first: datetime, last: datetime, parallel: int, only_missing: bool) -> None:
+    """Run a pipeline for the intervals that start on certain dates; again, to go on after an interruption."""
+    from siftline.cli.pipelines import run_backfill
+
+    run_backfill(pipeline, first.date(), last.date(), parallel, only_missing)
 
 
 @_cli.command()

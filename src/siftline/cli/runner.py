@@ -58,7 +58,7 @@ def publish_partially(checkpoint: str, job_id: str, verbose: bool) -> BatchResul
 
 
 def _run_flow(run: Callable[[], BatchResult], config: BatchConfig, verbose: bool) -> BatchResult:
-    _set_up(verbose)
+    set_up(verbose)
     with show_progress(sys.stderr) as say:
         say("starting")
         prepare_executor(config.cluster)  # its imports and ours take seconds, on a core each
@@ -70,7 +70,8 @@ def _run_flow(run: Callable[[], BatchResult], config: BatchConfig, verbose: bool
         return called(run)
 
 
-def _set_up(verbose: bool) -> None:
+def set_up(verbose: bool) -> None:
+    """Prepare Prefect for a command, before it is imported."""
     # Read by Prefect when it is imported; what a user has set stays as it is.
     settings = {
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -86,7 +87,7 @@ def _set_up(verbose: bool) -> None:
 
 def print_jobs(checkpoint: str, as_json: bool) -> None:
     """Print the jobs of a checkpoint: their state, and what is left."""
-    _set_up(verbose=False)
+    set_up(verbose=False)
     from flows.api import called
     from flows.recovery import job_statuses
 
