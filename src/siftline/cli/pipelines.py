@@ -164,14 +164,15 @@ def _load(files: tuple[Path, ...]) -> list[Pipeline]:
     given = list(files) or [path for path in sorted(_DEPLOYMENTS.glob("*.yaml")) if is_pipeline(path)]
     if not given:
         raise ConfigError(f"{_DEPLOYMENTS}: no pipelines there", "name the files, or go to the project")
-    pipelines, mistakes = [], []
+    pipelines: list[Pipeline] = []
+    mistakes: list[SiftlineError] = []
     for path in given:
         try:
             pipelines.append(load_pipeline(path))
         except SiftlineError as error:
             mistakes.append(error)
-    for error in mistakes[:-1]:
-        click.echo(f"siftline: {error}", err=True)
+    for mistake in mistakes[:-1]:
+        click.echo(f"siftline: {mistake}", err=True)
     if mistakes:
         raise mistakes[-1]
     return pipelines
