@@ -173,7 +173,6 @@ def _wanted(pipeline: Pipeline) -> dict[str, Any]:
         "parameter_openapi_schema": parameter_schema(batch_detection).model_dump(exclude_none=True),
         "concurrency_limit": limit.limit if limit else None,
         "concurrency_options": ConcurrencyOptions.model_validate(strategy) if strategy else None,
-        "version": batch_detection.version,
     }
 
 

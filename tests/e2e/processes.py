@@ -159,6 +159,29 @@ def running(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
                 stream.close()
 
 
+@contextmanager
+def dask_cluster(shell: Shell) -> Iterator[str]:
+    """Run a Dask scheduler with one worker, and tell its address."""
+    info = shell.directory / "scheduler.json"
+    log = shell.directory / "scheduler.log"
+    quiet = ("--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(info))
+    with running(shell.start("dask", "scheduler", *quiet, log=log)):
+
+        def address() -> str | None:
+            try:
+                return str(json.loads(info.read_text())["address"])
+            except (FileNotFoundError, ValueError):
+                return None
+
+        found = wait_until(address, "the scheduler is up")
+        worker = shell.start(
+            *("dask", "worker", found, "--nthreads", "1", "--host", "127.0.0.1", "--no-dashboard"),
+            log=shell.directory / "worker.log",
+        )
+        with running(worker):
+            yield found
+
+
 def write_config(path: Path, values: dict[str, Any]) -> Path:
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
     return path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,8 @@ from typing import Any
 import pytest
 
 from siftline import open_results
-from tests.e2e.processes import Shell, running, settings, write_config
-from tests.faults import nothing_left_behind, wait_until
+from tests.e2e.processes import Shell, dask_cluster, settings, write_config
+from tests.faults import nothing_left_behind
 from tests.flows.batches import configuration, receipt_files, scores_digest
 
 KEYS = {
@@ -265,24 +264,8 @@ def test_a_scheduler_that_nobody_answers_for_exits_1_with_one_line(shell: Shell,
 @pytest.fixture
 def scheduler(shell: Shell) -> Iterator[str]:
     """A Dask scheduler with one worker, as somebody else runs them."""
-    info = shell.directory / "scheduler.json"
-    log = shell.directory / "scheduler.log"
-    quiet = ("--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(info))
-    with running(shell.start("dask", "scheduler", *quiet, log=log)):
-
-        def address() -> str | None:
-            try:
-                return str(json.loads(info.read_text())["address"])
-            except (FileNotFoundError, ValueError):
-                return None
-
-        found = wait_until(address, "the scheduler is up")
-        worker = shell.start(
-            *("dask", "worker", found, "--nthreads", "1", "--host", "127.0.0.1", "--no-dashboard"),
-            log=shell.directory / "worker.log",
-        )
-        with running(worker):
-            yield found
+    with dask_cluster(shell) as address:
+        yield address
 
 
 def test_a_running_scheduler_does_the_work_and_stays(shell: Shell, config: Path, scheduler: str) -> None:
