@@ -81,7 +81,12 @@ def carry_out(
 
 def due_time() -> datetime:
     """When the present run was due."""
-    return flow_run.scheduled_start_time or datetime.now(UTC)
+    return in_utc(flow_run.scheduled_start_time)
+
+
+def in_utc(moment: datetime | None) -> datetime:
+    """Return a moment as a plain one, whose class has no arithmetic of its own. Default: now."""
+    return datetime.fromtimestamp(moment.timestamp(), UTC) if moment else datetime.now(UTC)
 
 
 def of_a_schedule() -> bool:

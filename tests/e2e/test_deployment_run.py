@@ -101,12 +101,12 @@ def test_deploying_registers_the_nightly_run_with_its_schedule_and_its_form(chec
     assert schedule["schedule"]["cron"] == "30 3 * * *"
     assert schedule["schedule"]["timezone"] == "America/New_York"
     assert deployment["work_pool_name"] == "siftline"
-    assert deployment["entrypoint"] == "flows/batch_detection.py:batch_detection"
+    assert deployment["entrypoint"] == "flows.batch_detection.batch_detection"
     assert deployment["pull_steps"] == [
         {"prefect.deployments.steps.set_working_directory": {"directory": str(checkout.directory)}}
     ]
     written = yaml.safe_load((ROOT / "deployments/flights.yaml").read_text(encoding="utf-8"))
-    assert deployment["parameters"] == {"config": written}
+    assert deployment["parameters"]["config"] == written
     schema = deployment["parameter_openapi_schema"]
     assert schema["required"] == ["config"]
     assert {"BatchConfig", "SourceConfig", "OutputConfig"} <= schema["definitions"].keys()
@@ -124,6 +124,15 @@ def test_the_server_plans_the_nightly_runs_in_their_timezone(checkout: Shell) ->
     for run in wait_until(planned, "the server has planned runs"):
         start = datetime.fromisoformat(run["expected_start_time"]).astimezone(ZoneInfo("America/New_York"))
         assert (start.hour, start.minute) == (3, 30)
+
+
+def test_the_file_of_the_pipeline_gives_the_same_deployment(checkout: Shell) -> None:
+    shutil.copytree(ROOT / "deployments", checkout.directory / "deployments")
+
+    applied = checkout.siftline("pipelines", "apply", "deployments/flights-nightly.yaml")
+
+    assert applied.status == 0, applied.err
+    assert applied.out.startswith("flights-nightly: up to date\n")
 
 
 def test_deploying_again_changes_nothing(checkout: Shell) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Iterator
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,6 @@ BATCH = {
     "detector": {"params": {"n_estimators": 10}},
     "chunking": {"rows": 100},
     "cluster": {"kind": "serial"},
-    "output": {"path": "results/ticks"},
 }
 DAILY = {
     **BATCH,
@@ -90,7 +89,8 @@ def server(api_url: str) -> Server:
 
 def write_pipeline(project: Shell, name: str, **fields: Any) -> Path:
     path = project.directory / f"{name}.yaml"
-    values = {"name": name, "work_pool": "pipelines", "batch": BATCH, **fields}
+    batch = {**BATCH, "output": {"path": f"results/{name}"}}
+    values = {"name": name, "work_pool": "pipelines", "batch": batch, **fields}
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
     return path
 
@@ -142,7 +142,9 @@ BLOCK = """
 import sys
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 CustomWebhookNotificationBlock(
-    name="pipelines", url=f"http://127.0.0.1:{sys.argv[1]}/", json_data={"subject": "{{subject}}", "body": "{{body}}"}
+    name="pipelines",
+    url=f"http://127.0.0.1:{sys.argv[1]}/",
+    json_data={"subject": "{{subject}}", "body": "{{body}}"},
 ).save("pipelines", overwrite=True, _sync=True)
 """
 
@@ -219,7 +221,7 @@ def test_two_triggers_at_once_respect_the_limit_and_the_second_has_nothing_to_do
         schedules=[{"cron": "0 0 1 1 *", "active": False}],
         concurrency={"limit": 1},
     )
-    write_rows(project.directory / f"data/{date.today().year - 1}-01-01.parquet", 200)
+    write_rows(project.directory / f"data/{datetime.now(UTC).year - 1}-01-01.parquet", 200)
     apply(project, path)
 
     watched = project.start(

@@ -52,7 +52,7 @@ def test_the_nightly_deployment_runs_the_configuration_of_the_demo() -> None:
     nightly = deployments()["flights-nightly"]
     demo = yaml.safe_load((ROOT / "deployments/flights.yaml").read_text(encoding="utf-8"))
 
-    assert nightly["parameters"] == {"config": demo}
+    assert nightly["parameters"]["config"] == demo
     assert BatchConfig.model_validate(demo) == load_config(ROOT / "deployments/flights.yaml")
 
 
@@ -62,7 +62,7 @@ def test_the_nightly_deployment_has_a_schedule_with_timezone_and_slug() -> None:
     (schedule,) = nightly["schedules"]
     assert {"cron", "timezone", "slug"} <= schedule.keys()
     assert nightly["work_pool"]["name"] == "siftline"
-    assert nightly["entrypoint"] == "flows/batch_detection.py:batch_detection"
+    assert nightly["entrypoint"] == "flows.batch_detection.batch_detection"
 
 
 def test_no_parameter_holds_a_placeholder_that_deploying_would_eat() -> None:
