@@ -19,7 +19,7 @@ from siftline.intervals import Ledger
 from siftline.jobs import read_job, write_job
 from siftline.lease import Lease
 from siftline.pipelines import Assignment, Step, keep_assignment
-from siftline.schedules import Interval, reason_to_skip
+from siftline.schedules import Interval, Schedule, reason_to_skip
 from siftline.types import BatchPlan, BatchResult
 from tasks.run_step import run_step
 
@@ -65,8 +65,9 @@ def carry_out(
         if interval is None:
             return _with_steps(before, publish(), batch)
         ledger = Ledger(batch.checkpoint.path, batch.name)
-        if scheduled and assignment.schedule is not None:
-            _keep_time(assignment, ledger, interval)
+        schedule = assignment.schedule(when)
+        if scheduled and schedule is not None:
+            _keep_time(schedule, ledger, interval)
         with Lease(_run()) as turn:
             _take(turn, ledger, interval)
             done = None if again else ledger.published(interval)
@@ -99,18 +100,17 @@ def _run() -> str:
     return str(flow_run.id or "a run without a server")
 
 
-def _keep_time(assignment: Assignment, ledger: Ledger, interval: Interval) -> None:
+def _keep_time(schedule: Schedule, ledger: Ledger, interval: Interval) -> None:
     """Skip the interval if it is too late for it; otherwise see to those that were missed."""
-    assert assignment.schedule is not None  # noqa: S101  for mypy
-    reason = reason_to_skip(assignment.schedule, interval, datetime.now(UTC))
+    reason = reason_to_skip(schedule, interval, datetime.now(UTC))
     if reason is not None:
         ledger.write(interval, "skipped", _run(), reason)
         raise IntervalSkipped(
             f"interval {interval.label} is skipped: {reason}",
             "`siftline backfill` makes up for it all the same",
         )
-    if assignment.schedule.catch_up == "all":
-        make_up(assignment.schedule, ledger, interval)
+    if schedule.catch_up == "all":
+        make_up(schedule, ledger, interval)
 
 
 def _take(turn: Lease, ledger: Ledger, interval: Interval) -> None:

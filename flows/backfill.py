@@ -59,7 +59,8 @@ def backfill(
 ) -> BackfillReport:
     """Run a pipeline for all intervals that start on certain dates, each as a run of its deployment.
 
-    A backfill that was interrupted goes on when it is started again with the same dates.
+    Of several schedules, the first one's intervals. A backfill that was interrupted goes on when it is
+    started again with the same dates.
 
     Args:
         pipeline: Name of the pipeline, which has a schedule.
@@ -146,15 +147,15 @@ class _Backfill:
         write_record(self._record, {**self._state, "done": True}, FORMAT_VERSION)
 
     def _intervals(self, first: date, last: date) -> list[Interval]:
-        name, schedule = self._deployment.name, self._assignment.schedule
-        if schedule is None:
+        name, schedules = self._deployment.name, self._assignment.schedules
+        if not schedules:
             raise ConfigError(
                 f"pipeline {name}: has no schedule, so it has no intervals", "give it one, and apply it"
             )
         if first > last:
             raise ConfigError(f"backfill from {first} to {last}: ends before it starts", "exchange the dates")
         now = datetime.now(UTC)
-        found = [one for one in intervals_of(schedule, first, last) if one.end <= now]
+        found = [one for one in intervals_of(schedules[0], first, last) if one.end <= now]
         if not found:
             raise ConfigError(
                 f"backfill from {first} to {last}: no interval is over there", "correct the dates"

@@ -31,7 +31,7 @@ def batch_detection(
     fresh: bool = False,
     steps: tuple[Step, ...] = STANDARD_STEPS,
     parameters: dict[str, Any] | None = None,
-    schedule: Schedule | None = None,
+    schedules: tuple[Schedule, ...] = (),
     interval: Interval | None = None,
 ) -> BatchResult:
     """Find the anomalies of a batch.
@@ -41,11 +41,11 @@ def batch_detection(
         fresh: Start over, even if it is published already, or an earlier run has left work to take up.
         steps: What is done, in order: the standard steps, and functions of your own.
         parameters: Values for {{ parameters.… }} in the batch.
-        schedule: Whose intervals the runs are about.
-        interval: What this run is about. Default: the last interval of the schedule that is over.
+        schedules: Whose intervals the runs are about.
+        interval: What this run is about. Default: the last interval that is over.
     """
     assignment = Assignment(
-        config=config, steps=steps, parameters=parameters, schedule=schedule, interval=interval
+        config=config, steps=steps, parameters=parameters, schedules=schedules, interval=interval
     )
 
     def work(batch: BatchConfig, lease: Lease, begin: Begin) -> BatchResult:

@@ -120,18 +120,18 @@ def removal_of(client: SyncPrefectClient, pipeline: str) -> list[Change]:
 def parameters_of(pipeline: Pipeline) -> dict[str, Any]:
     """Return the parameters of a pipeline's deployment: what is as usual is left out."""
     assignment = pipeline.assignment()
-    values = assignment.model_dump(mode="json", exclude_unset=True, exclude={"schedule", "steps"})
+    values = assignment.model_dump(mode="json", exclude_unset=True, exclude={"schedules", "steps"})
     if not assignment.parameters:
         del values["parameters"]
     if pipeline.steps != type(pipeline).model_fields["steps"].default:
         values["steps"] = [step.model_dump(mode="json", exclude_unset=True) for step in assignment.steps]
-    if assignment.schedule is not None:
-        values["schedule"] = _as_parameter(assignment.schedule)
+    if assignment.schedules:
+        # Not with each schedule on the server: who pauses one there takes its parameters away.
+        values["schedules"] = [
+            one.model_dump(mode="json", exclude_unset=True, exclude={"active"})
+            for one in assignment.schedules
+        ]
     return values
-
-
-def _as_parameter(schedule: Schedule) -> dict[str, Any]:
-    return schedule.model_dump(mode="json", exclude_unset=True, exclude={"active"})
 
 
 def _automations(pipeline: Pipeline) -> list[dict[str, Any]]:
@@ -218,12 +218,7 @@ def _for_server(schedule: Schedule) -> DeploymentScheduleCreate:
         when: Any = CronSchedule(cron=schedule.cron, timezone=schedule.timezone)
     else:
         when = IntervalSchedule(interval=parse_duration(schedule.every or ""), anchor_date=ANCHOR)
-    return DeploymentScheduleCreate(
-        schedule=when,
-        active=schedule.active,
-        slug=schedule.slug,
-        parameters={"schedule": _as_parameter(schedule)},
-    )
+    return DeploymentScheduleCreate(schedule=when, active=schedule.active, slug=schedule.slug)
 
 
 def _schedule_changes(
@@ -244,10 +239,7 @@ def _schedule_changes(
 
 
 def _same(wanted: DeploymentScheduleCreate, there: DeploymentSchedule) -> bool:
-    return (
-        wanted.schedule.model_dump(mode="json") == there.schedule.model_dump(mode="json")
-        and wanted.parameters == there.parameters
-    )
+    return wanted.schedule.model_dump(mode="json") == there.schedule.model_dump(mode="json")
 
 
 def _replace(
@@ -258,5 +250,5 @@ def _replace(
 ) -> None:
     """Bring a schedule up to date, and leave it paused if it is."""
     client.update_deployment_schedule(
-        found.id, old.id, schedule=new.schedule, parameters=new.parameters, active=old.active
+        found.id, old.id, schedule=new.schedule, parameters=old.parameters, active=old.active
     )

@@ -34,6 +34,17 @@ _FORMAT_VERSION = 1
 _IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
+def _check_slugs(schedules: tuple[Schedule, ...]) -> tuple[Schedule, ...]:
+    slugs = [schedule.slug for schedule in schedules]
+    for slug in slugs:
+        if slugs.count(slug) > 1:
+            raise ValueError(f"two schedules have the slug {slug!r}; give each a slug of its own")
+    return schedules
+
+
+Schedules = Annotated[tuple[Schedule, ...], AfterValidator(_check_slugs)]
+
+
 class Step(Section):
     """A step of a pipeline: one of the standard ones, or a function of your own."""
 
@@ -105,16 +116,16 @@ class Assignment(Section):
         What is done, in order.
     parameters : dict
         Values for the templates of the configuration.
-    schedule : Schedule or None
+    schedules : tuple of Schedule
         Whose intervals the runs are about.
     interval : Interval or None
-        What this run is about; by default the last interval of the schedule that was over when it was due.
+        What this run is about; by default the last interval that was over when it was due.
     """
 
     config: BatchConfig
     steps: Annotated[Steps, AfterValidator(_check_unset)] = STANDARD_STEPS
     parameters: dict[str, Any] | None = None
-    schedule: Schedule | None = None
+    schedules: Schedules = ()
     interval: Interval | None = None
 
     @property
@@ -126,9 +137,14 @@ class Assignment(Section):
 
     def due(self, when: datetime) -> Interval | None:
         """Return the interval that a run is about which was due at a moment."""
+        schedule = self.schedule(when)
         if self.interval is not None:
-            return self.interval.local(self.schedule.timezone if self.schedule else "UTC")
-        return last_interval(self.schedule, when) if self.schedule else None
+            return self.interval.local(schedule.timezone if schedule else "UTC")
+        return last_interval(schedule, when) if schedule else None
+
+    def schedule(self, when: datetime) -> Schedule | None:
+        """Return the schedule that fired at a moment, or was the last to fire before it."""
+        return max(self.schedules, key=lambda one: last_interval(one, when).end, default=None)
 
     def batch(self, when: datetime, interval: Interval | None) -> BatchConfig:
         """Return the batch, with its templates filled in.
@@ -247,14 +263,6 @@ class Concurrency(Section):
     )
 
 
-def _check_slugs(schedules: tuple[Schedule, ...]) -> tuple[Schedule, ...]:
-    slugs = [schedule.slug for schedule in schedules]
-    for slug in slugs:
-        if slugs.count(slug) > 1:
-            raise ValueError(f"two schedules have the slug {slug!r}; give each a slug of its own")
-    return schedules
-
-
 class Pipeline(Section):
     """A pipeline, as a file in ``deployments/`` says it."""
 
@@ -266,9 +274,7 @@ class Pipeline(Section):
         examples=["flights.yaml"],
     )
     steps: Steps = Field(default=STANDARD_STEPS, description="What is done, in order.")
-    schedules: Annotated[tuple[Schedule, ...], AfterValidator(_check_slugs)] = Field(
-        default=(), description="When it runs."
-    )
+    schedules: Schedules = Field(default=(), description="When it runs.")
     parameters: dict[str, Any] = Field(
         default={},
         description="Values for `{{ parameters.… }}` in the batch; a run may be given others.",
@@ -313,7 +319,7 @@ class Pipeline(Section):
             config=self.config(),
             steps=tuple(step if step.own else _without_settings(step) for step in self.steps),
             parameters=self.parameters,
-            schedule=self.schedules[0] if self.schedules else None,
+            schedules=self.schedules,
         )
 
 
