@@ -12,6 +12,7 @@ but on Python 3.13 after the skipped hour; a run is about the interval that ende
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import islice, takewhile
@@ -25,13 +26,15 @@ from siftline.config import Duration, Name, Section, parse_duration
 
 # Nowhere do clocks change by more.
 _MOST_SHIFTED = timedelta(hours=3)
+# What croniter takes for any number, of which it draws another one each time.
+_AT_RANDOM = re.compile(r"\b[rh]\b", re.IGNORECASE)
 ANCHOR = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 def _check_cron(cron: str) -> str:
     if len(cron.split()) != 5 and not cron.startswith("@"):
         raise ValueError(f"{cron!r} is not a cron expression: minute, hour, day, month, day of week")
-    if not croniter.is_valid(cron) or {"r", "h"} & set(cron.casefold().split()):
+    if not croniter.is_valid(cron) or _AT_RANDOM.search(cron):
         raise ValueError(f"{cron!r} is not a cron expression such as '30 3 * * *'")
     try:
         croniter(cron, datetime(2020, 1, 1)).get_next(datetime)  # noqa: DTZ001  a local time
