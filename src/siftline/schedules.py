@@ -130,7 +130,7 @@ def last_interval(schedule: Schedule, now: datetime) -> Interval:
 
 def missed_intervals(schedule: Schedule, after: datetime, now: datetime, most: int) -> list[Interval]:
     """Return the newest intervals that end after a moment and are over now, the oldest first."""
-    after = after.astimezone(UTC)
+    after = _utc(after)
     newest = takewhile(lambda interval: interval.end.astimezone(UTC) > after, _newest_first(schedule, now))
     return list(islice(newest, most))[::-1]
 
@@ -148,7 +148,7 @@ def intervals_of(schedule: Schedule, first: date, last: date) -> list[Interval]:
 
 def next_boundaries(schedule: Schedule, moment: datetime, count: int) -> list[datetime]:
     """Return the first boundaries at a moment or after it, in UTC."""
-    moment, reach = moment.astimezone(UTC), timedelta(hours=1)
+    moment, reach = _utc(moment), timedelta(hours=1)
     while len(found := _boundaries(schedule, moment, moment + reach)) < count:
         reach *= 4
     return found[:count]
@@ -173,8 +173,14 @@ def reason_to_skip(schedule: Schedule, interval: Interval, now: datetime) -> str
 # Within, all moments are in UTC: of two in one timezone, Python compares what clocks show.
 
 
+def _utc(moment: datetime) -> datetime:
+    """Return a moment in UTC, as a plain datetime: those that Prefect gives compute in a way of their own."""
+    moment = moment.astimezone(UTC)
+    return datetime.combine(moment.date(), moment.time(), UTC)
+
+
 def _newest_first(schedule: Schedule, now: datetime) -> Iterator[Interval]:
-    end = _last_boundary(schedule, now.astimezone(UTC))
+    end = _last_boundary(schedule, _utc(now))
     while True:
         start = _last_boundary(schedule, end - timedelta(microseconds=1))
         yield _told(schedule, start, end)

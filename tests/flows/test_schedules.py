@@ -8,8 +8,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from prefect.server.schemas.schedules import CronSchedule, IntervalSchedule
+from prefect.types._datetime import now
 
-from siftline.schedules import ANCHOR, Schedule, next_boundaries
+from siftline.schedules import ANCHOR, Schedule, last_interval, missed_intervals, next_boundaries
 
 ZONES = ["America/New_York", "Europe/London", "Australia/Lord_Howe", "UTC"]
 CRONS = ["30 2 * * *", "30 1 * * *", "15 2 * * *", "45 1 * * *", "0 0 * * *", "30 1 * * 0", "0 0 1 * *"]
@@ -52,3 +53,14 @@ def dates(schedule: CronSchedule | IntervalSchedule, start: datetime, end: datet
     found = asyncio.run(schedule.get_dates(start=start, end=end))
     assert 1 <= len(found) < 1000
     return [moment.astimezone(UTC) for moment in found]
+
+
+def test_moments_may_be_those_of_prefect() -> None:
+    schedule = Schedule(cron="30 2 * * *", timezone="America/New_York")
+    moment = now("UTC")
+    plain = datetime.fromisoformat(moment.isoformat())
+    assert last_interval(schedule, moment) == last_interval(schedule, plain)
+    assert type(last_interval(schedule, moment).end) is datetime
+    assert next_boundaries(schedule, moment, 3) == next_boundaries(schedule, plain, 3)
+    before = moment - timedelta(days=9)
+    assert len(missed_intervals(schedule, before, moment, 5)) == 5
