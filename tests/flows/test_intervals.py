@@ -92,7 +92,7 @@ def away(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
 
 
 def batch(directory: Path, **sections: Any) -> dict[str, Any]:
-    """A configuration with an input and an output for each day; of 1 and 2 March 300 and 600 rows."""
+    """A configuration with an input and an output for each day: 300 rows on 1 March, 600 on the next."""
     values = configuration(directory, retries=NO_DELAY, **sections)
     write_rows(directory / "2026-03-01.parquet", 300, seed=1)
     write_rows(directory / "2026-03-02.parquet", 600, seed=2)
@@ -149,6 +149,14 @@ def test_a_run_is_about_the_interval_that_was_over_when_it_was_due(tmp_path: Pat
         client.set_flow_run_state(due.id, Failed(message="its machine was on fire"), force=True)
     result = recovery(flow_run_id=due.id)
     assert (result.rows, result.interval) == (600, Interval.model_validate(NEXT_DAY).local(DAILY["timezone"]))
+
+
+def test_a_run_that_is_started_now_is_about_the_interval_that_was_over_last(tmp_path: Path) -> None:
+    result = batch_detection(configuration(tmp_path), schedule={"cron": "0 0 1 1 *"})
+    started = flow_run(result.flow_run_id).expected_start_time
+    assert started is not None
+    assert result.interval is not None
+    assert (result.interval.start.year, result.interval.end.year) == (started.year - 1, started.year)
 
 
 def test_a_run_without_a_schedule_is_called_by_when_it_was_due(tmp_path: Path) -> None:
