@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -25,6 +26,7 @@ from tasks.run_step import run_step
 
 Begin = Callable[[BatchPlan], None]
 Work = Callable[[BatchConfig, Lease, Begin], BatchResult]
+_Named = tuple[str, Step]
 
 
 def carry_out(
@@ -46,7 +48,7 @@ def carry_out(
     again : bool
         Whether to do what is published already.
     """
-    before, after = (assignment.own_steps(notified=told) for told in (False, True))
+    before, after = _named_steps(assignment)
 
     interval = assignment.due(when)
 
@@ -71,7 +73,10 @@ def carry_out(
         with Lease(_run()) as turn:
             _take(turn, ledger, interval)
             done = None if again else ledger.published(interval)
-            result = _recorded(ledger, interval, publish) if done is None else _already(done)
+            if done is None:
+                result = _recorded(ledger, interval, publish)
+            else:
+                result = _already(done, _job(batch, done), lease)
             return _with_steps(before, result, batch)
 
     def afterwards(result: BatchResult) -> None:
@@ -134,15 +139,29 @@ def _recorded(ledger: Ledger, interval: Interval, publish: Callable[[], BatchRes
     return result
 
 
-def _already(done: BatchResult) -> BatchResult:
+def _already(done: BatchResult, job: Path, lease: Lease) -> BatchResult:
+    """Take the job up where the run that published it left it: perhaps before people were told."""
+    if job.is_dir():
+        lease.take(job)
     return done.model_copy(update={"state": "AlreadyPublished", "chunks_computed": 0})
 
 
-def _with_steps(steps: list[Step], result: BatchResult, batch: BatchConfig) -> BatchResult:
+def _named_steps(assignment: Assignment) -> tuple[list[_Named], list[_Named]]:
+    """Return the user's steps before the notification and after it, each with a name of its own."""
+    before, after = (assignment.own_steps(notified=told) for told in (False, True))
+    count: Counter[str] = Counter()
+    named = []
+    for step in (*before, *after):
+        count[step.uses] += 1
+        number = f" {count[step.uses]}" if count[step.uses] > 1 else ""
+        named.append((f"{assignment.config.name}: {step.uses}{number}", step))
+    return named[: len(before)], named[len(before) :]
+
+
+def _with_steps(steps: list[_Named], result: BatchResult, batch: BatchConfig) -> BatchResult:
     """Run those of the user's steps that are not done with what is published."""
     job = _job(batch, result)
-    for step in steps:
-        name = f"{batch.name}: {step.uses}"
+    for name, step in steps:
         done = read_job(job).steps
         if name in done:
             get_run_logger().info("step %s is done already", step.uses)

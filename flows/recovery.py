@@ -68,7 +68,7 @@ def recovery(
 
         return run_pipeline(batch, lease, safer=safer, begin=begin_recovery, validation_retries=retries)
 
-    return carry_out(failed.assignment, failed.due, work)
+    return carry_out(failed.assignment, failed.due, work, again=failed.fresh)
 
 
 @flow(name="partial-publication", persist_result=False, task_runner=PatientTaskRunner())
@@ -102,16 +102,18 @@ def job_statuses(checkpoint: str) -> list[JobStatus]:
 
 @dataclass(frozen=True)
 class _Failed:
-    """What failed, when it was due, and how many recoveries of it there were already."""
+    """What failed, when it was due, after how many recoveries, and whether it was to start over."""
 
     assignment: Assignment
     due: datetime
     recoveries: int = 0
+    fresh: bool = False
 
 
 def _planned(checkpoint: str, job_id: str) -> _Failed:
     directory = find_job(checkpoint, job_id)
-    return _Failed(kept_assignment(planned_config(directory), directory), datetime.now(UTC))
+    assignment = kept_assignment(planned_config(directory), directory)
+    return _Failed(assignment, datetime.now(UTC), fresh=read_plan(directory).fresh)
 
 
 def _run_before(flow_run_id: UUID | None) -> _Failed:
@@ -139,6 +141,7 @@ def _run_before(flow_run_id: UUID | None) -> _Failed:
         parse(Assignment, given, "parameters of the run"),
         in_utc(run.expected_start_time),
         runs - 1,
+        fresh=bool(parameters.get("fresh")),
     )
 
 

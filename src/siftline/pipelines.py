@@ -198,12 +198,13 @@ def _with_settings(values: dict[str, Any], steps: tuple[Step, ...]) -> dict[str,
     processing = given.pop("batch_processing")
     values = _merged(values, processing.settings)
     if processing.retries:
-        values["retries"] = processing.retries.model_dump(mode="json", exclude_unset=True)
+        retries = processing.retries.model_dump(mode="json", exclude_unset=True)
+        values = _merged({"retries": retries}, values)
     validation, notification = given.get("result_validation"), given.get("notification")
     if validation is None:
         values.pop("validation", None)
     elif validation.settings:
-        values["validation"] = _merged(values.get("validation", {}), validation.settings)
+        values = _merged(values, {"validation": validation.settings})
     if notification is None:
         values.pop("notify", None)
     elif notification.settings:

@@ -12,6 +12,7 @@ but on Python 3.13 after the skipped hour; a run is about the interval that ende
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import islice, takewhile
@@ -25,13 +26,15 @@ from siftline.config import Duration, Name, Section, parse_duration
 
 # Nowhere do clocks change by more.
 _MOST_SHIFTED = timedelta(hours=3)
+# What croniter takes for any number, of which it draws another one each time.
+_AT_RANDOM = re.compile(r"\b[rh]\b", re.IGNORECASE)
 ANCHOR = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 def _check_cron(cron: str) -> str:
     if len(cron.split()) != 5 and not cron.startswith("@"):
         raise ValueError(f"{cron!r} is not a cron expression: minute, hour, day, month, day of week")
-    if not croniter.is_valid(cron) or {"r", "h"} & set(cron.casefold().split()):
+    if not croniter.is_valid(cron) or _AT_RANDOM.search(cron):
         raise ValueError(f"{cron!r} is not a cron expression such as '30 3 * * *'")
     try:
         croniter(cron, datetime(2020, 1, 1)).get_next(datetime)  # noqa: DTZ001  a local time
@@ -127,7 +130,7 @@ def last_interval(schedule: Schedule, now: datetime) -> Interval:
 
 def missed_intervals(schedule: Schedule, after: datetime, now: datetime, most: int) -> list[Interval]:
     """Return the newest intervals that end after a moment and are over now, the oldest first."""
-    after = after.astimezone(UTC)
+    after = _utc(after)
     newest = takewhile(lambda interval: interval.end.astimezone(UTC) > after, _newest_first(schedule, now))
     return list(islice(newest, most))[::-1]
 
@@ -145,7 +148,7 @@ def intervals_of(schedule: Schedule, first: date, last: date) -> list[Interval]:
 
 def next_boundaries(schedule: Schedule, moment: datetime, count: int) -> list[datetime]:
     """Return the first boundaries at a moment or after it, in UTC."""
-    moment, reach = moment.astimezone(UTC), timedelta(hours=1)
+    moment, reach = _utc(moment), timedelta(hours=1)
     while len(found := _boundaries(schedule, moment, moment + reach)) < count:
         reach *= 4
     return found[:count]
@@ -170,8 +173,14 @@ def reason_to_skip(schedule: Schedule, interval: Interval, now: datetime) -> str
 # Within, all moments are in UTC: of two in one timezone, Python compares what clocks show.
 
 
+def _utc(moment: datetime) -> datetime:
+    """Return a moment in UTC, as a plain datetime: those that Prefect gives compute in a way of their own."""
+    moment = moment.astimezone(UTC)
+    return datetime.combine(moment.date(), moment.time(), UTC)
+
+
 def _newest_first(schedule: Schedule, now: datetime) -> Iterator[Interval]:
-    end = _last_boundary(schedule, now.astimezone(UTC))
+    end = _last_boundary(schedule, _utc(now))
     while True:
         start = _last_boundary(schedule, end - timedelta(microseconds=1))
         yield _told(schedule, start, end)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from siftline.errors import ConfigError
 from siftline.loading import load_config, parse_config, resolve_config
+from siftline.schedules import Interval
 
 NOW = datetime(2026, 3, 9, 4, 30, tzinfo=UTC)
 TEXT = (
@@ -187,3 +189,51 @@ def test_the_templates_of_messages_are_not_filled_in_when_the_run_starts() -> No
     config = resolve_config(parse_config(values), NOW)
     assert config.source.path == "2026-03-09"
     assert (config.notify[0].subject, config.notify[0].template) == (rule["subject"], rule["template"])
+
+
+def told_of_a_run(template: str, **given: Any) -> str:
+    config = parse_config({"name": "n", "source": {"path": template}, "output": {"path": "r"}})
+    return resolve_config(config, NOW, **given).source.path
+
+
+def test_a_run_about_an_interval_has_the_date_of_its_start() -> None:
+    interval = Interval(
+        start=datetime(2026, 3, 1, 23, tzinfo=UTC), end=datetime(2026, 3, 2, 23, tzinfo=UTC)
+    ).local("Europe/Berlin")
+    template = "{{ date }} {{ datetime.hour }} {{ interval.start.day }} {{ interval.end.isoformat() }}"
+    assert told_of_a_run(template, interval=interval) == "2026-03-02 0 2 2026-03-03T00:00:00+01:00"
+
+
+def test_parameters_are_known_to_templates_of_any_kind() -> None:
+    parameters = {"region": "EU", "days": [1, 2], "deep": {"er": True}}
+    template = "{{ parameters.region }}/{{ parameters.days[1] }}/{{ parameters.deep.er }}/{{ date }}"
+    assert told_of_a_run(template, parameters=parameters) == "EU/2/True/2026-03-09"
+
+
+@pytest.mark.parametrize(
+    ("given", "template", "text"),
+    [
+        (
+            {},
+            "{{ interval.start }}",
+            "'interval' is undefined; allowed: {{ date }}, {{ datetime }}, {{ name }}",
+        ),
+        ({"parameters": {}}, "{{ parameters.a }}", "'parameters' is undefined; allowed: {{ date }}, "),
+        (
+            {"parameters": {"a": 1}},
+            "{{ parameters.b }}",
+            "'dict object' has no attribute 'b'; allowed: {{ date }}, {{ datetime }}, {{ name }}, "
+            "{{ parameters }}",
+        ),
+    ],
+)
+def test_what_a_run_does_not_have_is_not_known_to_templates(
+    given: dict[str, Any], template: str, text: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        told_of_a_run(template, **given)
+    assert str(caught.value).startswith(f"source.path: {template!r}: {text}")
+
+
+def test_a_parameter_is_not_itself_a_template() -> None:
+    assert told_of_a_run("{{ parameters.a }}", parameters={"a": "{{ date }}"}) == "{{ date }}"
