@@ -87,12 +87,7 @@ def carry_out(
 
 def due_time() -> datetime:
     """When the present run was due."""
-    return in_utc(flow_run.scheduled_start_time)
-
-
-def in_utc(moment: datetime | None) -> datetime:
-    """Return a moment as a plain one, whose class has no arithmetic of its own. Default: now."""
-    return datetime.fromtimestamp(moment.timestamp(), UTC) if moment else datetime.now(UTC)
+    return flow_run.scheduled_start_time or datetime.now(UTC)
 
 
 def of_a_schedule() -> bool:

@@ -11,7 +11,7 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
 
-from flows.assignment import Begin, carry_out, in_utc
+from flows.assignment import Begin, carry_out
 from flows.conclusion import conclude, failed_for_good, tell
 from flows.patience import PatientTaskRunner
 from flows.pipeline import run_pipeline
@@ -139,7 +139,7 @@ def _run_before(flow_run_id: UUID | None) -> _Failed:
     given = {key: value for key, value in parameters.items() if key != "fresh"}
     return _Failed(
         parse(Assignment, given, "parameters of the run"),
-        in_utc(run.expected_start_time),
+        run.expected_start_time or datetime.now(UTC),
         runs - 1,
         fresh=bool(parameters.get("fresh")),
     )

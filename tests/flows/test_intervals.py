@@ -108,7 +108,7 @@ def steps(*names: str, at: int = len(STANDARD), **fields: Any) -> list[dict[str,
 
 
 def run(values: dict[str, Any], interval: dict[str, str] | None = DAY, **given: Any) -> State[BatchResult]:
-    state = batch_detection(values, schedule=DAILY, interval=interval, return_state=True, **given)
+    state = batch_detection(values, schedules=[DAILY], interval=interval, return_state=True, **given)
     assert isinstance(state, State)
     return state
 
@@ -143,7 +143,7 @@ def test_a_run_is_about_the_interval_that_was_over_when_it_was_due(tmp_path: Pat
     with get_client(sync_client=True) as client:
         due = client.create_flow_run(
             batch_detection,
-            parameters={"config": values, "schedule": DAILY},
+            parameters={"config": values, "schedules": [DAILY]},
             state=Scheduled(scheduled_time=datetime(2026, 3, 3, 5, tzinfo=UTC)),
         )
         client.set_flow_run_state(due.id, Failed(message="its machine was on fire"), force=True)
@@ -152,7 +152,7 @@ def test_a_run_is_about_the_interval_that_was_over_when_it_was_due(tmp_path: Pat
 
 
 def test_a_run_that_is_started_now_is_about_the_interval_that_was_over_last(tmp_path: Path) -> None:
-    result = batch_detection(configuration(tmp_path), schedule={"cron": "0 0 1 1 *"})
+    result = batch_detection(configuration(tmp_path), schedules=[{"cron": "0 0 1 1 *"}])
     started = flow_run(result.flow_run_id).expected_start_time
     assert started is not None
     assert result.interval is not None
@@ -394,7 +394,9 @@ def test_a_run_that_a_schedule_started_too_late_is_skipped(
     monkeypatch.setattr(assignment, "of_a_schedule", lambda: True)
     monkeypatch.setattr("flows.batch_detection.of_a_schedule", lambda: True)
     late = {**DAILY, "catch_up": "skip", "max_lateness": "2h"}
-    state = batch_detection(batch(tmp_path), schedule=late, interval=DAY, steps=steps("a"), return_state=True)
+    state = batch_detection(
+        batch(tmp_path), schedules=[late], interval=DAY, steps=steps("a"), return_state=True
+    )
     assert (state.type.value, state.name) == ("CANCELLED", "Skipped")
     assert "interval 2026-03-01 is skipped: " in str(state.message)
     assert flow_run(run_id(state)).state_name == "Skipped"
@@ -406,4 +408,4 @@ def test_a_run_that_a_schedule_started_too_late_is_skipped(
 
 def test_a_run_that_somebody_started_is_never_too_late(tmp_path: Path) -> None:
     late = {**DAILY, "catch_up": "skip", "max_lateness": "2h"}
-    assert batch_detection(batch(tmp_path), schedule=late, interval=DAY).state == "Completed"
+    assert batch_detection(batch(tmp_path), schedules=[late], interval=DAY).state == "Completed"

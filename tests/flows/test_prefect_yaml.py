@@ -31,6 +31,9 @@ REQUIRED = {
     "AddressCluster.kind",
     "FactoryCluster.kind",
     "SerialCluster.kind",
+    "Step.uses",
+    "Interval.start",
+    "Interval.end",
 }
 
 

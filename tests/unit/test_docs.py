@@ -18,6 +18,7 @@ from siftline.cli import _cli
 from siftline.config import BatchConfig
 from siftline.facts import Facts
 from siftline.loading import load_config
+from siftline.pipelines import Pipeline
 from siftline.reasons import REASON
 from siftline.results import Manifest
 from siftline.types import BatchResult
@@ -69,6 +70,10 @@ def test_every_configuration_in_the_docs_is_valid(block: str) -> None:
         if values is None:  # a comment for an editor
             continue
         deployments = [one.get("parameters", {}) for one in values.pop("deployments", ())]
+        if "batch" in values:
+            given = values["batch"] if isinstance(values["batch"], dict) else NEEDED
+            Pipeline.model_validate({**values, "batch": given}).config()
+            continue
         configs = [one["config"] for one in deployments if "config" in one] if deployments else [values]
         for config in configs:
             BatchConfig.model_validate({**NEEDED, **config})

@@ -175,12 +175,17 @@ def test_resources_and_notifications_take_the_place_of_those_of_the_batch() -> N
     assert pipeline(batch=batch, notifications=[]).config().notify == ()
 
 
-def test_a_run_is_about_the_intervals_of_the_first_schedule_and_knows_the_parameters() -> None:
+def test_a_run_is_about_the_schedule_that_fired_and_knows_the_parameters() -> None:
     schedules = [{"cron": "0 3 * * *"}, {"slug": "hourly", "every": "1h"}]
     assignment = pipeline(schedules=schedules, parameters={"region": "EU"}).assignment()
-    assert assignment.schedule == Schedule(cron="0 3 * * *")
+    nightly, hourly = assignment.schedules
+    assert assignment.schedule(datetime(2026, 3, 1, 3, tzinfo=UTC)) == nightly, "both fire: the first"
+    assert assignment.schedule(datetime(2026, 3, 1, 4, tzinfo=UTC)) == hourly
+    assert assignment.schedule(datetime(2026, 3, 1, 3, 30, tzinfo=UTC)) == nightly, (
+        "nobody fires: who did last"
+    )
     assert assignment.parameters == {"region": "EU"}
-    assert pipeline().assignment().schedule is None
+    assert pipeline().assignment().schedule(datetime(2026, 3, 1, tzinfo=UTC)) is None
 
 
 def mistakes(path: Path) -> list[str]:
@@ -293,10 +298,10 @@ def test_a_run_is_about_its_own_interval_or_the_last_one_that_was_over() -> None
     config = parse_config(BATCH)
     when = datetime(2026, 3, 5, 12, tzinfo=UTC)
     assert Assignment(config=config).due(when) is None
-    given = Assignment(config=config, schedule=schedule, interval=DAY).due(when)
+    given = Assignment(config=config, schedules=(schedule,), interval=DAY).due(when)
     assert given is not None
     assert (given, given.start.isoformat()) == (DAY.local("America/New_York"), "2026-02-28T19:00:00-05:00")
-    last = Assignment(config=config, schedule=schedule).due(when)
+    last = Assignment(config=config, schedules=(schedule,)).due(when)
     assert last is not None
     assert last.label == "2026-03-04"
 
