@@ -68,7 +68,7 @@ def carry_out(
             return _with_steps(before, publish(), batch)
         ledger = Ledger(batch.checkpoint.path, batch.name)
         schedule = assignment.schedule(when)
-        if scheduled and schedule is not None:
+        if scheduled and schedule is not None and ledger.published(interval) is None:
             _keep_time(schedule, ledger, interval)
         with Lease(_run()) as turn:
             _take(turn, ledger, interval)

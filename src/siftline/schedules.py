@@ -6,8 +6,9 @@ schedule follow one another without a gap and without an overlap, whatever clock
 
 Cron means local time. A boundary at a local time that clocks skip is read with the offset from after the
 change, so that ``30 2 * * *`` is 01:30 on that day in New York; of a local time that comes twice, the first
-one counts. A daily schedule therefore fires once on every local date. That is how Prefect's server fires,
-but on Python 3.13 after the skipped hour; a run is about the interval that ended last when it was due.
+one counts. A daily schedule therefore fires once on every local date, except at midnight in places where
+clocks skip midnight itself, such as Cairo. That is how Prefect's server fires, but on Python 3.13 after the
+skipped hour; a run is about the interval that ended last when it was due.
 """
 
 from __future__ import annotations

@@ -164,8 +164,10 @@ def test_applying_again_changes_what_the_file_changes_and_leaves_the_rest(
     (old,) = [one for one in before["schedules"] if one["slug"] == "nightly"]
     by_hand = {"schedule": {"interval": 86400}, "active": False}
     schedules = f"{project.api_url}/deployments/{before['id']}/schedules"
-    httpx.post(schedules, json=[by_hand]).raise_for_status()
-    httpx.patch(f"{schedules}/{old['id']}", json={"active": False}).raise_for_status()
+    # A busy SQLite database refuses for a moment.
+    wait_until(lambda: httpx.post(schedules, json=[by_hand]).is_success, "a schedule is made by hand")
+    off = {"active": False}
+    wait_until(lambda: httpx.patch(f"{schedules}/{old['id']}", json=off).is_success, "one is paused")
     assert "nightly: up to date" in apply(project, path)
 
     path = write_pipeline(

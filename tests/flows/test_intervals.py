@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 from uuid import UUID
 
 import pytest
 from prefect import State
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.states import Failed, Scheduled
 
-from flows import assignment
+from flows import catch_up, conclusion
 from flows.batch_detection import batch_detection
 from flows.recovery import job_statuses, recovery
 from siftline import detect, open_results
@@ -24,7 +26,7 @@ from siftline.errors import StepFailed, StorageUnavailable
 from siftline.intervals import Entry, Ledger
 from siftline.lease import Lease
 from siftline.pipelines import STANDARD
-from siftline.schedules import Interval
+from siftline.schedules import Interval, Schedule, intervals_of
 from siftline.scoring import ChunkTask, score_chunk
 from siftline.types import BatchResult, ChunkReceipt
 from tests.flows.batches import configuration, write_rows
@@ -391,7 +393,6 @@ def test_a_fresh_start_that_failed_is_not_done_by_what_was_published_for_its_int
 def test_a_run_that_a_schedule_started_too_late_is_skipped(
     tmp_path: Path, own: Steps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(assignment, "of_a_schedule", lambda: True)
     monkeypatch.setattr("flows.batch_detection.of_a_schedule", lambda: True)
     late = {**DAILY, "catch_up": "skip", "max_lateness": "2h"}
     state = batch_detection(
@@ -409,3 +410,57 @@ def test_a_run_that_a_schedule_started_too_late_is_skipped(
 def test_a_run_that_somebody_started_is_never_too_late(tmp_path: Path) -> None:
     late = {**DAILY, "catch_up": "skip", "max_lateness": "2h"}
     assert batch_detection(batch(tmp_path), schedules=[late], interval=DAY).state == "Completed"
+
+
+def test_an_interval_whose_run_died_after_publishing_is_told_of_by_the_next(
+    tmp_path: Path, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = batch(tmp_path, notify=[{"block": webhook.block("all")}])
+
+    def die(*given: object) -> None:
+        raise RuntimeError("the machine is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(conclusion, "_completed", die)
+        patch.setattr(conclusion, "_failed", die)
+        run(values)
+    assert (entry(tmp_path).outcome, webhook.received) == ("published", [])
+    assert run(values).name == "AlreadyPublished"
+    assert [request.body["subject"] for request in webhook.received] == ["Siftline: test completed"]
+    assert run(values).name == "AlreadyPublished"
+    assert len(webhook.received) == 1
+
+
+def test_missed_intervals_are_made_up_for_once_by_runs_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schedule = Schedule(cron="0 0 * * *", catch_up="all", catch_up_limit=3)
+    days = intervals_of(schedule, date(2026, 3, 1), date(2026, 3, 7))
+    ledger = Ledger(tmp_path, "test")
+    with get_client(sync_client=True) as client:
+        flow_id = client.create_flow(batch_detection)
+        deployment_id = client.create_deployment(flow_id=flow_id, name=tmp_path.name)
+    monkeypatch.setattr(catch_up, "deployment", SimpleNamespace(id=str(deployment_id)))
+    monkeypatch.setattr(catch_up, "get_run_logger", logging.getLogger)
+
+    catch_up.make_up(schedule, ledger, days[6])
+    assert made_up(deployment_id) == []  # nothing is known to be missed of a pipeline that never ran
+
+    ledger.write(days[0], "published", None)
+    for _ in range(2):
+        catch_up.make_up(schedule, ledger, days[6])
+        assert made_up(deployment_id) == days[4:6]
+
+    catch_up.make_up(schedule, ledger, days[1])
+    assert made_up(deployment_id) == days[4:6]
+
+
+def made_up(deployment_id: UUID) -> list[Interval]:
+    """The intervals of the runs of a deployment, which are due when those were."""
+    chosen = DeploymentFilter(id=DeploymentFilterId(any_=[deployment_id]))
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(deployment_filter=chosen)
+    found = [Interval.model_validate(one.parameters["interval"]) for one in runs]
+    assert [one.expected_start_time for one in runs] == [interval.end for interval in found]
+    assert all(one.tags == ["catch-up"] for one in runs)
+    return sorted(found, key=lambda interval: interval.key)

@@ -181,9 +181,7 @@ def test_a_run_is_about_the_schedule_that_fired_and_knows_the_parameters() -> No
     nightly, hourly = assignment.schedules
     assert assignment.schedule(datetime(2026, 3, 1, 3, tzinfo=UTC)) == nightly, "both fire: the first"
     assert assignment.schedule(datetime(2026, 3, 1, 4, tzinfo=UTC)) == hourly
-    assert assignment.schedule(datetime(2026, 3, 1, 3, 30, tzinfo=UTC)) == nightly, (
-        "nobody fires: who did last"
-    )
+    assert assignment.schedule(datetime(2026, 3, 1, 3, 30, tzinfo=UTC)) == nightly, "who fired last"
     assert assignment.parameters == {"region": "EU"}
     assert pipeline().assignment().schedule(datetime(2026, 3, 1, tzinfo=UTC)) is None
 
