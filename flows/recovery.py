@@ -10,6 +10,7 @@ from uuid import UUID
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
+from prefect.runtime import flow_run
 
 from flows.assignment import Begin, carry_out
 from flows.conclusion import conclude, failed_for_good, tell
@@ -29,7 +30,13 @@ from tasks.checkpoints import open_checkpoints
 from tasks.notify import this_run
 
 
-@flow(name="recovery", persist_result=False, task_runner=PatientTaskRunner())
+def _name() -> str:
+    """Name the run by what is taken up again."""
+    given = flow_run.parameters
+    return f"recovery of {given.get('job_id') or given.get('flow_run_id')}"
+
+
+@flow(name="recovery", flow_run_name=_name, persist_result=False, task_runner=PatientTaskRunner())
 def recovery(
     flow_run_id: UUID | None = None,
     job_id: str | None = None,

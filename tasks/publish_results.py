@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from prefect import get_run_logger, task
-from prefect.artifacts import create_table_artifact
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
@@ -13,10 +13,14 @@ from siftline import publish
 from siftline.errors import StorageError
 from siftline.history import remember
 from siftline.lease import Lease
-from siftline.results import Manifest
+from siftline.report import report
+from siftline.results import Manifest, open_results
+from siftline.summary import top_rows
 from siftline.types import BatchPlan, CombinedScores, DetectorRef, Receipts, ValidationReport
 from tasks.progress import write_aside
 from tasks.waiting import waited
+
+_TOP = 10
 
 
 @task(name="publish_results", cache_policy=NO_CACHE, persist_result=False)
@@ -44,6 +48,7 @@ def publish_results(
         "job": manifest.job_id,
     }
     write_aside("the table of the result", lambda: _show(row))
+    write_aside("the report", lambda: _report(plan, manifest))
     return manifest
 
 
@@ -53,6 +58,11 @@ def keep_in_history(plan: BatchPlan, manifest: Manifest) -> None:
         remember(plan.directory.parent.parent, manifest)
     except StorageError as error:
         get_run_logger().warning("the history of the publications could not be written: %s", error)
+
+
+def _report(plan: BatchPlan, manifest: Manifest) -> None:
+    top = top_rows(open_results(plan.config.output.path), _TOP)
+    waited(create_markdown_artifact(report(manifest, top), key="siftline-report", description="The report."))
 
 
 def _show(row: dict[str, Any]) -> None:

@@ -86,7 +86,13 @@ def test_the_page_of_a_run_shows_progress_the_result_and_the_dashboard(tmp_path:
     result = batch_detection(config)
 
     found = artifacts(result.flow_run_id)
-    assert set(found) == {"siftline-progress", "siftline-result", "siftline-dask-dashboard"}
+    assert set(found) == {
+        "siftline-progress",
+        "siftline-result",
+        "siftline-report",
+        "siftline-dask-dashboard",
+    }
+    assert "## Most anomalous rows" in str(found["siftline-report"].data)
     assert (found["siftline-progress"].type, found["siftline-progress"].data) == ("progress", 100.0)
     assert json.loads(str(found["siftline-result"].data)) == [
         {
