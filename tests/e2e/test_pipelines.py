@@ -15,7 +15,7 @@ import yaml
 
 from siftline import open_results
 from siftline.intervals import Ledger
-from tests.e2e.processes import Shell, dask_cluster, finish, running
+from tests.e2e.processes import Shell, dask_cluster, finish, running, write_config
 from tests.faults import nothing_left_behind, wait_until
 from tests.flows.batches import FEATURES, write_rows
 from tests.flows.webhook import Webhook, serving
@@ -243,6 +243,41 @@ def test_two_triggers_at_once_respect_the_limit_and_the_second_has_nothing_to_do
     told = project.siftline("status", other, "--json").json()
     assert (told["final"], told["pipeline"]) == (True, "limited")
     assert project.siftline("pipelines", "remove", "limited").status == 0
+
+
+SUBMIT = """
+import sys
+from flows.use_cases import create_batch_job
+from siftline import load_config
+print(create_batch_job(load_config(sys.argv[1]), work_pool="pipelines").model_dump_json())
+"""
+CANCEL = "import sys; from flows.use_cases import cancel_run; print(cancel_run(sys.argv[1]).state)"
+
+
+def test_a_submitted_job_is_named_at_once_and_can_be_cancelled(project: Shell, server: Server) -> None:
+    batch = {**BATCH, "name": "single", "output": {"path": "results/single"}}
+    config = write_config(project.directory / "single-batch.yaml", batch)
+
+    job = project.run("python", "-c", SUBMIT, config).json()
+
+    wait_until((project.directory / "results/single/manifest.json").exists, "it is published", 120)
+    manifest = open_results(project.directory / "results/single").manifest
+    assert (manifest.job_id, manifest.flow_run_id) == (job["job_id"], job["flow_run_id"])
+
+    slow = {**batch, "detector": {"params": {"n_estimators": 2000}}, "chunking": {"rows": 1}}
+    write_config(config, slow)
+    job = project.run("python", "-c", SUBMIT, config).json()
+    wait_until(lambda: receipt_files_of(project, job["job_id"]), "some chunks are done", 120)
+    cancelled = project.run("python", "-c", CANCEL, job["flow_run_id"])
+    assert cancelled.out.strip() in ("Cancelling", "Cancelled"), cancelled.err
+    wait_until(lambda: server.runs("on-demand", "Cancelled"), "it is cancelled", 60)
+    again = project.run("python", "-c", CANCEL, job["flow_run_id"])
+    assert "has ended already (Cancelled)" in again.err
+    assert project.siftline("pipelines", "remove", "on-demand").status == 0
+
+
+def receipt_files_of(project: Shell, job_id: str) -> list[Path]:
+    return list(project.directory.glob(f".siftline/jobs/{job_id}/receipts/*/*.json"))
 
 
 def test_a_backfill_that_is_killed_goes_on_and_every_day_is_published_once(

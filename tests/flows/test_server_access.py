@@ -1,0 +1,68 @@
+"""What is said when there is no server, when it does not answer, and when it is too old."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from flows.api import server
+from siftline.errors import ApiError, SiftlineError
+
+
+@contextmanager
+def answering(version: str) -> Iterator[str]:
+    """A web server that answers as a Prefect server of a version does, as far as anybody asks here."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            answers = {"/api/health": True, "/api/admin/version": version}
+            body = json.dumps(answers.get(self.path, {})).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *given: object) -> None:
+            """Keep quiet."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        thread = threading.Thread(target=http.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{http.server_port}/api"
+        finally:
+            http.shutdown()
+            thread.join()
+
+
+def complaint(url: str | None) -> str:
+    with (
+        temporary_settings({PREFECT_API_URL: url} if url else {}, restore_defaults={PREFECT_API_URL}),
+        pytest.raises(SiftlineError) as caught,
+        server(),
+    ):
+        raise AssertionError("there is no such server")
+    assert isinstance(caught.value, ApiError)
+    return str(caught.value)
+
+
+def test_without_a_server_one_is_asked_for() -> None:
+    assert complaint(None).startswith("there is no Prefect server to talk to; start one with `siftline up`")
+
+
+def test_a_server_that_does_not_answer_is_named() -> None:
+    assert complaint("http://127.0.0.1:1/api").startswith("the Prefect API at http://127.0.0.1:1/api")
+
+
+def test_a_server_that_is_older_than_this_prefect_is_refused() -> None:
+    with answering("3.1.4") as url:
+        said = complaint(url)
+    assert said.startswith(f"the Prefect server at {url}/ is version 3.1.4, older than this Prefect, 3.")
+    assert said.count("\n") == 0
