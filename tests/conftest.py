@@ -27,6 +27,12 @@ settings.register_profile(
 settings.load_profile("siftline")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest comes first, so that all processes of pytest-xdist end at about the same time."""
+    folders = ["e2e", "flows", "contracts", "properties", "unit"]
+    items.sort(key=lambda item: folders.index(item.path.relative_to(Path(__file__).parent).parts[0]))
+
+
 @pytest.fixture(scope="module")
 def dask_executor() -> Iterator[Executor]:
     """Two worker processes, shared by the tests of a module."""
