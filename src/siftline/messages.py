@@ -146,7 +146,6 @@ def _unfinished(run: Run, event: Event, job: Path | None, error: str | None = No
         interval=run.interval,
         error=error,
         run_url=run.run_url,
-        report_url=run.report_url,
         resume=resume_command(job) if job is not None else None,
     )
 

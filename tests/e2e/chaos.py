@@ -176,7 +176,7 @@ class Job:
     def states(self) -> dict[str, tuple[str, str]]:
         """Type and name of the state of every run of the job that the server knows, by the run's id."""
         asked = {"flows": {"name": {"any_": ["batch-detection"]}}, "sort": "EXPECTED_START_TIME_DESC"}
-        answer = httpx.post(f"{self.shell.api_url}/flow_runs/filter", json=asked, timeout=30)
+        answer = httpx.post(f"{self.shell.api_url}/flow_runs/filter", json=asked, timeout=120)
         return {
             run["id"]: (run["state"]["type"], run["state"]["name"])
             for run in answer.raise_for_status().json()

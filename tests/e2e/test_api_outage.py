@@ -86,7 +86,7 @@ class Server:
         self.send(signal.SIGCONT)
 
     def ask(self, kind: str) -> list[dict[str, Any]]:
-        answer = httpx.post(f"{self.shell.api_url}/{kind}/filter", json={}, timeout=30)
+        answer = httpx.post(f"{self.shell.api_url}/{kind}/filter", json={}, timeout=120)
         found: list[dict[str, Any]] = answer.raise_for_status().json()
         return found
 

@@ -85,7 +85,7 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server(api_url: str) -> Iterator[Server]:
-    with httpx.Client(base_url=api_url, timeout=30) as client:
+    with httpx.Client(base_url=api_url, timeout=120) as client:
         server = Server(client)
         yield server
         server.forget_automations()

@@ -14,6 +14,8 @@ from tests.faults import nothing_left_behind
 from tests.flows.batches import configuration, receipt_files, scores_digest
 
 KEYS = {
+    "name",
+    "interval",
     "job_id",
     "flow_run_id",
     "state",

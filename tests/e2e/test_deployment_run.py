@@ -86,7 +86,7 @@ def run_deployment(checkout: Shell, *arguments: str) -> str:
 
 
 def inspect_deployment(checkout: Shell) -> dict[str, Any]:
-    answer = httpx.get(f"{checkout.api_url}/deployments/name/batch-detection/flights-nightly", timeout=30)
+    answer = httpx.get(f"{checkout.api_url}/deployments/name/batch-detection/flights-nightly", timeout=120)
     deployment = answer.raise_for_status().json()
     assert isinstance(deployment, dict)
     return deployment
@@ -117,7 +117,7 @@ def test_the_server_plans_the_nightly_runs_in_their_timezone(checkout: Shell) ->
 
     def planned() -> list[dict[str, Any]]:
         states = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
-        answer = httpx.post(f"{checkout.api_url}/flow_runs/filter", json={**chosen, **states}, timeout=30)
+        answer = httpx.post(f"{checkout.api_url}/flow_runs/filter", json={**chosen, **states}, timeout=120)
         found: list[dict[str, Any]] = answer.raise_for_status().json()
         return found
 
@@ -180,7 +180,7 @@ def test_a_run_whose_process_is_killed_is_taken_up_by_the_recovery_deployment(
 ) -> None:
     config = configuration(tmp_path, rows=4000, chunk_rows=100)
     config["detector"]["params"]["n_estimators"] = 500
-    with httpx.Client(base_url=str(checkout.api_url), timeout=30) as server:
+    with httpx.Client(base_url=str(checkout.api_url), timeout=120) as server:
 
         def ask(path: str, **body: Any) -> list[dict[str, Any]]:
             found: list[dict[str, Any]] = server.post(path, json=body).raise_for_status().json()

@@ -41,12 +41,12 @@ class Server:
         self._url = url
 
     def ask(self, path: str, **body: Any) -> list[dict[str, Any]]:
-        answer = httpx.post(f"{self._url}{path}", json=body, timeout=30).raise_for_status()
+        answer = httpx.post(f"{self._url}{path}", json=body, timeout=120).raise_for_status()
         found: list[dict[str, Any]] = answer.json()
         return found
 
     def deployment(self, name: str) -> dict[str, Any]:
-        answer = httpx.get(f"{self._url}/deployments/name/batch-detection/{name}", timeout=30)
+        answer = httpx.get(f"{self._url}/deployments/name/batch-detection/{name}", timeout=120)
         found: dict[str, Any] = answer.raise_for_status().json()
         return found
 

@@ -81,7 +81,7 @@ def last_states(shell: Shell, number: int) -> list[tuple[str, str]]:
     """Type and name of the states of the last runs on the server, the newest first; not of planned ones."""
     begun = {"state": {"type": {"any_": ["RUNNING", "COMPLETED", "FAILED", "CANCELLED", "CRASHED"]}}}
     asked = {"flow_runs": begun, "sort": "START_TIME_DESC", "limit": number}
-    answer = httpx.post(f"{shell.api_url}/flow_runs/filter", json=asked, timeout=30)
+    answer = httpx.post(f"{shell.api_url}/flow_runs/filter", json=asked, timeout=120)
     return [(run["state"]["type"], run["state"]["name"]) for run in answer.raise_for_status().json()]
 
 

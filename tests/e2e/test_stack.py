@@ -112,12 +112,12 @@ def test_a_job_runs_on_it_and_publishes(stack: Place, tmp_path: Path) -> None:
 
     assert finished.status == 0, finished.err
     assert open_results(tmp_path / "output").manifest.rows == 600
-    run = httpx.get(f"{stack.api_url}/flow_runs/{finished.json()['flow_run_id']}", timeout=30).json()
+    run = httpx.get(f"{stack.api_url}/flow_runs/{finished.json()['flow_run_id']}", timeout=120).json()
     assert run["state_name"] == "Completed"
 
 
 def test_the_work_pool_is_there(stack: Place) -> None:
-    pool = httpx.get(f"{stack.api_url}/work_pools/siftline", timeout=30).json()
+    pool = httpx.get(f"{stack.api_url}/work_pools/siftline", timeout=120).json()
 
     assert (pool["type"], pool["status"]) == ("process", "READY")
 
@@ -163,14 +163,14 @@ def test_what_a_killed_stack_left_is_noticed_its_data_is_kept_and_down_stops_the
     stack: Place,
 ) -> None:
     asked = {"name": "kept", "type": "process"}
-    httpx.post(f"{stack.api_url}/work_pools/", json=asked, timeout=30).raise_for_status()
+    httpx.post(f"{stack.api_url}/work_pools/", json=asked, timeout=120).raise_for_status()
     left = stack.shell.processes()
     psutil.Process(stack.record().supervisor.pid).kill()
     log = stack.shell.directory / "up.log"
 
     with running(stack.shell.start("siftline", "up", *stack.options, log=log)) as up:
         wait_until(lambda: "Stop it with" in log.read_text() or up.poll() is not None, "it is up", 180)
-        kept = httpx.get(f"{stack.api_url}/work_pools/kept", timeout=30)
+        kept = httpx.get(f"{stack.api_url}/work_pools/kept", timeout=120)
         assert not set(left) & set(stack.shell.processes())
         down = stack.down()
         ended = finish(up)

@@ -127,7 +127,7 @@ def webhook(shell: Shell) -> Iterator[Webhook]:
 def task_runs(shell: Shell, run: str) -> list[str]:
     """The steps of a run that the server knows of."""
     asked = {"flow_runs": {"id": {"any_": [run]}}}
-    answer = httpx.post(f"{shell.api_url}/task_runs/filter", json=asked, timeout=30).raise_for_status()
+    answer = httpx.post(f"{shell.api_url}/task_runs/filter", json=asked, timeout=120).raise_for_status()
     return [one["name"].rpartition("-")[0] for one in answer.json()]
 
 
