@@ -31,18 +31,16 @@ from prefect.utilities.urls import url_for
 from pydantic import AwareDatetime
 
 from flows.api import server
-from flows.changes import Change
 from flows.deploying import TAG, changes_for, check_on_server, deployment_of, removal_of
 from siftline.config import BatchConfig
 from siftline.errors import ConfigError, UnknownPipeline
 from siftline.loading import resolve_config
 from siftline.pipelines import Pipeline, check_pipeline, load_pipeline
 from siftline.plan import identify_job
-from siftline.schedules import Interval, next_boundaries
+from siftline.schedules import Interval
 from siftline.types import Record
 
 ON_DEMAND = "on-demand"
-_UPCOMING = 5
 
 
 class BatchJob(Record):
@@ -132,33 +130,12 @@ def create_scheduled_pipeline(pipeline: Pipeline | Path | str) -> PipelineStatus
         When there is no server, or it does not answer.
     """
     pipeline = pipeline if isinstance(pipeline, Pipeline) else load_pipeline(pipeline)
-    for change in planned_changes([pipeline]):
-        change.make()
-    return pipeline_status(pipeline.name)
-
-
-def planned_changes(pipelines: list[Pipeline]) -> list[Change]:
-    """Check pipelines, and return what is to change on the server for it to have them.
-
-    Raises
-    ------
-    InputError
-        When something about them is wrong; nothing has changed then.
-    ApiError
-        When there is no server, or it does not answer.
-    """
-    for pipeline in pipelines:
-        check_pipeline(pipeline, datetime.now(UTC))
+    check_pipeline(pipeline, datetime.now(UTC))
     with server() as client:
-        for pipeline in pipelines:
-            check_on_server(client, pipeline)
-        return [change for pipeline in pipelines for change in changes_for(client, pipeline)]
-
-
-def upcoming(pipeline: Pipeline, now: datetime | None = None) -> dict[str, list[datetime]]:
-    """Return the next five times at which each schedule of a pipeline fires, by its slug, in UTC."""
-    start = now or datetime.now(UTC)
-    return {one.slug: next_boundaries(one, start, _UPCOMING) for one in pipeline.schedules}
+        check_on_server(client, pipeline)
+        for change in changes_for(client, pipeline):
+            change.make()
+        return _status(client, deployment_of(client, pipeline.name))
 
 
 def trigger_pipeline_run(
