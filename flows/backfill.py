@@ -22,7 +22,7 @@ from flows.use_cases import workers_online
 from siftline.errors import BackfillFailed, ConfigError, IntegrityError
 from siftline.files import read_record, write_record
 from siftline.intervals import Ledger
-from siftline.pipelines import Assignment
+from siftline.pipelines import assignment_of
 from siftline.schedules import Interval, intervals_of
 from siftline.types import Record
 from tasks.waiting import waited
@@ -52,7 +52,6 @@ class BackfillReport(Record):
     name="backfill",
     flow_run_name="{pipeline} {first} to {last}",
     persist_result=False,
-    validate_parameters=True,
 )
 def backfill(
     pipeline: str, first: date, last: date, parallel: PositiveInt = 1, only_missing: bool = False
@@ -109,9 +108,7 @@ class _Backfill:
     ) -> None:
         self._client = client
         self._deployment = deployment
-        self._assignment = Assignment.model_validate(
-            {key: value for key, value in deployment.parameters.items() if key != "fresh"}
-        )
+        self._assignment = assignment_of(deployment.parameters)
         root = _home(deployment) / self._assignment.config.checkpoint.path
         self._ledger = Ledger(root, self._assignment.config.name)
         self.intervals = self._intervals(first, last)

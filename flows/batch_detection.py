@@ -12,15 +12,14 @@ from flows.patience import PatientTaskRunner
 from flows.pipeline import run_pipeline
 from siftline.config import BatchConfig
 from siftline.lease import Lease
-from siftline.pipelines import STANDARD_STEPS, Assignment, Step
+from siftline.pipelines import STANDARD_STEPS, Assignment, Step, assignment_of
 from siftline.schedules import Interval, Schedule
 from siftline.types import BatchResult
 
 
 def _name() -> str:
     """Name the run by the pipeline, and by its interval or the time at which it was due."""
-    given = {key: value for key, value in flow_run.parameters.items() if key != "fresh"}
-    assignment = Assignment.model_validate(given)
+    assignment = assignment_of(flow_run.parameters)
     interval = assignment.due(due_time())
     return f"{assignment.config.name} {interval.label if interval else f'{due_time():%Y-%m-%d %H:%M:%S}'}"
 

@@ -21,9 +21,8 @@ from siftline.config import BatchConfig
 from siftline.errors import ConfigError, GivenUp, SiftlineError, UnknownJob
 from siftline.jobs import JobStatus, find_job, job_directories, job_status, read_job, write_job
 from siftline.lease import Lease
-from siftline.loading import parse
 from siftline.messages import recovering_message, resume_command
-from siftline.pipelines import Assignment, kept_assignment
+from siftline.pipelines import Assignment, assignment_of, kept_assignment
 from siftline.plan import planned_config, read_plan
 from siftline.types import BatchPlan, BatchResult
 from tasks.checkpoints import open_checkpoints
@@ -143,9 +142,8 @@ def _run_before(flow_run_id: UUID | None) -> _Failed:
                 ) from error
             parameters = run.parameters
             runs += 1
-    given = {key: value for key, value in parameters.items() if key != "fresh"}
     return _Failed(
-        parse(Assignment, given, "parameters of the run"),
+        assignment_of(parameters),
         run.expected_start_time or datetime.now(UTC),
         runs - 1,
         fresh=bool(parameters.get("fresh")),

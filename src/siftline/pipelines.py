@@ -167,6 +167,18 @@ class Assignment(Section):
         return next((step.retries for step in self.steps if step.uses == uses), None)
 
 
+def assignment_of(parameters: Mapping[str, Any]) -> Assignment:
+    """Return what the parameters of a run, or of a deployment, say is to be done.
+
+    Raises
+    ------
+    ConfigError
+        When they are wrong.
+    """
+    given = {key: value for key, value in parameters.items() if key != "fresh"}
+    return parse(Assignment, given, "parameters of the run")
+
+
 def keep_assignment(assignment: Assignment, directory: Path) -> None:
     """Write down in a job's directory what its run is to do, but for the batch: that is in the job's plan.
 
