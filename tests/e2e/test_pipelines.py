@@ -276,6 +276,27 @@ def test_a_submitted_job_is_named_at_once_and_can_be_cancelled(project: Shell, s
     assert project.siftline("pipelines", "remove", "on-demand").status == 0
 
 
+CREATE = """
+import sys
+from flows.use_cases import create_scheduled_pipeline
+print(create_scheduled_pipeline(sys.argv[1]).model_dump_json())
+"""
+
+
+def test_a_pipeline_can_be_created_from_python_and_again_without_a_change(
+    project: Shell, server: Server
+) -> None:
+    path = write_pipeline(project, "from-python", schedules=[{"slug": "yearly", "cron": "0 0 1 1 *"}])
+
+    first, again = (project.run("python", "-c", CREATE, path) for _ in range(2))
+
+    assert (first.status, again.status) == (0, 0), first.err + again.err
+    assert (first.json()["name"], first.json()["schedules"]) == ("from-python", {"yearly": True})
+    assert [one["slug"] for one in server.deployment("from-python")["schedules"]] == ["yearly"]
+    assert "from-python: up to date" in apply(project, path)
+    assert project.siftline("pipelines", "remove", "from-python").status == 0
+
+
 def receipt_files_of(project: Shell, job_id: str) -> list[Path]:
     return list(project.directory.glob(f".siftline/jobs/{job_id}/receipts/*/*.json"))
 
