@@ -19,7 +19,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def api_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def sqlite_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """One `prefect server start` for all tests, with a database of its own."""
     shell = Shell(tmp_path_factory.mktemp("server"))
     port = free_port()
@@ -37,6 +37,12 @@ def api_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         wait_until(healthy, "the Prefect server is up", 120)
         yield f"http://127.0.0.1:{port}/api"
     shell.wait_for_nobody()
+
+
+@pytest.fixture(scope="session")
+def api_url(sqlite_server: str) -> str:
+    """The API of the Prefect server that the tests of a module use."""
+    return sqlite_server
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import yaml
 from siftline import open_results
 from siftline.intervals import Ledger
 from tests.e2e.processes import Shell, dask_cluster, finish, running, write_config
+from tests.e2e.stacks import INSTALLED, NOT_INSTALLED, place
 from tests.faults import nothing_left_behind, wait_until
 from tests.flows.batches import FEATURES, write_rows
 from tests.flows.webhook import Webhook, serving
@@ -53,6 +54,21 @@ class Server:
     def runs(self, name: str, *states: str) -> list[dict[str, Any]]:
         runs = self.ask("/flow_runs/filter", deployments={"name": {"any_": [name]}})
         return [run for run in runs if not states or run["state_name"] in states]
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def api_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Servers with either database."""
+    if request.param == "sqlite":
+        yield request.getfixturevalue("sqlite_server")
+    elif not INSTALLED:
+        pytest.skip(NOT_INSTALLED)
+    else:
+        for stack in place("postgresql"):
+            started = stack.up("--detach")
+            assert started.status == 0, started.out + started.err
+            yield stack.api_url
+            assert stack.down().status == 0
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,57 +13,12 @@ import psutil
 import pytest
 
 from siftline import open_results
-from siftline.stack import Record, postgresql, read_stack
-from tests.e2e.processes import Finished, Shell, finish, free_port, running, write_config
+from tests.e2e.processes import Shell, finish, running, write_config
+from tests.e2e.stacks import INSTALLED, NOT_INSTALLED, Place, place
 from tests.faults import wait_until
 from tests.flows.batches import configuration
 
 SERVICES = ["postgresql", "prefect-server", "dask-scheduler", "dask-workers", "prefect-worker"]
-INSTALLED = bool(postgresql._installed())
-
-
-class Place:
-    """A home for a stack, with ports of its own.
-
-    Not in pytest's temporary directory, which no other user may enter: root runs PostgreSQL as one.
-    """
-
-    def __init__(self, directory: Path, database: str) -> None:
-        directory.chmod(0o755)
-        self.shell = Shell(directory)
-        self.home = directory / "stack"
-        ports = {name: free_port() for name in ("server", "scheduler", "dashboard", "database")}
-        self.api_url = f"http://127.0.0.1:{ports['server']}/api"
-        self.scheduler = f"tcp://127.0.0.1:{ports['scheduler']}"
-        self.options = [part for name, port in ports.items() for part in (f"--{name}-port", str(port))]
-        self.options += ["--home", str(self.home), "--database", database, "--workers", "1"]
-
-    def up(self, *more: str) -> Finished:
-        return self.shell.run("siftline", "up", *self.options, *more, seconds=240)
-
-    def down(self) -> Finished:
-        return self.shell.siftline("down", "--home", self.home)
-
-    def record(self) -> Record:
-        record = read_stack(self.home)
-        assert record is not None
-        return record
-
-    def process(self, name: str) -> psutil.Process | None:
-        """A service, if it has been started and is alive."""
-        record = read_stack(self.home)
-        identity = record.services.get(name) if record is not None else None
-        return identity.find() if identity is not None else None
-
-
-def place(database: str) -> Iterator[Place]:
-    directory = Path(tempfile.mkdtemp(prefix="siftline-stack-"))
-    place = Place(directory, database)
-    try:
-        yield place
-    finally:
-        place.shell.kill_everybody()
-        shutil.rmtree(directory)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +40,7 @@ def elsewhere() -> Iterator[Place]:
 def on_postgresql() -> Iterator[Place]:
     """The same, with PostgreSQL."""
     if not INSTALLED:
-        pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
+        pytest.skip(NOT_INSTALLED)
     yield from place("postgresql")
 
 
@@ -134,7 +87,7 @@ def test_everything_listens_on_the_loopback_only(stack: Place) -> None:
     assert listening == {"127.0.0.1"}
 
 
-@pytest.mark.skipif(not INSTALLED, reason="PostgreSQL is not installed")
+@pytest.mark.skipif(not INSTALLED, reason=NOT_INSTALLED)
 def test_the_password_is_in_a_file_for_one_user_and_nowhere_else(stack: Place) -> None:
     file = stack.home / "postgresql" / "password"
     password = file.read_text().strip()
