@@ -48,12 +48,12 @@ def parse_config(values: Mapping[str, Any], origin: str = "configuration") -> Ba
     return parse(BatchConfig, values, origin)
 
 
-def parse(model: type[S], values: Mapping[str, Any], origin: str) -> S:
-    """Validate a mapping as a section of any kind; see `parse_config`."""
+def parse(model: type[S], values: Mapping[str, Any], origin: str, schema: str = "siftline schema") -> S:
+    """Validate a mapping as a section of any kind, whose schema a command prints; see `parse_config`."""
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(*_explain(error, origin, model)) from None
+        raise ConfigError(*_explain(error, origin, model, schema)) from None
 
 
 def resolve_config(
@@ -128,7 +128,7 @@ def _set(values: dict[str, Any], override: str) -> None:
     values[keys[-1]] = value
 
 
-def _explain(error: ValidationError, origin: str, model: type[Section]) -> tuple[str, str]:
+def _explain(error: ValidationError, origin: str, model: type[Section], schema: str) -> tuple[str, str]:
     mistakes: dict[str, list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False):
         mistakes.setdefault(_field(detail), []).append(detail)
@@ -137,7 +137,7 @@ def _explain(error: ValidationError, origin: str, model: type[Section]) -> tuple
     ]
     count = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
     problem = "\n".join([f"{origin}: {count}", *lines])
-    return problem, "correct the configuration; `siftline schema` prints what is allowed"
+    return problem, f"correct the configuration; `{schema}` prints what is allowed"
 
 
 def _field(detail: ErrorDetails) -> str:

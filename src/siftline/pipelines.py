@@ -11,7 +11,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PositiveInt,
+    ValidationError,
+    WithJsonSchema,
+    field_validator,
+)
 
 from siftline.config import (
     BatchConfig,
@@ -268,7 +276,7 @@ def _working_directory_importable() -> Iterator[None]:
 
 
 class Concurrency(Section):
-    """How many runs of a pipeline there may be at once."""
+    """How many runs of a pipeline there may be at once; any number, where it is left out."""
 
     limit: PositiveInt = Field(default=1, description="Runs at once.")
     on_overlap: Literal["wait", "skip"] = Field(
@@ -282,11 +290,15 @@ class Pipeline(Section):
     name: Name = Field(description="Name of the pipeline, and of its deployment.")
     description: str = Field(default="", description="What it is for, in Markdown.")
     tags: tuple[str, ...] = Field(default=(), description="Tags of its runs, beside `siftline`.")
-    batch: dict[str, Any] = Field(
+    batch: Annotated[dict[str, Any], WithJsonSchema({"type": ["object", "string"]})] = Field(
         description="The batch: a configuration, or the path of a file with one, beside this file.",
         examples=["flights.yaml"],
     )
-    steps: Steps = Field(default=STANDARD_STEPS, description="What is done, in order.")
+    steps: Steps = Field(
+        default=STANDARD_STEPS,
+        description="What is done, in order.",
+        json_schema_extra={"default": [{"uses": name} for name in STANDARD]},
+    )
     schedules: Schedules = Field(default=(), description="When it runs.")
     parameters: dict[str, Any] = Field(
         default={},
@@ -353,7 +365,7 @@ def load_pipeline(path: Path | str) -> Pipeline:
     values = read_yaml(Path(path))
     if isinstance(values.get("batch"), str):
         values["batch"] = read_yaml(Path(path).parent / values["batch"])
-    return parse(Pipeline, values, str(path))
+    return parse(Pipeline, values, str(path), "siftline schema pipeline")
 
 
 def is_pipeline(path: Path) -> bool:

@@ -220,10 +220,11 @@ def test_a_starter_configuration_is_valid_and_runs(shell: Shell, config: Path) -
 
 
 def test_schema_prints_the_json_schema(shell: Shell) -> None:
-    finished = shell.siftline("schema")
+    for arguments, title in (((), "BatchConfig"), (("pipeline",), "Pipeline")):
+        finished = shell.siftline("schema", *arguments)
 
-    assert finished.status == 0, finished.err
-    assert finished.json()["title"] == "BatchConfig"
+        assert finished.status == 0, finished.err
+        assert finished.json()["title"] == title
 
 
 def test_without_a_server_one_is_started_and_gone_in_the_end(tmp_path: Path) -> None:

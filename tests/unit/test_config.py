@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from siftline.config import BatchConfig, Duration, LocalCluster, parse_bytes, parse_duration
 from siftline.errors import ConfigError
 from siftline.loading import parse_config
+from siftline.pipelines import Pipeline
 
 MINIMAL: dict[str, Any] = {"source": {"path": "data"}, "output": {"path": "results"}}
 
@@ -219,11 +220,11 @@ def test_what_is_written_down_has_no_arguments_of_the_cluster() -> None:
 
 def documented() -> Iterator[tuple[str, dict[str, Any]]]:
     """Every field's name and schema; one whose text is its section's own is a bare reference to it."""
-    schema = BatchConfig.model_json_schema()
-    for section in (schema, *schema["$defs"].values()):
-        for name, field in section["properties"].items():
-            reference = field.get("$ref", "").rpartition("/")[2]
-            yield f"{section['title']}.{name}", {**schema["$defs"].get(reference, {}), **field}
+    for schema in (BatchConfig.model_json_schema(), Pipeline.model_json_schema()):
+        for section in (schema, *schema["$defs"].values()):
+            for name, field in section["properties"].items():
+                reference = field.get("$ref", "").rpartition("/")[2]
+                yield f"{section['title']}.{name}", {**schema["$defs"].get(reference, {}), **field}
 
 
 def test_every_field_has_a_description() -> None:

@@ -50,17 +50,21 @@ def _script() -> ModuleType:
     return module
 
 
-def test_the_configuration_reference_is_current() -> None:
-    assert _text("docs/reference/configuration.md") == _script().reference(), "run scripts/reference"
+@pytest.mark.parametrize("name", ["configuration.md", "pipelines.md"])
+def test_the_reference_of_fields_is_current(name: str) -> None:
+    assert _text(f"docs/reference/{name}") == _script().pages()[name], "run scripts/reference"
 
 
 def test_the_check_of_the_script_sees_an_old_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = _script()
     monkeypatch.setattr("sys.argv", ["reference", "--check"])
     assert script.main() == 0
-    monkeypatch.setattr(script, "TARGET", tmp_path / "configuration.md")
+    monkeypatch.setattr(script, "TARGET", tmp_path)
     assert script.main() == 1
-    script.TARGET.write_text("old")
+    for name, text in script.pages().items():
+        (tmp_path / name).write_text(text)
+    assert script.main() == 0
+    (tmp_path / "pipelines.md").write_text("old")
     assert script.main() == 1
 
 

@@ -284,11 +284,14 @@ def backfill(pipeline: str, first: datetime, last: datetime, parallel: int, only
 
 
 @_cli.command()
-def schema() -> None:
-    """Print the JSON schema of the configuration."""
+@click.argument("of", type=click.Choice(["batch", "pipeline"]), default="batch")
+def schema(of: str) -> None:
+    """Print the JSON schema of a batch's configuration, or of a pipeline's file."""
     from siftline.config import BatchConfig
+    from siftline.pipelines import Pipeline
 
-    click.echo(json.dumps(BatchConfig.model_json_schema(), indent=2))
+    model = BatchConfig if of == "batch" else Pipeline
+    click.echo(json.dumps(model.model_json_schema(), indent=2))
 
 
 @_cli.command()
