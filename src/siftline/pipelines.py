@@ -305,7 +305,9 @@ class Pipeline(Section):
         description="Values for `{{ parameters.… }}` in the batch; a run may be given others.",
         examples=[{"region": "EU"}],
     )
-    concurrency: Concurrency | None = Field(default=None, description="How many runs there may be at once.")
+    concurrency: Concurrency | None = Field(
+        default=None, title="Concurrency", description="How many runs there may be at once."
+    )
     work_pool: Name = Field(default="siftline", description="Work pool whose workers run it.")
     resources: Annotated[Cluster, BeforeValidator(default_kind)] | None = Field(
         default=None, description="Who scores the chunks: a `cluster`."
