@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
 
 from siftline.config import ChunkingConfig, Cluster, LocalCluster, SerialCluster, parse_bytes
 from siftline.errors import ConfigError
-from siftline.types import Chunk, ChunkTable, Piece
+from siftline.types import ChunkTable
 
 _MIN_ROWS = 10_000
-_MAX_ROWS = 262_144
+_MAX_ROWS = 1 << 20
 _CHUNKS_PER_SLOT = 4
-# A worker holds a chunk as decoded columns, as the matrix, and as what the detector makes of it.
-_COPIES = 8
+# A worker holds a chunk as it is stored, and its keys and scores while they are written. Its features are
+# decoded batch by batch.
+_COPIES = 3
 
 
-def chunk_rows(chunking: ChunkingConfig, cluster: Cluster, rows: int, row_bytes: int) -> int:
+def chunk_rows(
+    chunking: ChunkingConfig, cluster: Cluster, rows: int, row_bytes: int, row_group: int = 0
+) -> int:
     """Rows per chunk.
 
     Parameters
@@ -32,6 +35,9 @@ def chunk_rows(chunking: ChunkingConfig, cluster: Cluster, rows: int, row_bytes:
         Rows of the input.
     row_bytes : int
         Bytes that a row's features and keys take in memory.
+    row_group : int
+        Rows of the input's largest row group. To read a part of one, what comes before is decoded as well: so
+        those that keep all slots busy, and fit, are not cut.
 
     Raises
     ------
@@ -45,8 +51,9 @@ def chunk_rows(chunking: ChunkingConfig, cluster: Cluster, rows: int, row_bytes:
         size = max(1, parse_bytes(chunking.bytes) // row_bytes)
     else:
         by_parallelism = max(_MIN_ROWS, -(-rows // (slots * _CHUNKS_PER_SLOT)))
-        by_memory = memory // (4 * _COPIES * row_bytes)
-        size = max(1, min(by_parallelism, by_memory, _MAX_ROWS))
+        by_memory = memory // (2 * _COPIES * row_bytes)
+        whole = row_group if rows >= 2 * slots * row_group else 0
+        size = max(1, min(max(by_parallelism, whole), by_memory, _MAX_ROWS))
     needed = min(size, rows) * row_bytes * _COPIES
     if needed > memory and not isinstance(cluster, SerialCluster):
         raise ConfigError(
@@ -100,19 +107,3 @@ def cut_chunks(row_groups: Sequence[tuple[int, int, int]], rows: int) -> ChunkTa
     if bounds[-1] != len(pieces):
         bounds.append(len(pieces))
     return ChunkTable(np.asarray(pieces, dtype=np.int64).reshape(-1, 4), np.asarray(bounds, dtype=np.int64))
-
-
-def cut_blocks(chunk: Chunk, blocks: int) -> Iterator[Chunk]:
-    """Cut a chunk into runs of rows, all of about one size, that can be read one after the other."""
-    edges = [chunk.rows * number // blocks for number in range(blocks + 1)]
-    for start, stop in pairwise(edges):
-        yield Chunk(chunk.index, chunk.first_row + start, tuple(_within(chunk.pieces, start, stop)))
-
-
-def _within(pieces: Iterable[Piece], start: int, stop: int) -> Iterator[Piece]:
-    before = 0
-    for piece in pieces:
-        low, high = max(start - before, 0), min(stop - before, piece.rows)
-        if low < high:
-            yield piece._replace(offset=piece.offset + low, rows=high - low)
-        before += piece.rows

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from siftline.errors import JobError
+from siftline.errors import JobError, PartDamaged
 from siftline.executor import Executor
 from siftline.files import file_digest, replacing
 from siftline.interrupts import stop_on_signal
@@ -213,7 +213,8 @@ def label_chunks(task: LabelTask) -> Labelled:
             rows += scored.num_rows
             positions = np.flatnonzero(labelled["label"].to_numpy())
             if len(positions) or not found:
-                found.append(_originals(task, chunk, labelled.take(pa.array(positions)), positions))
+                flagged = labelled.take(pa.array(positions))
+                found.append(_originals(task, chunk, receipt, flagged, positions))
         if writer is not None:
             writer.close()
     anomalies = _explained(task, pa.concat_tables(found))
@@ -229,12 +230,33 @@ def _labelled(task: LabelTask, receipt: ChunkReceipt) -> pa.Table:
 
 
 def _originals(
-    task: LabelTask, chunk: Chunk, labelled: pa.Table, positions: npt.NDArray[np.int64]
+    task: LabelTask,
+    chunk: Chunk,
+    receipt: ChunkReceipt,
+    labelled: pa.Table,
+    positions: npt.NDArray[np.int64],
 ) -> pa.Table:
     """Return the flagged rows of a chunk as they are in the source, with their keys and scores."""
-    rows = take_rows(read_pieces(task.files, chunk.pieces, task.columns), positions)
+    kept = _kept(task, receipt)
+    missing = [name for name in task.columns if name not in kept]
+    if missing:
+        rows = take_rows(read_pieces(task.files, chunk.pieces, missing), positions)
+        kept |= {name: rows[name] for name in missing}
     own = {name: labelled[name] for name in labelled.column_names if name != "label"}
-    return pa.table({name: rows[name] for name in task.columns if name not in own} | own)
+    return pa.table({name: kept[name] for name in task.columns if name not in own} | own)
+
+
+def _kept(task: LabelTask, receipt: ChunkReceipt) -> dict[str, pa.ChunkedArray]:
+    """Return the columns of the flagged rows that were kept when the chunk was scored, if enough were."""
+    candidates = receipt.candidates
+    if candidates is None or candidates.floor > task.threshold:
+        return {}
+    try:
+        rows = read_part(Path(task.parts), candidates.file)
+    except PartDamaged:  # the source has it all
+        return {}
+    flagged = rows.filter(pc.greater_equal(rows["score"], task.threshold))
+    return {name: flagged[name] for name in flagged.column_names if name != "score"}
 
 
 def _explained(task: LabelTask, rows: pa.Table) -> pa.Table:

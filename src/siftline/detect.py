@@ -95,6 +95,7 @@ def chunk_tasks(plan: BatchPlan, detector: DetectorRef, chunks: Iterable[int]) -
             failed=str(plan.failed),
             tolerated_rows=plan.tolerated_rows,
             blocks=min(plan.blocks, chunk.rows),
+            share=plan.config.threshold.share,
         )
 
 
@@ -174,6 +175,7 @@ def _count(number: int, what: str) -> str:
 def _tidy(plan: BatchPlan, receipts: Receipts) -> None:
     """Remove the part files of attempts that came to nothing."""
     named = {receipt.part.name for receipt in receipts.in_order}
+    named |= {one.candidates.file.name for one in receipts.in_order if one.candidates is not None}
     for path in plan.parts.glob("*"):
         if path.name not in named:
             path.unlink(missing_ok=True)

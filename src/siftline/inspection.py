@@ -82,15 +82,16 @@ def inspect_batch(config: BatchConfig) -> Inspection:
         columns=columns,
         exact=frozenset(exact),
         rows=rows,
-        chunk_rows=rows and planned_chunk_rows(config, features, rows),
+        chunk_rows=rows and planned_chunk_rows(config, features, parquet),
     )
 
 
-def planned_chunk_rows(config: BatchConfig, features: Sequence[Feature], rows: int) -> int:
-    """Rows of a chunk for an input of `rows` rows; see `siftline.chunks.chunk_rows`."""
+def planned_chunk_rows(config: BatchConfig, features: Sequence[Feature], files: Sequence[ParquetFile]) -> int:
+    """Rows of a chunk for an input of such files; see `siftline.chunks.chunk_rows`."""
     width = sum(2 if feature.period else 1 for feature in features)
     row_bytes = 8 * (width + len(config.source.key) + 2)
-    return chunk_rows(config.chunking, config.cluster, rows, row_bytes)
+    sizes = [size for file in files for size in file.row_groups]
+    return chunk_rows(config.chunking, config.cluster, sum(sizes), row_bytes, max(sizes, default=0))
 
 
 def _check_same(file: Path, first: Path, found: pa.Schema, schema: pa.Schema, columns: Sequence[str]) -> None:

@@ -72,7 +72,7 @@ def plan_batch(
     if earlier is not None:
         return replace(earlier, blocks=blocks)
     _clear(directory)
-    rows = planned_chunk_rows(config, inspection.features, snapshot.rows)
+    rows = planned_chunk_rows(config, inspection.features, parquet)
     chunks = cut_chunks(groups, rows)
     # Very many tiny chunks travel together, and their receipts come together: so they are committed.
     bundle = min(_BUNDLE_CHUNKS, len(chunks) // _MIN_BUNDLES, _BUNDLE_ROWS * len(chunks) // snapshot.rows)
@@ -217,8 +217,8 @@ def _job_id(config: BatchConfig, features: Sequence[Feature], snapshot: Snapshot
 
 def _row_groups(files: Iterable[ParquetFile]) -> Iterator[tuple[int, int, int]]:
     for number, file in enumerate(files):
-        for group in range(file.metadata.num_row_groups):
-            yield number, group, file.metadata.row_group(group).num_rows
+        for group, rows in enumerate(file.row_groups):
+            yield number, group, rows
 
 
 def _earlier(

@@ -11,26 +11,37 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from siftline.chunks import cut_blocks
+from siftline.candidates import Candidates
 from siftline.errors import RowError
 from siftline.files import replacing
 from siftline.models import FittedModel, cached_model
-from siftline.parts import key_columns, parquet_writer, stored
+from siftline.parts import key_columns, stored, write_parquet
 from siftline.rejects import rejected_rows, save_rejects, score_around, too_many
-from siftline.source import read_chunk
+from siftline.source import BATCH_ROWS, joined, read_chunk
 from siftline.threshold import summarise
-from siftline.types import Chunk, ChunkReceipt, DetectorRef, Float64s, Rejects, SourceFile
+from siftline.types import (
+    Chunk,
+    ChunkReceipt,
+    DetectorRef,
+    Float64s,
+    KeptCandidates,
+    Rejects,
+    ScoreSummary,
+    SourceFile,
+)
 
-# A chunk that is too much for a worker is halved down to runs of about so many rows.
+# A chunk that is too much for a worker is scored in ever smaller batches, down to about so many rows.
 _FLOOR_ROWS = 1_000
+# The rows of a smaller chunk are read again faster than they are set aside.
+_MIN_CANDIDATE_ROWS = 10_000
 
 
 @dataclass(frozen=True)
 class ChunkTask:
     """All that a worker must know to score a chunk. Small: it crosses the network.
 
-    The chunk is scored in `blocks` runs of rows, one after the other. When more than `tolerated_rows` cannot
-    be scored, the job has failed.
+    The chunk is scored batch by batch; more `blocks` make smaller batches. When more than `tolerated_rows`
+    cannot be scored, the job has failed. `share` is how much of all rows will be flagged, about.
     """
 
     chunk: Chunk
@@ -41,6 +52,7 @@ class ChunkTask:
     failed: str
     tolerated_rows: int
     blocks: int
+    share: float
 
     def __str__(self) -> str:
         return str(self.chunk)
@@ -49,7 +61,8 @@ class ChunkTask:
 def halved(task: ChunkTask) -> ChunkTask | None:
     """Return the task that does the same in half the memory, or None where the floor is reached."""
     blocks = 2 * task.blocks
-    return replace(task, blocks=blocks) if task.chunk.rows >= blocks * _FLOOR_ROWS else None
+    rows = min(task.chunk.rows, BATCH_ROWS)
+    return replace(task, blocks=blocks) if rows >= blocks * _FLOOR_ROWS else None
 
 
 def score_chunk(task: ChunkTask) -> ChunkReceipt:
@@ -65,41 +78,60 @@ def score_chunk(task: ChunkTask) -> ChunkReceipt:
     SourceError, StorageError, IntegrityError
         As reading, scoring and writing do.
     """
-    name = f"chunk-{task.chunk.index:07d}-{secrets.token_hex(4)}.parquet"
-    part = Path(task.parts) / name
+    name = f"chunk-{task.chunk.index:07d}-{secrets.token_hex(4)}"
+    part = Path(task.parts) / f"{name}.parquet"
     with replacing(part, durable=False) as temporary:
-        scores, rejected = _write_part(task, temporary)
+        scored = _write_part(task, temporary)
+    summary = summarise(scored.scores)
     return ChunkReceipt(
         chunk=task.chunk.index,
         first_row=task.chunk.first_row,
         rows=task.chunk.rows,
         part=stored(part),
         detector=task.detector.model_digest,
-        summary=summarise(scores),
-        rejects=_set_aside(task, rejected, name),
+        summary=summary,
+        rejects=_set_aside(task, scored.rejected, f"{name}.parquet"),
+        candidates=_keep_candidates(task, scored, summary, f"{name}-candidates.parquet"),
     )
 
 
-def _write_part(task: ChunkTask, path: Path) -> tuple[Float64s, pa.Table]:
-    """Write a chunk's rows with their scores, and return all scores, and the rows that have none."""
+@dataclass(frozen=True)
+class _Scored:
+    """What became of the rows of a chunk: all scores, the rows without one, and those that stand out."""
+
+    scores: Float64s
+    rejected: pa.Table
+    candidates: Candidates
+
+
+def _rows_at_once(task: ChunkTask) -> int:
+    return -(-min(task.chunk.rows, BATCH_ROWS) // task.blocks)
+
+
+def _write_part(task: ChunkTask, path: Path) -> _Scored:
+    """Write a chunk's rows with their scores, batch by batch: of all rows, only keys and scores are held."""
     model = cached_model(task.detector)
     columns = [*dict.fromkeys([*task.key, *(feature.column for feature in model.features)])]
-    every_score: list[Float64s] = []
-    every_reject: list[pa.Table] = []
-    writer = None
-    for block in cut_blocks(task.chunk, task.blocks):
-        table = read_chunk(task.files, block, columns)
-        scores, rejects = score_around(
-            lambda rows: _score(model, rows), table, block.first_row, task.tolerated_rows
+    scores = np.full(task.chunk.rows, np.nan)
+    keys, rejects = [], []
+    candidates = Candidates(task.chunk.rows, task.share, task.detector.threshold)
+    rejected = start = 0
+    for table in read_chunk(task.files, task.chunk, columns, _rows_at_once(task)):
+        first_row, stop = task.chunk.first_row + start, start + table.num_rows
+        found, refused = score_around(
+            lambda rows: _score(model, rows), table, first_row, task.tolerated_rows - rejected
         )
-        rows = key_columns(table, task.key, block.first_row).append_column("score", pa.array(scores))
-        writer = writer or parquet_writer(path, rows.schema)
-        writer.write_table(rows)
-        every_score.append(scores)
-        every_reject.append(rejected_rows(table, task.key, block.first_row, rejects))
-    if writer is not None:
-        writer.close()
-    return np.concatenate(every_score), pa.concat_tables(every_reject)
+        scores[start:stop] = found
+        keys.append(key_columns(table, task.key, first_row))
+        rejects.append(rejected_rows(table, task.key, first_row, refused))
+        if task.chunk.rows >= _MIN_CANDIDATE_ROWS:
+            candidates.add(table, found)
+        start, rejected = stop, rejected + len(refused)
+        if rejected > task.tolerated_rows:
+            break
+    rows = joined(keys).append_column("score", pa.array(scores[:start]))
+    write_parquet(rows, path)
+    return _Scored(scores, pa.concat_tables(rejects), candidates)
 
 
 def _score(model: FittedModel, table: pa.Table) -> Float64s:
@@ -121,6 +153,18 @@ def _set_aside(task: ChunkTask, rejected: pa.Table, name: str) -> Rejects | None
     if rejects.rows > task.tolerated_rows:
         raise too_many(rejects.rows, task.tolerated_rows, rejects.first, path)
     return rejects
+
+
+def _keep_candidates(
+    task: ChunkTask, scored: _Scored, summary: ScoreSummary, name: str
+) -> KeptCandidates | None:
+    """Save the rows that may turn out to be anomalies, so that they need not be looked up in the source."""
+    if task.chunk.rows < _MIN_CANDIDATE_ROWS or summary.minimum is None:
+        return None
+    path = Path(task.parts) / name
+    with replacing(path, durable=False) as temporary:
+        write_parquet(scored.candidates.rows(), temporary)
+    return KeptCandidates(file=stored(path), floor=max(scored.candidates.floor, summary.minimum))
 
 
 @cache

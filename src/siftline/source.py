@@ -12,7 +12,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
@@ -27,7 +27,8 @@ from siftline.errors import IntegrityError, SiftlineError, SourceChanged, Source
 from siftline.files import digest
 from siftline.types import Chunk, Piece, SourceFile
 
-_BATCH_ROWS = 65_536
+# What is read, and scored, at once.
+BATCH_ROWS = 65_536
 _BLOCK_BYTES = 1 << 20
 # What an error of the operating system says of the path itself; any other may pass.
 _LASTING = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR}
@@ -60,6 +61,11 @@ class ParquetFile:
     schema: pa.Schema
     stamp: Stamp
     contents: dict[int, str] = field(default_factory=dict)
+
+    @cached_property
+    def row_groups(self) -> tuple[int, ...]:
+        """Rows of every row group."""
+        return tuple(self.metadata.row_group(group).num_rows for group in range(self.metadata.num_row_groups))
 
 
 def find_files(source: SourceConfig) -> tuple[list[Path], str]:
@@ -172,9 +178,9 @@ def unreadable(path: object, error: Exception) -> SourceError:
 
 
 def read_pieces(
-    files: Sequence[SourceFile], pieces: Sequence[Piece], columns: Sequence[str]
+    files: Sequence[SourceFile], pieces: Sequence[Piece], columns: Sequence[str], rows: int = BATCH_ROWS
 ) -> Iterator[pa.RecordBatch]:
-    """Read pieces of the source, in order, in batches of at most 65,536 rows.
+    """Read pieces of the source, in order, in batches.
 
     Parameters
     ----------
@@ -184,6 +190,8 @@ def read_pieces(
         What to read.
     columns : sequence of str
         The columns to read, in this order.
+    rows : int
+        Most rows of a batch.
 
     Raises
     ------
@@ -195,7 +203,7 @@ def read_pieces(
     for number, run in groupby(pieces, key=lambda piece: piece.file):
         file = files[number]
         try:
-            yield from _read(file, run, list(columns))
+            yield from _read(file, run, list(columns), rows)
         except MemoryError:  # pyarrow's own is an ArrowException too
             raise
         except (pa.ArrowException, OSError) as error:
@@ -214,13 +222,15 @@ def _damaged(file: SourceFile, error: Exception) -> SiftlineError:
     )
 
 
-def _read(file: SourceFile, pieces: Iterable[Piece], columns: list[str]) -> Iterator[pa.RecordBatch]:
+def _read(
+    file: SourceFile, pieces: Iterable[Piece], columns: list[str], rows: int
+) -> Iterator[pa.RecordBatch]:
     with pa.OSFile(file.path) as handle:
         metadata = _planned(file, handle)
         with pq.ParquetFile(handle, metadata=metadata, page_checksum_verification=True) as parquet:
             for piece in pieces:
                 batches = parquet.iter_batches(
-                    _BATCH_ROWS, row_groups=[piece.row_group], columns=columns, use_threads=False
+                    rows, row_groups=[piece.row_group], columns=columns, use_threads=False
                 )
                 for batch in _slice(batches, piece):
                     _check_stat(file, handle)  # now that it is read: it may have changed meanwhile
@@ -242,19 +252,23 @@ def _slice(batches: Iterator[pa.RecordBatch], piece: Piece) -> Iterator[pa.Recor
             return
 
 
-def read_chunk(files: Sequence[SourceFile], chunk: Chunk, columns: Sequence[str]) -> pa.Table:
-    """Read a chunk's columns as a table.
+def read_chunk(
+    files: Sequence[SourceFile], chunk: Chunk, columns: Sequence[str], rows: int = BATCH_ROWS
+) -> Iterator[pa.Table]:
+    """Read a chunk's columns as tables of at most so many rows, one after the other.
 
     Raises
     ------
     SourceChanged, SourceError
         As `read_pieces`, and when fewer rows are there than planned.
     """
-    table = joined(read_pieces(files, chunk.pieces, columns)).select(list(columns))
-    if table.num_rows != chunk.rows:
+    found = 0
+    for batch in read_pieces(files, chunk.pieces, columns, rows):
+        found += batch.num_rows
+        yield pa.table(batch).select(list(columns))
+    if found != chunk.rows:
         name = files[chunk.pieces[0].file].origin
-        raise SourceChanged(f"{name}: {table.num_rows} rows where {chunk.rows} were planned", _RUN_AGAIN)
-    return table
+        raise SourceChanged(f"{name}: {found} rows where {chunk.rows} were planned", _RUN_AGAIN)
 
 
 def take_rows(batches: Iterable[pa.RecordBatch], positions: npt.NDArray[np.int64]) -> pa.Table:
@@ -269,8 +283,8 @@ def take_rows(batches: Iterable[pa.RecordBatch], positions: npt.NDArray[np.int64
     return joined(taken)
 
 
-def joined(batches: Iterable[pa.RecordBatch]) -> pa.Table:
-    """Join batches of the same columns, which files may declare in other ways (nullable, with metadata)."""
+def joined(batches: Iterable[pa.RecordBatch | pa.Table]) -> pa.Table:
+    """Join batches, or tables, whose columns files may declare in other ways (nullable, with metadata)."""
     return pa.concat_tables([pa.table(batch) for batch in batches], promote_options="default")
 
 

@@ -42,14 +42,15 @@ def _score_of(bits: int) -> float:
 def summarise(scores: Float64s) -> ScoreSummary:
     """Summarise the scores of a chunk."""
     finite = scores[np.isfinite(scores)]
-    buckets, counts = np.unique(ordered_bits(finite) >> np.uint64(_SHIFT), return_counts=True)
+    counts = np.bincount((ordered_bits(finite) >> np.uint64(_SHIFT)).astype(np.int64))
+    buckets = np.flatnonzero(counts)
     return ScoreSummary(
         rows=len(scores),
         non_finite=len(scores) - len(finite),
         minimum=float(finite.min()) if len(finite) else None,
         maximum=float(finite.max()) if len(finite) else None,
         buckets=tuple(buckets.tolist()),
-        counts=tuple(counts.tolist()),
+        counts=tuple(counts[buckets].tolist()),
     )
 
 

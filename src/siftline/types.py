@@ -250,6 +250,13 @@ class Rejects(Record):
     first: str
 
 
+class KeptCandidates(Record):
+    """The rows of a chunk that may turn out to be anomalies: all that score `floor` or more."""
+
+    file: StoredFile
+    floor: float
+
+
 class ChunkReceipt(Record):
     """Proof that a chunk was scored: its part file, a summary, and the rows that were set aside.
 
@@ -263,6 +270,7 @@ class ChunkReceipt(Record):
     detector: str
     summary: ScoreSummary
     rejects: Rejects | None = None
+    candidates: KeptCandidates | None = None
 
     @property
     def rows_rejected(self) -> int:

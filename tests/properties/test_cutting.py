@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from siftline.chunks import cut_blocks, cut_chunks
+from siftline.chunks import cut_chunks
 from siftline.config import SourceConfig
 from siftline.sample import draw_sample
 from siftline.source import find_files, open_parquet, read_chunk
-from siftline.types import Chunk, ChunkTable, Piece, SourceFile
+from siftline.types import ChunkTable, SourceFile
 from tests.support import write_files
 
 sizes = st.lists(st.integers(0, 60), max_size=12)
@@ -57,38 +57,6 @@ def test_neighbouring_chunks_would_not_fit_into_one_of_whole_row_groups(sizes: l
         first = other.pieces[0]
         if all(whole[piece.file, piece.row_group] == piece.rows for piece in (*one.pieces, first)):
             assert one.rows + first.rows > rows or one.rows == rows
-
-
-@given(sizes, st.integers(1, 80), st.data())
-def test_blocks_cover_the_rows_of_their_chunk_once_in_order(
-    sizes: list[int], rows: int, data: st.DataObject
-) -> None:
-    for chunk in cut_chunks(groups_of(sizes), rows):
-        number = data.draw(st.integers(1, chunk.rows), label="blocks")
-        blocks = list(cut_blocks(chunk, number))
-        assert len(blocks) == number
-        assert rows_of(blocks) == rows_of([chunk])
-        assert {block.index for block in blocks} == {chunk.index}
-        assert max(block.rows for block in blocks) - min(block.rows for block in blocks) <= 1
-        firsts = [0, *itertools.accumulate(block.rows for block in blocks)]
-        assert [block.first_row - chunk.first_row for block in blocks] == firsts[:-1]
-        assert all(piece.rows for block in blocks for piece in block.pieces)
-
-
-def rows_of(chunks: list[Chunk]) -> list[tuple[int, int, int]]:
-    """Every row of some chunks: its file, its row group, and its place there."""
-    pieces = [piece for chunk in chunks for piece in chunk.pieces]
-    return [(p.file, p.row_group, p.offset + i) for p in pieces for i in range(p.rows)]
-
-
-def test_one_block_is_the_chunk_itself() -> None:
-    (chunk,) = cut_chunks([(0, 0, 10), (0, 1, 7), (1, 0, 3)], 20)
-    assert list(cut_blocks(chunk, 1)) == [chunk]
-    assert [block.pieces for block in cut_blocks(chunk, 3)] == [
-        (Piece(0, 0, 0, 6),),
-        (Piece(0, 0, 6, 4), Piece(0, 1, 0, 3)),
-        (Piece(0, 1, 3, 4), Piece(1, 0, 0, 3)),
-    ]
 
 
 @given(sizes, st.integers(1, 80))
@@ -187,19 +155,12 @@ def test_the_sample_of_a_large_input_reads_some_of_its_row_groups(
 
 
 @settings(max_examples=25)
-@given(rows=st.integers(2, 950), blocks=st.integers(1, 9))
-def test_blocks_read_back_are_the_source(given_input: Input, rows: int, blocks: int) -> None:
+@given(rows=st.integers(1, 950), at_once=st.integers(1, 950))
+def test_chunks_read_back_are_the_source(given_input: Input, rows: int, at_once: int) -> None:
     tables = [
-        read_chunk(given_input.files, block, ["position", "half"])
+        table
         for chunk in cut_chunks(given_input.groups, rows)
-        for block in cut_blocks(chunk, min(blocks, chunk.rows))
+        for table in read_chunk(given_input.files, chunk, ["position", "half"], at_once)
     ]
     assert pa.concat_tables(tables).equals(given_input.table)
-
-
-@settings(max_examples=25)
-@given(rows=st.integers(1, 950))
-def test_chunks_read_back_are_the_source(given_input: Input, rows: int) -> None:
-    chunks = cut_chunks(given_input.groups, rows)
-    tables = [read_chunk(given_input.files, chunk, ["position", "half"]) for chunk in chunks]
-    assert pa.concat_tables(tables).equals(given_input.table)
+    assert max(table.num_rows for table in tables) <= at_once

@@ -384,7 +384,16 @@ def test_a_chunk_with_bad_rows_scores_the_others_and_sets_those_aside(tmp_path: 
 
 
 @pytest.mark.parametrize("blocks", [2, 3, 8])
-def test_in_blocks_a_chunk_has_the_same_scores_and_rejects(tmp_path: Path, blocks: int) -> None:
+def test_in_blocks_a_chunk_takes_less_memory_and_has_the_same_scores_and_rejects(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blocks: int
+) -> None:
+    sizes: list[int] = []
+
+    def watched(model: FittedModel, table: pa.Table) -> Float64s:
+        sizes.append(table.num_rows)
+        return _score(model, table)
+
+    monkeypatch.setattr("siftline.scoring._score", watched)
     task = tasks_with(tmp_path, {0: math.inf, 1_499: math.inf, 2_999: math.inf}, rows=3_000, tolerated=3)
     whole, pieces = score_chunk(task), score_chunk(replace(task, blocks=blocks))
     parts = [part_of(task, receipt) for receipt in (whole, pieces)]
@@ -392,6 +401,7 @@ def test_in_blocks_a_chunk_has_the_same_scores_and_rejects(tmp_path: Path, block
     assert parts[0]["id"].equals(parts[1]["id"])
     assert failed_of(task, whole).equals(failed_of(task, pieces))
     assert whole.summary == pieces.summary
+    assert (sizes[0], sizes[2]) == (3_000, 3_000 // blocks)
 
 
 def test_a_chunk_with_one_bad_row_too_many_is_refused_with_the_evidence_kept(tmp_path: Path) -> None:

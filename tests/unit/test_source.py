@@ -13,7 +13,7 @@ import pytest
 
 from siftline.config import SourceConfig
 from siftline.errors import SourceChanged, SourceError, SourceUnavailable
-from siftline.source import find_files, only_files, open_parquet, read_chunk, unreadable
+from siftline.source import find_files, joined, only_files, open_parquet, read_chunk, unreadable
 from siftline.types import Chunk, Piece, SourceFile
 
 TABLE = pa.table({"a": np.arange(10), "b": np.arange(10) / 2, "c": [f"t{i}" for i in range(10)]})
@@ -177,28 +177,28 @@ def test_what_does_not_pass_by_itself_is_not(error: OSError) -> None:
 def test_a_chunk_is_read_across_row_groups_and_files(tmp_path: Path) -> None:
     files = [written(tmp_path / "x.parquet"), written(tmp_path / "y.parquet", row_group=10)]
     chunk = Chunk(0, 0, (Piece(0, 0, 3, 1), Piece(0, 1, 0, 4), Piece(1, 0, 2, 5)))
-    table = read_chunk(files, chunk, ["c", "a"])
+    table = joined(read_chunk(files, chunk, ["c", "a"]))
     assert table.column_names == ["c", "a"]
     assert table["a"].to_pylist() == [3, 4, 5, 6, 7, 2, 3, 4, 5, 6]
 
 
 def test_files_may_order_their_columns_differently(tmp_path: Path) -> None:
     files = [written(tmp_path / "x.parquet"), written(tmp_path / "y.parquet", TABLE.select(["c", "b", "a"]))]
-    table = read_chunk(files, Chunk(0, 0, (Piece(0, 0, 0, 2), Piece(1, 0, 0, 2))), ["a", "b"])
+    table = joined(read_chunk(files, Chunk(0, 0, (Piece(0, 0, 0, 2), Piece(1, 0, 0, 2))), ["a", "b"]))
     assert table.to_pydict() == {"a": [0, 1, 0, 1], "b": [0, 0.5, 0, 0.5]}
 
 
 def test_files_may_differ_in_what_may_be_null(tmp_path: Path) -> None:
     strict = pa.schema([field.with_nullable(False) for field in TABLE.schema])
     files = [written(tmp_path / "x.parquet"), written(tmp_path / "y.parquet", TABLE.cast(strict))]
-    table = read_chunk(files, Chunk(0, 0, (Piece(0, 0, 0, 2), Piece(1, 0, 0, 2))), ["a"])
+    table = joined(read_chunk(files, Chunk(0, 0, (Piece(0, 0, 0, 2), Piece(1, 0, 0, 2))), ["a"]))
     assert table["a"].to_pylist() == [0, 1, 0, 1]
 
 
 def test_fewer_rows_than_planned_have_changed(tmp_path: Path) -> None:
     file = written(tmp_path / "x.parquet")
     with pytest.raises(SourceChanged, match="origin: 4 rows where 9 were planned"):
-        read_chunk([file], Chunk(0, 0, (Piece(0, 0, 0, 9),)), ["a"])
+        joined(read_chunk([file], Chunk(0, 0, (Piece(0, 0, 0, 9),)), ["a"]))
 
 
 def test_corrupt_pages_are_a_source_error(tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_corrupt_pages_are_a_source_error(tmp_path: Path) -> None:
     content[100:400] = b"\xff" * 300
     path.write_bytes(content)
     with pytest.raises(SourceError, match="origin: cannot be read") as caught:
-        read_chunk([planned(path)], Chunk(0, 0, (Piece(0, 0, 0, 5000),)), ["a"])
+        joined(read_chunk([planned(path)], Chunk(0, 0, (Piece(0, 0, 0, 5000),)), ["a"]))
     assert type(caught.value) is SourceError
 
 

@@ -21,7 +21,15 @@ from siftline.errors import IntegrityError, SourceChanged, SourceError, SourceUn
 from siftline.files import seal
 from siftline.plan import plan_batch
 from siftline.sample import draw_sample
-from siftline.source import check_unchanged, only_files, open_parquet, read_chunk, read_pieces, with_contents
+from siftline.source import (
+    check_unchanged,
+    joined,
+    only_files,
+    open_parquet,
+    read_chunk,
+    read_pieces,
+    with_contents,
+)
 from siftline.types import BatchPlan, Chunk, Piece, SourceFile
 from tests.support import make_config, run_job
 
@@ -67,7 +75,7 @@ def chunk(*row_groups: int) -> Chunk:
 
 
 def read(file: SourceFile, *row_groups: int) -> set[float]:
-    return set(read_chunk([file], chunk(*row_groups), ["x"])["x"].to_pylist())
+    return set(joined(read_chunk([file], chunk(*row_groups), ["x"]))["x"].to_pylist())
 
 
 def edit(path: Path, row_group: int, value: float = 5.0) -> None:
@@ -154,8 +162,8 @@ def test_the_sample_is_not_drawn_from_what_changed(path: Path) -> None:
 # -- while it is read
 
 
-def begun(file: SourceFile, batches: int) -> Iterator[pa.RecordBatch]:
-    stream = read_pieces([file], chunk(*range(ROWS // GROUP)).pieces, ["x"])
+def begun(file: SourceFile, batches: int, rows: int = ROWS) -> Iterator[pa.RecordBatch]:
+    stream = read_pieces([file], chunk(*range(ROWS // GROUP)).pieces, ["x"], rows)
     for _ in range(batches):
         assert set(next(stream)["x"].to_pylist()) == {1.0}
     return stream
@@ -186,11 +194,8 @@ def test_what_is_replaced_while_it_is_read_is_read_to_its_end_as_it_was(
         read(file, 0)
 
 
-def test_a_change_within_a_row_group_is_noticed_between_its_batches(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("siftline.source._BATCH_ROWS", 10)
-    stream = begun(planned(path), 3)
+def test_a_change_within_a_row_group_is_noticed_between_its_batches(path: Path) -> None:
+    stream = begun(planned(path), 3, rows=10)
     rewritten(path)
     with pytest.raises(SourceChanged):
         next(stream)
@@ -272,7 +277,7 @@ def test_a_task_gets_the_digests_of_what_it_reads_only(path: Path) -> None:
     ]
     (kept,), renumbered = only_files([file, file], chunks)
     assert kept.contents == {group: file.contents[group] for group in (2, 3)}
-    assert read_chunk([kept], renumbered[0], ["x"]).num_rows == 2 * GROUP
+    assert joined(read_chunk([kept], renumbered[0], ["x"])).num_rows == 2 * GROUP
     assert kept == file.model_copy(update={"contents": kept.contents})
 
 
@@ -316,7 +321,7 @@ def test_the_plan_has_what_its_chunks_are_checked_against(tmp_path: Path, path: 
 
 def chunk_values(plan: BatchPlan, index: int) -> set[float]:
     files, (one,) = only_files(plan.snapshot.files, [plan.chunks[index]])
-    return set(read_chunk(files, one, ["x"])["x"].to_pylist())
+    return set(joined(read_chunk(files, one, ["x"]))["x"].to_pylist())
 
 
 def test_by_stat_nothing_is_digested_but_the_footer(tmp_path: Path, path: Path) -> None:
@@ -524,5 +529,5 @@ def test_a_damaged_parquet_file_is_left_where_it_is(tmp_path: Path) -> None:
     source.write_bytes(content)
     os.utime(source, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     with pytest.raises(SourceError, match="cannot be read"):
-        read_chunk(plan.snapshot.files, plan.chunks[0], ["x"])
+        joined(read_chunk(plan.snapshot.files, plan.chunks[0], ["x"]))
     assert source.exists()

@@ -91,8 +91,11 @@ def test_a_service_that_is_never_healthy_is_not_waited_for_for_ever(
 
 
 def test_a_service_that_ends_again_and_again_ends_the_stack(scene: Scene) -> None:
+    healthy = scene.home / "healthy"
     scene.add("stays", STAYS)
-    scene.add("ends", ENDS)
+    # It is not to end before it has been seen healthy once.
+    waits = f"import pathlib, time\nwhile not pathlib.Path({str(healthy)!r}).exists(): time.sleep(0.01)\n"
+    scene.add("ends", waits + ENDS, lambda: healthy.touch() is None)
 
     with pytest.raises(StackError, match=r"^ends ended 4 times .*\(exit status 3\): my last words; see "):
         scene.supervise()
