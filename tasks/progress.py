@@ -136,6 +136,6 @@ def _link(address: str) -> None:
             address,
             link_text="Dask dashboard",
             key="siftline-dask-dashboard",
-            description="The workers; it is gone when a cluster ends with its run.",
+            description="The workers, live.",
         )
     )

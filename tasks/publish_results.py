@@ -89,10 +89,10 @@ def report_page() -> str | None:
 
 def _report(plan: BatchPlan, manifest: Manifest) -> None:
     top = top_rows(open_results(plan.config.output.path), _TOP)
-    what = "What was published, and the most anomalous rows with their reasons."
-    waited(create_markdown_artifact(report(manifest, top), key=_REPORT, description=what))
+    text = report(manifest, top)
+    waited(create_markdown_artifact(text, key=_REPORT, description="The result, with reasons."))
 
 
 def _show(row: dict[str, Any]) -> None:
-    what = "What was published, for programs; people read siftline-report."
+    what = "The result, for programs."
     waited(create_table_artifact([row], key="siftline-result", description=what))
