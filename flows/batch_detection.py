@@ -28,20 +28,21 @@ def _name() -> str:
 def batch_detection(
     config: BatchConfig,
     fresh: bool = False,
-    steps: tuple[Step, ...] = STANDARD_STEPS,
-    parameters: dict[str, Any] | None = None,
-    schedules: tuple[Schedule, ...] = (),
     interval: Interval | None = None,
+    parameters: dict[str, Any] | None = None,
+    steps: tuple[Step, ...] = STANDARD_STEPS,
+    schedules: tuple[Schedule, ...] = (),
 ) -> BatchResult:
     """Find the anomalies of a batch.
 
     Args:
         config: The batch: the rows to look at, what finds the anomalies, and where the result goes.
         fresh: Start over, even if it is published already, or an earlier run has left work to take up.
-        steps: What is done, in order: the standard steps, and functions of your own.
-        parameters: Values for {{ parameters.… }} in the batch.
-        schedules: Whose intervals the runs are about.
-        interval: What this run is about. Default: the last interval that is over.
+        interval: The stretch of time that this run is about. Default: the last one that is over.
+        parameters: Values for `{{ parameters.… }}` in the batch.
+        steps: What is done, in order: the standard steps, whose settings are in `config`, and functions of
+            your own.
+        schedules: Whose intervals the runs are about. They start no runs: the deployment's own do.
     """
     assignment = Assignment(
         config=config, steps=steps, parameters=parameters, schedules=schedules, interval=interval

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -34,6 +35,7 @@ from siftline.types import BatchResult
 from tasks.incidents import incidents_logged
 from tasks.notify import notify, this_run
 from tasks.predecessors import end_predecessor
+from tasks.publish_results import report_page
 
 # What a failed run is called that is not to be taken up again; see deployments/automations.yaml.
 _FOR_GOOD = "FailedForGood"
@@ -157,7 +159,7 @@ def _completed(config: BatchConfig, result: BatchResult, lease: Lease, recovered
 def _tell_completed(config: BatchConfig, result: BatchResult, job: Path | None, recovered: bool) -> None:
     checkpoint = _checkpoint(config, job)
     previous = previous_rates(checkpoint, config.name, result.job_id) if checkpoint is not None else ()
-    run = this_run(config.name, result.interval)
+    run = replace(this_run(config.name, result.interval), report_url=report_page())
     message = completed_message(run, result, previous, top_of(result, _TOP), recovered)
     notify(message, config.notify, checkpoint)
 

@@ -205,7 +205,7 @@ def run_status(flow_run_id: UUID | str) -> RunStatus:
         chunks_percent=progress,
         steps=tuple(
             StepStatus(
-                name=one.name.rpartition("-")[0] or one.name,
+                name=one.name,
                 state=one.state_name or "Unknown",
                 started=one.start_time,
                 ended=one.end_time,

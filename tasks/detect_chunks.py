@@ -14,7 +14,7 @@ from tasks.checkpoints import open_checkpoints
 from tasks.progress import ProgressArtifact, link_dashboard
 
 
-@task(name="detect_chunks", cache_policy=NO_CACHE, persist_result=False)
+@task(name="detect_chunks", task_run_name="detect_chunks", cache_policy=NO_CACHE, persist_result=False)
 def detect_chunks(
     plan: BatchPlan, detector: DetectorRef, executor: Executor, lease: Lease, partial: bool
 ) -> Receipts:

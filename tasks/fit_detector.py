@@ -10,7 +10,7 @@ from siftline.executor import Executor
 from siftline.types import BatchPlan, DetectorRef
 
 
-@task(name="fit_detector", cache_policy=NO_CACHE, persist_result=False)
+@task(name="fit_detector", task_run_name="fit_detector", cache_policy=NO_CACHE, persist_result=False)
 def fit_detector(plan: BatchPlan, executor: Executor) -> DetectorRef:
     """Fit the detector; see `siftline.fit.fit_detector`."""
     return fit.fit_detector(plan, executor)

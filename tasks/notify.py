@@ -26,7 +26,7 @@ from tasks.waiting import waited
 PATIENCE = Patience()
 
 
-@task(name="notify", cache_policy=NO_CACHE, persist_result=False)
+@task(name="notify", task_run_name="notify", cache_policy=NO_CACHE, persist_result=False)
 def notify(message: Message, rules: Sequence[NotifyConfig], checkpoint: Path | None) -> list[Delivery]:
     """Log the message and send it through the configured blocks; a block that fails changes nothing else."""
     logger = get_run_logger()
@@ -48,9 +48,7 @@ def this_run(name: str, interval: Interval | None = None) -> Run:
     run_id = str(flow_run.id) if flow_run.id else None
     # Without a server of its own to show it, a run has no page.
     page = url_for("flow-run", obj_id=run_id) if run_id else None
-    # The report is an artifact of the run, shown on a page of its own.
-    report = page and f"{page}?tab=Artifacts"
-    return Run(name, run_id, page, interval.label if interval else None, report)
+    return Run(name, run_id, page, interval.label if interval else None)
 
 
 def _load(name: str) -> Say:

@@ -11,7 +11,7 @@ from siftline.lease import Lease
 from siftline.types import BatchPlan
 
 
-@task(name="plan_batch", cache_policy=NO_CACHE, persist_result=False)
+@task(name="plan_batch", task_run_name="plan_batch", cache_policy=NO_CACHE, persist_result=False)
 def plan_batch(config: BatchConfig, fresh: bool, lease: Lease, blocks: int) -> BatchPlan:
     """Plan the job; see `siftline.plan.plan_batch`."""
     return plan.plan_batch(config, fresh, lease, blocks)

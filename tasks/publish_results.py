@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey
+from prefect.client.schemas.sorting import ArtifactSort
 from prefect.runtime import flow_run
+from prefect.settings import PREFECT_UI_URL, temporary_settings
 
 from siftline import publish
 from siftline.errors import StorageError
@@ -21,9 +26,11 @@ from tasks.progress import write_aside
 from tasks.waiting import waited
 
 _TOP = 10
+_REPORT = "siftline-report"
+_SECONDS_TO_FIND = 5.0
 
 
-@task(name="publish_results", cache_policy=NO_CACHE, persist_result=False)
+@task(name="publish_results", task_run_name="publish_results", cache_policy=NO_CACHE, persist_result=False)
 def publish_results(
     plan: BatchPlan,
     detector: DetectorRef,
@@ -60,10 +67,32 @@ def keep_in_history(plan: BatchPlan, manifest: Manifest) -> None:
         get_run_logger().warning("the history of the publications could not be written: %s", error)
 
 
+def report_page() -> str | None:
+    """Return the address of the report that this run has written; None, where that is not known soon."""
+    pages = PREFECT_UI_URL.value()
+    if pages is None or flow_run.id is None:
+        return None
+    of_this_run = ArtifactFilterFlowRunId(any_=[UUID(flow_run.id)])
+    wanted = ArtifactFilter(key=ArtifactFilterKey(any_=[_REPORT]), flow_run_id=of_this_run)
+    patience = {"timeout": _SECONDS_TO_FIND}
+    try:
+        with (
+            temporary_settings({"client.max_retries": 0}),
+            get_client(httpx_settings=patience, sync_client=True) as client,
+        ):
+            found = client.read_artifacts(artifact_filter=wanted, sort=ArtifactSort.CREATED_DESC, limit=1)
+    except Exception as error:  # noqa: BLE001  whatever reaching the API raises
+        get_run_logger().warning("the report's page is not known: %s", type(error).__name__)
+        return None
+    return f"{pages}/artifacts/artifact/{found[0].id}" if found else None
+
+
 def _report(plan: BatchPlan, manifest: Manifest) -> None:
     top = top_rows(open_results(plan.config.output.path), _TOP)
-    waited(create_markdown_artifact(report(manifest, top), key="siftline-report", description="The report."))
+    text = report(manifest, top)
+    waited(create_markdown_artifact(text, key=_REPORT, description="The result, with reasons."))
 
 
 def _show(row: dict[str, Any]) -> None:
-    waited(create_table_artifact([row], key="siftline-result", description="What was published."))
+    what = "The result, for programs."
+    waited(create_table_artifact([row], key="siftline-result", description=what))

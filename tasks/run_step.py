@@ -23,7 +23,8 @@ def run_step(step: Step, result: BatchResult) -> None:
         When it failed every time, unless the step says that this is only a warning.
     """
     try:
-        waited(retried(_call.with_options(name=step.uses), step.retries)(step, result))
+        call = _call.with_options(name=step.uses, task_run_name=step.uses)
+        waited(retried(call, step.retries)(step, result))
     except Exception as error:
         problem = f"step {step.uses}: {type(error).__name__}: {error}"
         if step.on_failure == "warn":

@@ -9,7 +9,7 @@ from siftline import validate
 from siftline.types import BatchPlan, CombinedScores, Receipts, ValidationReport
 
 
-@task(name="validate_results", cache_policy=NO_CACHE, persist_result=False)
+@task(name="validate_results", task_run_name="validate_results", cache_policy=NO_CACHE, persist_result=False)
 def validate_results(
     plan: BatchPlan, receipts: Receipts, combined: CombinedScores, partial: bool
 ) -> ValidationReport:

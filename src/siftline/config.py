@@ -189,7 +189,8 @@ class ThresholdConfig(Section):
 
     contamination: Annotated[float, Field(gt=0, le=0.5)] | None = Field(
         default=None,
-        description="Share of the batch to flag: the highest ceil(share x rows) scores, and their ties.",
+        description="Share of the batch to flag, up to 0.5: the highest ceil(share x rows) scores, and their "
+        "ties.",
     )
     score: Annotated[float, Field(allow_inf_nan=False)] | None = Field(
         default=None, description="A fixed score: rows at it or above are anomalies."
@@ -447,11 +448,14 @@ class BatchConfig(Section):
     )
     detector: DetectorConfig = Field(default=DetectorConfig(), description="What finds the anomalies.")
     threshold: ThresholdConfig = Field(
-        default=ThresholdConfig(), description="From which score on a row is an anomaly."
+        default=ThresholdConfig(),
+        description="From which score on a row is an anomaly; at most one of the three. "
+        "Default: contamination 0.01.",
     )
     chunking: ChunkingConfig = Field(default=ChunkingConfig(), description="How the rows are cut.")
     cluster: Annotated[Cluster, BeforeValidator(default_kind)] = Field(
-        default=LocalCluster(), description="Who scores the chunks."
+        default=LocalCluster(),
+        description="Who scores the chunks; its `kind` is `local`, `address`, `factory` or `serial`.",
     )
     retries: RetriesConfig = Field(
         default=RetriesConfig(), description="What is done about faults that may pass."

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from siftline.facts import TopRow
 from siftline.results import Manifest
 
-_PUNCTUATION = re.compile(r"([\\`*_{}\[\]()<>#+.!|~&$-])")
+# Of a colon and an at sign addresses would become links, although nobody made them any.
+_PUNCTUATION = re.compile(r"([\\`*_{}\[\]()<>#+.!|~&$:@-])")
 
 
 def report(manifest: Manifest, top: Sequence[TopRow]) -> str:
@@ -25,35 +26,34 @@ def report(manifest: Manifest, top: Sequence[TopRow]) -> str:
     share = manifest.anomalies / scored if scored else 0.0
     facts = {
         "Anomalies": f"{manifest.anomalies:,} ({share:.3%})",
-        "Rows": f"{manifest.rows:,}, of which {manifest.rows_failed:,} could not be scored",
+        "Rows": _count(manifest.rows, manifest.rows_failed, "could not be scored"),
         "Threshold": f"{manifest.threshold:.6g}",
-        "Chunks": f"{manifest.chunks:,}, of which {len(manifest.chunks_failed):,} failed",
+        "Chunks": _count(manifest.chunks, len(manifest.chunks_failed), "failed"),
         "Source": manifest.config["source"]["path"],
         "Results": manifest.config["output"]["path"],
         "Job": manifest.job_id,
     }
-    lines = [f"# {_plain(manifest.name)}", "", *_table(("", ""), [*facts.items()])]
+    lines = [f"# {_plain(manifest.name)}", "", *_table(facts)]
     if top:
-        rows = [
-            (
-                str(row.rank),
-                f"{row.score:.4f}",
-                ", ".join(f"{name}={value}" for name, value in row.identity.items()),
-                "; ".join(row.reasons),
-            )
-            for row in top
-        ]
-        lines += ["", "## Most anomalous rows", "", *_table(("Rank", "Score", "Row", "Reasons"), rows)]
+        # Not a table: Prefect's pages don't wrap its cells, and would hide the reasons.
+        lines += ["", "## Most anomalous rows", "", *(line for row in top for line in _entry(row))]
     return "\n".join(lines) + "\n"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    ruled = [head, ["---"] * len(head)]
-    return [_line(cells) for cells in ruled] + [_line([_plain(cell) for cell in row]) for row in rows]
+def _count(all_of_them: int, failed: int, how: str) -> str:
+    return f"{all_of_them:,}" + (f", of which {failed:,} {how}" if failed else "")
 
 
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+def _table(facts: Mapping[str, str]) -> list[str]:
+    """Return a table, whose head is the first fact: an empty one would be drawn as well."""
+    head, *rows = [f"| {name} | {_plain(fact)} |" for name, fact in facts.items()]
+    return [head, "| --- | --- |", *rows]
+
+
+def _entry(row: TopRow) -> list[str]:
+    identity = ", ".join(f"{name}={value}" for name, value in row.identity.items())
+    head = f"- **Rank {row.rank}, score {row.score:.4f}** {_plain(identity)}"
+    return [head, *(f"  - {_plain(reason)}" for reason in row.reasons)]
 
 
 def _plain(text: str) -> str:

@@ -137,7 +137,7 @@ def test_chunks_go_on_and_states_and_artifacts_catch_up(
     assert (run["id"], run["state_name"]) == (result["flow_run_id"], "Completed")
 
     def states() -> dict[str, str]:
-        return {run["name"].rpartition("-")[0]: run["state_name"] for run in server.ask("task_runs")}
+        return {run["name"]: run["state_name"] for run in server.ask("task_runs")}
 
     wait_until(
         lambda: states() == dict.fromkeys(STEPS, "Completed"), "the states of the tasks have caught up"

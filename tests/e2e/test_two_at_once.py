@@ -128,7 +128,7 @@ def task_runs(shell: Shell, run: str) -> list[str]:
     """The steps of a run that the server knows of."""
     asked = {"flow_runs": {"id": {"any_": [run]}}}
     answer = httpx.post(f"{shell.api_url}/task_runs/filter", json=asked, timeout=120).raise_for_status()
-    return [one["name"].rpartition("-")[0] for one in answer.json()]
+    return [one["name"] for one in answer.json()]
 
 
 def test_a_finished_job_that_is_run_again_does_nothing_and_says_so(shell: Shell, webhook: Webhook) -> None:

@@ -36,7 +36,7 @@ def flow_run(run_id: UUID | str | None) -> FlowRun:
 
 
 def task_runs(run_id: UUID | str | None, last: str = "notify") -> dict[str, TaskRun]:
-    """The task runs of a flow run by the name of their task, once the last of them has reached the server."""
+    """The task runs of a flow run by name, once the last of them has reached the server."""
 
     def read() -> list[TaskRun]:
         chosen = FlowRunFilter(id=FlowRunFilterId(any_=[UUID(str(run_id))]))
@@ -46,10 +46,10 @@ def task_runs(run_id: UUID | str | None, last: str = "notify") -> dict[str, Task
     def complete() -> list[TaskRun] | None:
         runs = read()
         final = all(run.state is not None and run.state.is_final() for run in runs)
-        return runs if final and any(run.name.startswith(last) for run in runs) else None
+        return runs if final and any(run.name == last for run in runs) else None
 
     runs = wait_until(complete, "the task runs have reached the server")
-    found = {run.name.rpartition("-")[0]: run for run in runs}
+    found = {run.name: run for run in runs}
     assert len(found) == len(runs), f"a task ran twice: {sorted(run.name for run in runs)}"
     return found
 

@@ -11,10 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
+import httpx
 import pytest
 from prefect.blocks.core import Block
 from prefect.blocks.notifications import MattermostWebhook, PagerDutyWebHook, SendgridEmail, SlackWebhook
 from prefect.blocks.system import Secret
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.settings import PREFECT_UI_URL, temporary_settings
 from pydantic import SecretStr
 
 from flows.batch_detection import batch_detection
@@ -28,7 +31,7 @@ from siftline.scoring import ChunkTask, score_chunk
 from siftline.types import ChunkReceipt
 from tasks.notify import _hearing_apprise
 from tests.flows.batches import configuration
-from tests.flows.records import flow_run, log
+from tests.flows.records import artifacts, flow_run, log
 from tests.flows.webhook import Webhook, serving
 
 # Apprise, which Prefect's blocks speak through, imports it where there is one.
@@ -61,6 +64,34 @@ def everything_written(directory: Path) -> str:
     files = [path for path in directory.rglob("*.json") if path.is_file()]
     assert any(path.name == "plan.json" for path in files)
     return "\n".join(path.read_text() for path in files)
+
+
+def test_the_link_to_the_report_leads_to_the_page_of_this_runs_report(
+    tmp_path: Path, webhook: Webhook
+) -> None:
+    values = configuration(tmp_path, notify=[{"block": webhook.block("all")}])
+    with temporary_settings({PREFECT_UI_URL: "http://prefect.test"}):
+        runs = [batch_detection(values, fresh=True).flow_run_id for _ in range(2)]
+
+    for run, request in zip(runs, webhook.received, strict=True):
+        report = artifacts(run)["siftline-report"]
+        assert f"\nReport: http://prefect.test/artifacts/artifact/{report.id}\n" in request.body["body"]
+
+
+def test_where_the_server_cannot_say_where_the_report_is_there_is_no_link_to_it(
+    tmp_path: Path, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*_: object, **__: object) -> None:
+        raise httpx.ConnectError("no route")
+
+    monkeypatch.setattr(SyncPrefectClient, "read_artifacts", unreachable)
+    values = configuration(tmp_path, notify=[{"block": webhook.block("all")}])
+    with temporary_settings({PREFECT_UI_URL: "http://prefect.test"}):
+        result = batch_detection(values)
+
+    (request,) = webhook.received
+    assert "Report: " not in request.body["body"]
+    assert f"Run: http://prefect.test/runs/flow-run/{result.flow_run_id}" in request.body["body"]
 
 
 def test_completed_and_failed_are_told_to_whom_the_rules_say(tmp_path: Path, webhook: Webhook) -> None:

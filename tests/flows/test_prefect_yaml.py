@@ -59,6 +59,19 @@ def test_the_nightly_deployment_runs_the_configuration_of_the_demo() -> None:
     assert BatchConfig.model_validate(demo) == load_config(ROOT / "deployments/flights.yaml")
 
 
+def test_the_form_has_what_a_run_is_given_most_before_what_is_long_and_seldom_changed() -> None:
+    shown = sorted(parameter_schema(batch_detection).properties.items(), key=lambda one: one[1]["position"])
+
+    assert [name for name, _ in shown] == [
+        "config",
+        "fresh",
+        "interval",
+        "parameters",
+        "steps",
+        "schedules",
+    ]
+
+
 def test_the_nightly_deployment_has_a_schedule_with_timezone_and_slug() -> None:
     nightly = deployments()["flights-nightly"]
 

@@ -202,6 +202,13 @@ def test_the_scheduler_gives_up_at_once_a_chunk_that_kills_its_worker(tmp_path: 
     assert list(found) == ["prefect-server", "dask-scheduler", "dask-workers", "prefect-worker"]
 
 
+def test_the_pages_that_the_server_shows_first_call_nobody_else(tmp_path: Path) -> None:
+    found = {one.name: one for one in services(stack_in(tmp_path), datetime.now(UTC))}
+
+    assert found["prefect-server"].environment["PREFECT_SERVER_UI_V2_ENABLED"] == "false"
+    assert found["prefect-server"].environment["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
+
+
 def test_nothing_listens_anywhere_else_than_asked(tmp_path: Path) -> None:
     for service in services(stack_in(tmp_path, host="10.1.2.3"), datetime.now(UTC)):
         assert "127.0.0.1" not in " ".join(service.command)

@@ -23,6 +23,8 @@ _WORKER = "stack"
 # Without the working directory among the places to import from: it is anybody's.
 _PYTHON = (sys.executable, "-P", "-m")
 _QUIET = {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PYTHONUNBUFFERED": "1"}
+# The pages of Prefect's second UI call a service of Amplitude's, whatever else is set; of the first, none do.
+_FIRST_UI = {"PREFECT_SERVER_UI_V2_ENABLED": "false"}
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,12 @@ def _server(stack: Stack) -> Service:
         stack.ui,
         (*_PYTHON, "prefect", "server", "start", "--host", stack.host, "--port", str(stack.server_port)),
         lambda: _ask(f"{stack.api}/health") is True,
-        {**_QUIET, "PREFECT_API_URL": stack.api, "PREFECT_API_DATABASE_CONNECTION_URL": database},
+        {
+            **_QUIET,
+            **_FIRST_UI,
+            "PREFECT_API_URL": stack.api,
+            "PREFECT_API_DATABASE_CONNECTION_URL": database,
+        },
     )
 
 
