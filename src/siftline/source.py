@@ -262,10 +262,17 @@ def read_chunk(
     SourceChanged, SourceError
         As `read_pieces`, and when fewer rows are there than planned.
     """
-    found = 0
+    found = held = 0
+    batches: list[pa.RecordBatch] = []
     for batch in read_pieces(files, chunk.pieces, columns, rows):
+        if held + batch.num_rows > rows:
+            yield joined(batches).select(list(columns))
+            batches, held = [], 0
+        batches.append(batch)
+        held += batch.num_rows
         found += batch.num_rows
-        yield pa.table(batch).select(list(columns))
+    if batches:
+        yield joined(batches).select(list(columns))
     if found != chunk.rows:
         name = files[chunk.pieces[0].file].origin
         raise SourceChanged(f"{name}: {found} rows where {chunk.rows} were planned", _RUN_AGAIN)

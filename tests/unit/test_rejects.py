@@ -401,7 +401,8 @@ def test_in_blocks_a_chunk_takes_less_memory_and_has_the_same_scores_and_rejects
     assert parts[0]["id"].equals(parts[1]["id"])
     assert failed_of(task, whole).equals(failed_of(task, pieces))
     assert whole.summary == pieces.summary
-    assert (sizes[0], sizes[2]) == (3_000, 3_000 // blocks)
+    assert sizes[0] == 3_000
+    assert max(sizes[2:]) <= 3_000 // blocks
 
 
 def test_a_chunk_with_one_bad_row_too_many_is_refused_with_the_evidence_kept(tmp_path: Path) -> None:
