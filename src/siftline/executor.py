@@ -33,6 +33,7 @@ _WINDOW_PER_SLOT = 8
 _MIN_WINDOW = 32
 _LOST_AFTER_SECONDS = 60.0
 _POLL_SECONDS = 1.0
+_DASHBOARD_AFTER_SECONDS = 10.0
 # Dask would give a chunk that kills its worker to three healthy ones in turn, beside chunks of theirs.
 FAIL_AT_ONCE = {"distributed.scheduler.allowed-failures": 0}
 # Dask looks 15 s after a worker was lost, and closes its nanny for good if it is down at that very moment,
@@ -375,10 +376,14 @@ def prepare_executor(cluster: Cluster) -> None:
 class _Starting:
     """A cluster that comes up while the caller does something else."""
 
-    def __init__(self, start: Callable[[], tuple[Any, DaskExecutor]]) -> None:
+    def __init__(self, start: Callable[[], tuple[Any, DaskExecutor]], dashboard: bool = False) -> None:
         # Workers must outlive a Ctrl-C by as long as it takes to close them in order.
         self._thread = ThreadPoolExecutor(1, "siftline-cluster", initializer=hold_signals)
         self._future = self._thread.submit(start)
+        self._dashboard = threading.Timer(_DASHBOARD_AFTER_SECONDS, self._add_dashboard)
+        self._dashboard.daemon = True
+        if dashboard:
+            self._dashboard.start()
 
     @property
     def _executor(self) -> DaskExecutor:
@@ -397,7 +402,19 @@ class _Starting:
     ) -> Iterator[Outcome[T, R]]:
         return self._executor.run(function, items, bundle, timeout_seconds)
 
+    def _add_dashboard(self) -> None:
+        """Add its pages to a cluster of ours: the imports take longer than a small job."""
+        from distributed.dashboard.scheduler import connect
+
+        with suppress(ClusterError, RuntimeError):  # it did not start, or is closed already
+            cluster, _ = self._future.result()
+            scheduler = cluster.scheduler
+            cluster.loop.add_callback(
+                connect, scheduler.http_application, scheduler.http_server, scheduler, prefix="/"
+            )
+
     def close(self) -> None:
+        self._dashboard.cancel()
         self._thread.shutdown(wait=True)
         if self._future.exception() is None:
             cluster, executor = self._future.result()
@@ -440,7 +457,7 @@ def open_executor(cluster: Cluster, warm_up: Callable[[], None] | None = None) -
         return
     _quieten()
     if isinstance(cluster, LocalCluster):
-        starting = _Starting(lambda: _connect(_start_local(cluster), 60.0, warm_up))
+        starting = _Starting(lambda: _connect(_start_local(cluster), 60.0, warm_up), dashboard=True)
     elif isinstance(cluster, FactoryCluster):
         starting = _Starting(lambda: _connect(_start_factory(cluster), cluster.timeout_seconds, warm_up))
     else:
@@ -465,6 +482,7 @@ def _start_local(config: LocalCluster) -> Any:
             memory_limit=config.memory_limit,
             processes=True,
             dashboard_address="127.0.0.1:0",
+            scheduler_kwargs={"dashboard": False},  # it is added later
         )
 
 

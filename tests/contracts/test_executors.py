@@ -11,9 +11,10 @@ from pathlib import Path
 
 import dask
 import distributed
+import httpx
 import pytest
 
-from siftline.config import AddressCluster, FactoryCluster, SerialCluster
+from siftline.config import AddressCluster, FactoryCluster, LocalCluster, SerialCluster
 from siftline.errors import (
     ClusterError,
     OutOfMemory,
@@ -23,6 +24,7 @@ from siftline.errors import (
     WorkerLost,
 )
 from siftline.executor import DaskExecutor, Executor, Later, SerialExecutor, open_executor
+from tests.faults import wait_until
 from tests.support import counting
 
 pytestmark = pytest.mark.e2e
@@ -189,8 +191,12 @@ def test_the_work_is_done_where_the_executor_says(dask_executor: Executor, tmp_p
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
 
-def test_dask_has_a_dashboard_and_serial_has_none(dask_executor: Executor) -> None:
-    assert (dask_executor.dashboard or "").endswith("/status")
+def test_dask_has_a_dashboard_and_serial_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("siftline.executor._DASHBOARD_AFTER_SECONDS", 0.1)
+    with open_executor(LocalCluster(workers=1, memory_limit="1GiB")) as executor:
+        page = str(executor.dashboard)
+        wait_until(lambda: httpx.get(page).is_success, "the dashboard is there")
+        assert "Dask" in httpx.get(page).text
     assert SerialExecutor().dashboard is None
 
 
