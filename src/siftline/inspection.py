@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -73,7 +74,7 @@ def inspect_batch(config: BatchConfig) -> Inspection:
     rows = None
     if parquet:
         check_values(config, features, parquet)
-        rows = sum(file.metadata.num_rows for file in parquet)
+        rows = sum(file.rows for file in parquet)
     return Inspection(
         files=tuple(files),
         format=kind,
@@ -147,7 +148,8 @@ def _check_writable(path: Path) -> None:
 
 def check_values(config: BatchConfig, features: Sequence[Feature], files: Sequence[ParquetFile]) -> None:
     """Refuse what the Parquet footers already tell: no rows, all-null features, infinite values."""
-    if not sum(file.metadata.num_rows for file in files):
+    rows = sum(file.rows for file in files)
+    if not rows:
         raise SourceError(f"source.path {config.source.path}: no rows", "give an input with rows")
     # A given model may fill in what is missing; whether it does shows when it scores.
     spare = (
@@ -164,16 +166,13 @@ def check_values(config: BatchConfig, features: Sequence[Feature], files: Sequen
                 known.discard(column)
                 continue
             nulls[column] += statistics.null_count
-            infinite = statistics.has_min_max and {statistics.min, statistics.max} & {
-                float("inf"),
-                float("-inf"),
-            }
-            if infinite and not config.tolerate.rows:
+            if config.tolerate.rows or statistics.physical_type not in ("FLOAT", "DOUBLE"):
+                continue
+            if statistics.has_min_max and (math.isinf(statistics.min) or math.isinf(statistics.max)):
                 raise FeatureError(
                     f"feature {column}: infinite values in {file.path}",
                     "replace them in the source, or leave the feature out of source.features",
                 )
-    rows = sum(file.metadata.num_rows for file in files)
     for feature in features:
         if feature.column in known and nulls[feature.column] == rows:
             raise FeatureError(
@@ -187,7 +186,7 @@ def check_values(config: BatchConfig, features: Sequence[Feature], files: Sequen
 
 
 def _statistics(file: ParquetFile, columns: Iterable[str]) -> Iterator[tuple[str, Any]]:
-    metadata = file.metadata
+    metadata = file.read_metadata()
     paths = [metadata.schema.column(index).path for index in range(metadata.num_columns)]
     where = {column: paths.index(column) for column in columns if column in paths}
     for group in range(metadata.num_row_groups):

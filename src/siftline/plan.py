@@ -184,7 +184,7 @@ def _snapshot(inspection: Inspection, parquet: Sequence[ParquetFile]) -> Snapsho
             mtime_ns=file.mtime_ns,
             footer=file.footer,
             contents=file.contents,
-            rows=file.metadata.num_rows,
+            rows=file.rows,
             origin=str(origin),
             staged=not inspection.parquet,
         )

@@ -12,7 +12,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
@@ -49,23 +49,36 @@ class Stamp(NamedTuple):
 class ParquetFile:
     """A Parquet file as planning sees it.
 
-    `stamp` is that of the user's file, which for CSV is another one. `contents` are the digests of the
-    row groups' bytes, where they were asked for.
+    `row_groups` are the rows of every row group. `stamp` is that of the user's file, which for CSV is another
+    one. `contents` are the digests of the row groups' bytes, where they were asked for.
     """
 
     path: Path
     size: int
     mtime_ns: int
     footer: str
-    metadata: pq.FileMetaData
+    row_groups: tuple[int, ...]
     schema: pa.Schema
     stamp: Stamp
     contents: dict[int, str] = field(default_factory=dict)
 
-    @cached_property
-    def row_groups(self) -> tuple[int, ...]:
-        """Rows of every row group."""
-        return tuple(self.metadata.row_group(group).num_rows for group in range(self.metadata.num_row_groups))
+    @property
+    def rows(self) -> int:
+        """Rows of the file."""
+        return sum(self.row_groups)
+
+    def read_metadata(self) -> pq.FileMetaData:
+        """Read the footer again: those of many files would fill the memory.
+
+        Raises
+        ------
+        SourceError
+            When it cannot be read.
+        """
+        try:
+            return pq.read_metadata(self.path)
+        except (pa.ArrowException, OSError) as error:
+            raise unreadable(self.path, error) from error
 
 
 def find_files(source: SourceConfig) -> tuple[list[Path], str]:
@@ -133,7 +146,9 @@ def open_parquet(path: Path) -> ParquetFile:
                 size=stat.st_size,
                 mtime_ns=stat.st_mtime_ns,
                 footer=footer,
-                metadata=file.metadata,
+                row_groups=tuple(
+                    file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)
+                ),
                 schema=file.schema_arrow,
                 stamp=Stamp(str(path.absolute()), stat.st_size, stat.st_mtime_ns, footer),
             )
@@ -149,10 +164,11 @@ def with_contents(file: ParquetFile) -> ParquetFile:
     SourceError
         When it cannot be read.
     """
-    groups = range(file.metadata.num_row_groups)
+    metadata = file.read_metadata()
+    groups = range(metadata.num_row_groups)
     try:
         with pa.OSFile(str(file.path)) as handle:
-            contents = {group: _content(handle, file.metadata.row_group(group)) for group in groups}
+            contents = {group: _content(handle, metadata.row_group(group)) for group in groups}
     except (pa.ArrowException, OSError) as error:
         raise unreadable(file.path, error) from error
     stamp = file.stamp._replace(content=digest([file.footer, *contents.values()]))

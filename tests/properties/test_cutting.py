@@ -85,15 +85,15 @@ class Input:
                 path=str(one.path),
                 size=one.size,
                 mtime_ns=one.mtime_ns,
-                rows=one.metadata.num_rows,
+                rows=one.rows,
                 origin=str(one.path),
             )
             for one in opened
         ]
         self.groups = [
-            (number, group, one.metadata.row_group(group).num_rows)
+            (number, group, size)
             for number, one in enumerate(opened)
-            for group in range(one.metadata.num_row_groups)
+            for group, size in enumerate(one.row_groups)
         ]
         self.table = table
 

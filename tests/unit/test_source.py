@@ -32,7 +32,7 @@ def planned(path: Path) -> SourceFile:
         size=file.size,
         mtime_ns=file.mtime_ns,
         footer=file.footer,
-        rows=file.metadata.num_rows,
+        rows=file.rows,
         origin="origin",
     )
 
@@ -128,7 +128,7 @@ def test_a_file_opens_with_its_stat_and_footer(tmp_path: Path) -> None:
     file = written(tmp_path / "x.parquet")
     opened = open_parquet(tmp_path / "x.parquet")
     assert (opened.size, opened.mtime_ns) == (file.size, file.mtime_ns)
-    assert opened.metadata.num_row_groups == 3
+    assert len(opened.row_groups) == 3
     assert opened.schema.names == ["a", "b", "c"]
 
 
