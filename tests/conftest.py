@@ -57,7 +57,7 @@ def config(tmp_path: Path, source: Path) -> BatchConfig:
 
 @pytest.fixture(scope="session")
 def kernels() -> Any:
-    """The compiled kernels, as this process gets them: from the cache, or compiled by one of those that test."""
+    """The compiled kernels: from the cache, or compiled by one of the processes that run tests."""
     pytest.importorskip("numba")
     deadline = time.monotonic() + 300
     while find_kernels() is None and time.monotonic() < deadline:

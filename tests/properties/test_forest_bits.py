@@ -1,4 +1,4 @@
-"""Compiled forests score as scikit-learn does: no forest, value or memory layout makes a bit of difference."""
+"""Compiled forests score as scikit-learn does, to the bit: any forest, any values, any memory layout."""
 
 from __future__ import annotations
 

@@ -95,9 +95,8 @@ def _import(directory: Path | None) -> Any:
     with _cache_in(directory):
         kernels = import_module("siftline.forest.kernels")
     if directory is not None:
-        stats = kernels.add_depths.stats
         with suppress(OSError):
-            if stats.cache_hits or stats.cache_misses:
+            if kernels.add_depths.stats.cache_path is not None:
                 (directory / "compiled").touch()
             else:  # what is there is damaged: the next process makes it anew
                 (directory / "compiled").unlink(missing_ok=True)
