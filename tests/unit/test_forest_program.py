@@ -92,7 +92,7 @@ def test_missing_values_go_where_each_node_sends_them() -> None:
 
 
 def test_a_tree_with_too_many_leaf_values_is_refused() -> None:
-    forest = forest_on(normal(2000), n_estimators=2, max_samples=2000)
+    forest = forest_on(normal(4000), n_estimators=2, max_samples=4000)
     values = np.linspace(1, 2, forest.estimators_[1].tree_.node_count)
     forest._decision_path_lengths = (forest._decision_path_lengths[0], values)
     with pytest.raises(ValueError, match=r"^a tree has \d+ leaf values, more than 256$"):

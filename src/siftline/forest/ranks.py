@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from siftline.types import Float32s
 
-BUCKETS = 8192
+BUCKETS = 4096
 
 Ints = npt.NDArray[np.int64]
 
