@@ -26,7 +26,7 @@ from siftline.files import digest, file_digest
 
 logger = logging.getLogger(__name__)
 
-# Measured, for the usual 100 trees: what compiling and loading cost, imports included, and scoring a row.
+# Seconds of a core, measured: to compile or load, imports included, and for a row with the usual 100 trees.
 _COMPILE_SECONDS = 3.0
 _LOAD_SECONDS = 0.7
 _SECONDS_A_ROW = 3.3e-6
@@ -51,7 +51,7 @@ def preload() -> None:
 
 
 def pay_rent(seconds: float) -> None:
-    """Say how long scikit-learn took, where kernels would have done the work."""
+    """Say how many seconds of a core scikit-learn took, where kernels would have done the work."""
     global _rent
     _rent += seconds
 
