@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from siftline.files import digest, file_digest
+from siftline.interrupts import signals_deferred
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +93,7 @@ def _load() -> None:
 
 
 def _import(directory: Path | None) -> Any:
-    with _cache_in(directory):
+    with _cache_in(directory), signals_deferred():  # a stop amid an import gets lost
         kernels = import_module("siftline.forest.kernels")
     if directory is not None:
         with suppress(OSError):

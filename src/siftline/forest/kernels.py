@@ -113,13 +113,16 @@ def _rank(
         position = position if position > np.float32(0) else np.float32(0)
         position = position if position < np.float32(BUCKETS - 1) else np.float32(BUCKETS - 1)
         ranks[row] = np.int32(position)
+    # Unsigned, a position need not be looked at for whether it counts from the end.
     for row in range(rows):
-        ranks[row] = firsts[ranks[row]]
+        ranks[row] = firsts[np.uint32(ranks[row])]
     for step in range(tables.steps[feature] - 1, -1, -1):
         ahead = (1 << step) - 1
         for row in range(rows):
             rank = ranks[row]
-            ranks[row] = rank + (np.int32(values[row] > thresholds[rank + ahead]) << step)
+            ranks[row] = np.int32(
+                rank + (np.int32(values[row] > thresholds[np.uint32(rank + ahead)]) << step)
+            )
     return missing
 
 
@@ -131,11 +134,11 @@ def _fill_planes(first: int, last: int, scratch: Scratch) -> None:
     for plane in range(first, last):
         out = scratch.planes[plane]
         for row in range(BLOCK):
-            rank = ranks[row] - below
+            rank = np.int32(ranks[row] - below)
             rank = rank if rank > np.int32(0) else np.int32(0)
             rank = rank if rank < np.int32(PLANE) else np.int32(PLANE)
             out[row] = np.uint8(rank)
-        below += np.int32(PLANE)
+        below = np.int32(below + PLANE)
 
 
 @_inlined
