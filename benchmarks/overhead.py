@@ -44,7 +44,7 @@ def bare(task: ChunkTask) -> None:
 def main(config: Path) -> None:
     plan = plan_batch(resolve_config(load_config(config, ()), datetime.now(UTC)), fresh=True)
     detector = fit_detector(plan, SerialExecutor())
-    warm_up()
+    warm_up(plan.rows)
     tasks = list(chunk_tasks(plan, detector, range(len(plan.chunks))))
 
     def plainly() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 
@@ -66,7 +67,8 @@ def run_pipeline(
         keep_in_history(plan, done)  # the run that published it may not have got to it
         return _result(plan, done, "AlreadyPublished", 0, started)
     begin(plan)
-    with open_executor(_safer(config.cluster) if safer else config.cluster, warm_up) as executor:
+    cluster = _safer(config.cluster) if safer else config.cluster
+    with open_executor(cluster, functools.partial(warm_up, plan.rows)) as executor:
         detector = fit_detector(plan, executor)
         receipts, combined = _detect(plan, detector, executor, lease, partial)
     validation = retried(validate_results, validation_retries)(plan, receipts, combined, partial)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from siftline.config import BatchConfig, LocalCluster
 from siftline.executor import Executor, open_executor
+from siftline.forest.compilation import find_kernels, prepare
 from tests.support import make_config, make_table, write_files
 
 # In the background a shell has programs ignore Ctrl-C, and so would those that tests start and stop.
@@ -50,3 +53,14 @@ def source(tmp_path: Path) -> Path:
 def config(tmp_path: Path, source: Path) -> BatchConfig:
     """A small job on `source`, cut into chunks of 100 rows."""
     return make_config(tmp_path, source, chunking={"rows": 100})
+
+
+@pytest.fixture(scope="session")
+def kernels() -> Any:
+    """The compiled kernels: from the cache, or compiled by one of the processes that run tests."""
+    pytest.importorskip("numba")
+    deadline = time.monotonic() + 300
+    while find_kernels() is None and time.monotonic() < deadline:
+        prepare(10**9)
+        time.sleep(0.05)
+    return find_kernels()

@@ -7,14 +7,16 @@ that row alone, higher is more anomalous, the input is not changed, missing valu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
 from typing import Any, Protocol
 
 import numpy as np
 
 from siftline.errors import ModelError
+from siftline.forest import ForestScorer
 from siftline.interrupts import signals_deferred
 from siftline.types import Float64s, Matrix
 
@@ -88,7 +90,16 @@ class SklearnDetector:
 
     def score(self, matrix: Matrix) -> Float64s:
         """Score every row: the estimator's ``score_samples``, negated so that higher is more anomalous."""
-        return np.asarray(-self.estimator.score_samples(matrix), dtype=np.float64)
+        return np.asarray(-self._score_samples(matrix), dtype=np.float64)
+
+    @cached_property
+    def _score_samples(self) -> Callable[[Matrix], Float64s]:
+        from sklearn.ensemble import IsolationForest
+
+        if isinstance(self.estimator, IsolationForest):
+            return ForestScorer(self.estimator).score_samples
+        score_samples: Callable[[Matrix], Float64s] = self.estimator.score_samples
+        return score_samples
 
 
 def make_estimator(kind: str, params: Mapping[str, Any], seed: int) -> Any:

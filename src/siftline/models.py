@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,6 @@ class FittedModel:
         RowError
             When a value is missing and the detector cannot do without, or becomes infinite.
         """
-        detector = SklearnDetector(self.estimator)
         scores = np.empty(len(matrix), dtype=np.float64)
         for start in range(0, len(matrix), _BLOCK_ROWS):
             block = matrix[start : start + _BLOCK_ROWS]
@@ -79,8 +78,12 @@ class FittedModel:
                 refuse_infinite(block, "a preprocessed feature", start)
             if not DETECTORS[self.kind].takes_missing:
                 self._refuse_missing(block, start)
-            scores[start : start + len(block)] = detector.score(block)
+            scores[start : start + len(block)] = self._detector.score(block)
         return scores
+
+    @cached_property
+    def _detector(self) -> SklearnDetector:
+        return SklearnDetector(self.estimator)
 
     def _refuse_missing(self, block: Matrix, before: int) -> None:
         missing = np.isnan(block).any(axis=1)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from siftline import forest
 from siftline.candidates import Candidates
 from siftline.errors import RowError
 from siftline.files import replacing
@@ -175,8 +176,9 @@ def _native_libraries() -> Any:
     return ThreadpoolController()
 
 
-def warm_up() -> None:
-    """Import what scoring needs, so that the first chunk doesn't wait for it."""
+def warm_up(rows: int) -> None:
+    """Import what scoring so many rows needs, so that the first chunk doesn't wait for it."""
     import sklearn.ensemble  # noqa: F401
 
     _native_libraries()
+    forest.prepare(rows)

@@ -20,6 +20,7 @@ _IMPORTS = [
     "distributed.worker",
     "pandas",
     "siftline.combine",
+    "siftline.forest.preload",
     "siftline.scoring",
     "skops.io",
     "sklearn.covariance",

@@ -1,0 +1,156 @@
+"""Kernels are compiled once a machine, when that pays, and never at the cost of a job."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from siftline.forest import compilation
+
+# Scores with a forest in a process of its own, and says what came of it.
+SCORING = """
+import logging, sys, numpy as np
+logging.basicConfig(format="%(levelname)s %(message)s")
+from siftline.forest import ForestScorer, prepare
+from siftline.forest.compilation import find_kernels
+from sklearn.ensemble import IsolationForest
+sample = np.random.default_rng(0).normal(size=(300, 3)).astype(np.float32)
+forest = IsolationForest(n_estimators=10, random_state=0).fit(sample)
+prepare({rows})
+scores = [ForestScorer(forest).score_samples(sample) for _ in range(2)]
+print(*(each.tobytes() == forest.score_samples(sample).tobytes() for each in scores))
+kernels = find_kernels()
+stats = kernels and kernels.add_depths.stats
+print("none" if kernels is None else "loaded" if stats.cache_hits else "compiled")
+"""
+MANY = 10**9
+
+
+def score(cache: Path, rows: int = MANY, before: str = "", **environment: str) -> tuple[str, str]:
+    """Run `SCORING`, and return where the kernels came from, and what was logged."""
+    done = subprocess.run(
+        [sys.executable, "-c", before + SCORING.format(rows=rows)],
+        env={**os.environ, "XDG_CACHE_HOME": str(cache), **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    )
+    equal, kernels = done.stdout.split("\n", 1)
+    assert equal == "True True"
+    return kernels.strip(), done.stderr
+
+
+def kept(cache: Path) -> list[Path]:
+    (directory,) = (cache / "siftline").iterdir()
+    return [path for path in directory.rglob("*") if path.is_file()]
+
+
+@pytest.fixture
+def price(monkeypatch: pytest.MonkeyPatch) -> Callable[[float, float], list[str]]:
+    """Set what has been paid and what compiling costs, and see whether it is done."""
+    loads: list[str] = []
+
+    def set_price(rent: float, cost: float) -> list[str]:
+        monkeypatch.setattr(compilation, "_kernels", None)
+        monkeypatch.setattr(compilation, "_rent", rent)
+        monkeypatch.setattr(compilation, "_price", lambda: cost)
+        monkeypatch.setattr(compilation, "_load", lambda: loads.append("load"))
+        return loads
+
+    return set_price
+
+
+def test_kernels_are_compiled_once_the_time_without_them_has_come_to_their_price(
+    price: Callable[[float, float], list[str]],
+) -> None:
+    loads = price(0.0, 3.0)
+    for _ in range(3):
+        compilation.find_kernels()
+        compilation.pay_rent(1.0)
+        assert not loads
+    compilation.pay_rent(0.1)
+    compilation.find_kernels()
+    assert loads == ["load"]
+
+
+@pytest.mark.parametrize(("rows", "done"), [(100_000, False), (300_000, False), (2_000_000, True)])
+def test_kernels_are_compiled_at_once_for_a_job_of_many_rows(
+    price: Callable[[float, float], list[str]], rows: int, done: bool
+) -> None:
+    loads = price(0.0, 3.0)
+    compilation.prepare(rows)
+    assert bool(loads) is done
+
+
+def test_compiled_kernels_cost_less(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(compilation, "_directory", lambda: tmp_path)
+    before = compilation._price()
+    (tmp_path / "compiled").touch()
+    assert compilation._price() < before
+
+
+def test_the_library_does_not_import_numba_until_kernels_are_wanted(tmp_path: Path) -> None:
+    code = "import sys, siftline.scoring, siftline.forest; print('numba' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+    assert score(tmp_path, rows=1000, before="import sys; sys.modules['numba'] = None\n") == ("none", "")
+
+
+def test_without_numba_scikit_learn_scores_and_one_line_says_so(tmp_path: Path) -> None:
+    kernels, logged = score(tmp_path, before="import sys; sys.modules['numba'] = None\n")
+    assert kernels == "none"
+    (line,) = logged.splitlines()
+    assert line.startswith(
+        "WARNING isolation forests are scored by scikit-learn, which takes many times as long: "
+    )
+    assert line.endswith("(it comes with siftline[fast])")
+
+
+@pytest.mark.slow
+def test_kernels_are_compiled_once_a_machine_and_damage_is_made_good(tmp_path: Path) -> None:
+    pytest.importorskip("numba")
+    assert score(tmp_path) == ("compiled", "")
+    assert score(tmp_path) == ("loaded", "")
+    for path in kept(tmp_path):
+        if path.suffix in (".nbi", ".nbc"):
+            path.write_bytes(path.read_bytes()[:20])
+    assert score(tmp_path) == ("compiled", "")
+    assert not [path for path in kept(tmp_path) if path.suffix in (".nbi", ".nbc")]
+    assert score(tmp_path) == ("compiled", "")
+    assert score(tmp_path) == ("loaded", "")
+
+
+@pytest.mark.slow
+def test_where_nothing_can_be_kept_kernels_are_compiled_all_the_same(tmp_path: Path) -> None:
+    pytest.importorskip("numba")
+    nowhere = tmp_path / "file"
+    nowhere.touch()
+    only = "NUMBA_CACHE_LOCATOR_CLASSES"  # or numba would find a place of its own
+    unwritable = {"HOME": str(nowhere), only: "UserProvidedCacheLocator"}
+    assert score(nowhere, **unwritable) == ("compiled", "")
+
+
+@pytest.mark.slow
+def test_of_two_processes_one_compiles_and_the_other_goes_on_without(tmp_path: Path) -> None:
+    pytest.importorskip("numba")
+    locking = (
+        "import fcntl; from siftline.forest import compilation\n"
+        "held = (compilation._directory() / 'lock').open('wb'); fcntl.flock(held, fcntl.LOCK_EX)\n"
+    )
+    # A lock is of the open file: this process holds it as another would.
+    assert score(tmp_path, before=locking) == ("none", "")
+    assert score(tmp_path) == ("compiled", "")
+    assert score(tmp_path, before=locking) == ("loaded", "")
+
+
+def test_what_another_user_keeps_is_not_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert compilation._directory.__wrapped__() is not None
+    monkeypatch.setattr(os, "getuid", lambda: -1)
+    assert compilation._directory.__wrapped__() is None
