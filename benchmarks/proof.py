@@ -68,6 +68,7 @@ def _measure(
             one_round(bench, proof, speed, number)
             _keep(proof, output)
     proof.chunks = chunks(bench, count, proof.repeats)
+    _keep(proof, output)
     proof.faults = faults(bench, count)
     _keep(proof, output)
     print("\n## Expectations\n")

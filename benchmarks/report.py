@@ -142,10 +142,10 @@ def _cost(proof: Proof) -> Iterator[str]:
     yield _table(("", ""), facts.items())
     read, written = (_BILLION * one / 1e9 for one in (model.read, model.written))
     yield (
-        "wall(rows, workers) = fixed + max(rows × a worker's time / workers, chunks × coordinator). A worker's "
-        "time is measured with the coordinator on the same cores, so it is rather too long. For a billion rows, "
-        f"{read:.0f} GB in and {written:.0f} GB out, this is computed, not measured, and holds where the "
-        "storage gives what the last columns say:"
+        "wall(rows, workers) = fixed + max(rows × a worker's time / workers, chunks × coordinator). "
+        "A worker's time is measured with the coordinator on the same cores, so it is rather too long. "
+        f"For a billion rows, {read:.0f} GB in and {written:.0f} GB out, this is computed, not measured, "
+        "and holds where the storage gives what the last columns say:"
     )
     yield _table(
         ("workers", "wall", "CPU hours", "read MB/s", "written MB/s"),
