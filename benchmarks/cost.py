@@ -52,6 +52,8 @@ def cost_model(proof: Proof) -> CostModel | None:
         rows, wall, cpu = 1000, proof.tiny.up.wall, proof.tiny.up.cpu
     wall_a_row = (large.median(SIFTLINE, "wall") - wall) / (large.rows - rows)
     cpu_a_row = (large.median(SIFTLINE, "cpu") - cpu) / (large.rows - rows)
+    if wall_a_row <= 0 or cpu_a_row <= 0:
+        return None  # the sizes are so small or so near that chance decides
     return CostModel(
         read=large.read / large.rows,
         written=large.written / large.rows,

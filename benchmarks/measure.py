@@ -15,8 +15,8 @@ import psutil
 
 _SECONDS_BETWEEN_SAMPLES = 0.1
 _SECONDS_BETWEEN_SUMS = 0.3
-# To add up what a tree of processes holds, the kernel walks through all their pages: a share of the time.
-_SHARE_FOR_SUMS = 0.03
+# To add up what a tree of processes holds, the kernel walks through all their pages: this share of a core.
+_SHARE_FOR_SUMS = 0.04
 _GIVE_UP_AFTER_SECONDS = 3600.0
 
 
@@ -128,13 +128,13 @@ class _Sampler:
     def _sum(self) -> None:
         pause = _SECONDS_BETWEEN_SUMS
         while not self._stop.wait(pause):
-            started = time.monotonic()
+            started = time.thread_time()
             total = 0
             for process in self._tree():
                 with suppress(OSError, psutil.Error):
                     total += _kilobytes(process.pid, "smaps_rollup", "Pss:")
             self.tree = max(self.tree, total)
-            pause = max(_SECONDS_BETWEEN_SUMS, (time.monotonic() - started) / _SHARE_FOR_SUMS)
+            pause = max(_SECONDS_BETWEEN_SUMS, (time.thread_time() - started) / _SHARE_FOR_SUMS)
 
     def _tree(self) -> list[psutil.Process]:
         try:

@@ -18,7 +18,7 @@ def plot(proof: Proof, path: Path) -> None:
     rows = max(len(speed.runs) for speed in proof.speeds)
     # Text stays text, and the same numbers give the same file.
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "siftline", "font.size": 9}):
-        figure = Figure(figsize=(5 * len(proof.speeds), 0.9 + 0.36 * rows), layout="constrained")
+        figure = Figure(figsize=(5 * len(proof.speeds), 1.3 + 0.32 * rows), layout="constrained")
         every = figure.subplots(1, len(proof.speeds), squeeze=False)[0]
         for axes, speed in zip(every, proof.speeds, strict=True):
             _bars(axes, speed)
@@ -43,4 +43,4 @@ def _bars(axes: Any, speed: Speed) -> None:
     axes.set_xlabel("seconds, median; the line spans all rounds")
     axes.set_title(f"{speed.rows:,} x 10 rows")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="lower right", frameon=False)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), frameon=False)

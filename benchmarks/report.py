@@ -62,7 +62,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: bool = F
 
 def _where(proof: Proof) -> Iterator[str]:
     facts = {**proof.machine, **proof.versions}
-    yield f"Measured on {proof.when}, {proof.repeats} rounds; medians."
+    yield f"Measured on {proof.when}, rounds: {proof.repeats}; the numbers are medians."
     yield _table(("machine", ""), facts.items())
 
 
