@@ -10,13 +10,23 @@ import re
 import shutil
 import subprocess
 import sys
-from importlib.metadata import version
+from importlib.metadata import distributions
 from pathlib import Path
 
 import psutil
 
 _REQUIREMENTS = Path(__file__).with_name("peers-requirements.txt")
-_OURS = ("numpy", "pandas", "pyarrow", "scikit-learn", "dask", "distributed", "prefect", "prefect-dask")
+_OURS = (
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "scikit-learn",
+    "dask",
+    "distributed",
+    "prefect",
+    "prefect-dask",
+    "numba",
+)
 _THEIRS = ("dask", "ray", "pyspark", "numpy", "pandas", "pyarrow", "scikit-learn")
 _ASK = "import importlib.metadata as m, json, sys; print(json.dumps({n: m.version(n) for n in sys.argv[1:]}))"
 
@@ -77,9 +87,10 @@ def machine() -> dict[str, str]:
 
 def versions(peers: Path | None) -> dict[str, str]:
     """What is installed: here, and in the environment of the peers."""
+    here = {one.name: one.version for one in distributions()}
     found = {
         "Python": platform.python_version(),
-        "Siftline and (a), (b), (d)": ", ".join(f"{name} {version(name)}" for name in _OURS),
+        "Siftline and (a), (b), (d)": ", ".join(f"{name} {here[name]}" for name in _OURS if name in here),
     }
     if peers is not None:
         theirs = json.loads(_call(str(peers), "-c", _ASK, *_THEIRS))
