@@ -31,7 +31,8 @@ _ROUNDS = 7
 def bare(task: ChunkTask) -> None:
     """What is left of scoring a chunk if nothing can fail: read, score, write, summarise."""
     model = cached_model(task.detector)
-    table = read_chunk(task.files, task.chunk, [feature.column for feature in model.features])
+    columns = [*task.key, *(feature.column for feature in model.features)]
+    table = read_chunk(task.files, task.chunk, columns)
     scores = model.score(model.matrix(table))
     rows = key_columns(table, task.key, task.chunk.first_row).append_column("score", pa.array(scores))
     part = Path(task.parts) / f"bare-{task.chunk.index}.parquet"

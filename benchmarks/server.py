@@ -70,16 +70,28 @@ def step_seconds(api: str, flow_run: str) -> dict[str, float]:
     return {step: run["total_run_time"] for step, run in _steps(api, flow_run).items()}
 
 
-def step_end(api: str, flow_run: str, step: str) -> float:
-    """When a step of a run ended, in seconds since the epoch."""
-    return datetime.fromisoformat(_steps(api, flow_run)[step]["end_time"]).timestamp()
+def step_times(api: str, flow_run: str) -> dict[str, tuple[float, float]]:
+    """When each step of a run began and ended, in seconds since the epoch."""
+    return {
+        step: (_seconds(run["start_time"]), _seconds(run["end_time"]))
+        for step, run in _steps(api, flow_run).items()
+    }
+
+
+def flow_start(api: str, flow_run: str) -> float:
+    """When a flow run began, in seconds since the epoch."""
+    return _seconds(_ask(f"{api}/flow_runs/{flow_run}")["start_time"])
+
+
+def _seconds(time: str) -> float:
+    return datetime.fromisoformat(time).timestamp()
 
 
 def _steps(api: str, flow_run: str) -> dict[str, dict[str, Any]]:
     """The task runs of a run, by step; asked for until the server, which hears of them late, knows of all."""
     give_up = time.monotonic() + _TOLD_WITHIN_SECONDS
     while True:
-        runs = _post(f"{api}/task_runs/filter", {"flow_runs": {"id": {"any_": [flow_run]}}})
+        runs = _ask(f"{api}/task_runs/filter", {"flow_runs": {"id": {"any_": [flow_run]}}})
         found = {
             step: run
             for run in runs
@@ -93,9 +105,11 @@ def _steps(api: str, flow_run: str) -> dict[str, dict[str, Any]]:
         time.sleep(0.5)
 
 
-def _post(url: str, body: dict[str, Any]) -> Any:
+def _ask(url: str, body: dict[str, Any] | None = None) -> Any:
     request = urllib.request.Request(
-        url, json.dumps(body).encode(), {"Content-Type": "application/json"}, method="POST"
+        url,
+        None if body is None else json.dumps(body).encode(),
+        {"Content-Type": "application/json"},
     )
     with urllib.request.urlopen(request, timeout=30) as response:
         return json.load(response)

@@ -80,14 +80,14 @@ def raw_matrix(
     Returns
     -------
     ndarray of shape (n, d)
-        Row-major. Missing values are NaN.
+        Column-major. Missing values are NaN.
 
     Raises
     ------
     RowError
         When a value is infinite, or beyond what float32 can hold; it tells the rows.
     """
-    matrix: Matrix = np.empty((table.num_rows, len(features)), dtype=dtype)
+    matrix: Matrix = np.empty((table.num_rows, len(features)), dtype=dtype, order="F")
     with np.errstate(over="ignore"):
         for column, feature in enumerate(features):
             start = 0

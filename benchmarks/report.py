@@ -1,0 +1,165 @@
+"""The numbers as Markdown, and into the documentation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from statistics import median
+
+from benchmarks.bench import COLUMNS
+from benchmarks.cost import CostModel, cost_model
+from benchmarks.expectations import expectations
+from benchmarks.peers.common import WORKERS
+from benchmarks.plot import plot
+from benchmarks.records import LABELS, SIFTLINE, Proof, Speed
+
+_DOCS = Path(__file__).parents[1] / "docs"
+_PAGE = _DOCS / "benchmarks.md"
+_PLOT = _DOCS / "images" / "benchmarks.svg"
+_BEGIN, _END = "<!-- measured: begin -->", "<!-- measured: end -->"
+_BILLION = 1_000_000_000
+_CLUSTERS = (2, 8, 32, 128)
+
+
+def write_report(proof: Proof, directory: Path, docs: bool) -> None:
+    """Write report.md and wall.svg into a directory; with `docs`, into the documentation too."""
+    directory.mkdir(parents=True, exist_ok=True)
+    plot(proof, directory / "wall.svg")
+    (directory / "report.md").write_text(markdown(proof, "wall.svg"))
+    if docs:
+        plot(proof, _PLOT)
+        before, _, rest = _PAGE.read_text().partition(_BEGIN)
+        _, _, after = rest.partition(_END)
+        page = markdown(proof, _PLOT.relative_to(_DOCS).as_posix())
+        _PAGE.write_text(f"{before}{_BEGIN}\n\n{page}\n{_END}{after}")
+
+
+def markdown(proof: Proof, image: str) -> str:
+    """All of it as Markdown."""
+    sections = [
+        *_where(proof),
+        f"![Wall time by tool and size]({image})",
+        *(_speed(speed) for speed in proof.speeds),
+        *_not_run(proof),
+        "### Expectations",
+        _table(
+            ("expectation", "found", ""), (_row(one.what, one.found, one.met) for one in expectations(proof))
+        ),
+        *_start(proof),
+        *_cost(proof),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _row(what: str, found: str, met: bool) -> tuple[str, str, str]:
+    return what, found, "met" if met else "**not met**"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: bool = False) -> str:
+    rule = ["---", *(["--:" if numbers else "---"] * (len(head) - 1))]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *rows))
+
+
+def _where(proof: Proof) -> Iterator[str]:
+    facts = {**proof.machine, **proof.versions}
+    yield f"Measured on {proof.when}, rounds: {proof.repeats}; the numbers are medians."
+    yield _table(("machine", ""), facts.items())
+
+
+def _speed(speed: Speed) -> str:
+    head = (
+        "",
+        "wall s",
+        "CPU s",
+        "rows/s",
+        "all processes MB",
+        "own process MB",
+        "largest other MB",
+        "Siftline / it",
+    )
+    rows = [_speed_row(speed, name) for name in speed.runs]
+    return f"### {speed.rows:,} x {COLUMNS} rows\n\n{_table(head, rows, numbers=True)}"
+
+
+def _speed_row(speed: Speed, name: str) -> list[str]:
+    wall, cpu = speed.median(name, "wall"), speed.median(name, "cpu")
+    memory = [f"{speed.median(name, field) / 1e6:,.0f}" for field in ("tree", "coordinator", "worker")]
+    ratio = "" if name == SIFTLINE else f"{speed.ratio(name):.2f}"
+    return [LABELS[name], f"{wall:.1f}", f"{cpu:.1f}", f"{speed.rows / wall:,.0f}", *memory, ratio]
+
+
+def _not_run(proof: Proof) -> Iterator[str]:
+    for name, why in proof.not_run.items():
+        yield f"{LABELS[name]} could not be run there: `{why}`"
+
+
+def _start(proof: Proof) -> Iterator[str]:
+    if not proof.speeds:
+        return
+    yield "### From the command to the first chunk"
+    marks = list(proof.speeds[0].details[0].marks)
+    head = ("seconds after the command was given", *(f"{speed.rows:,} rows" for speed in proof.speeds))
+    yield _table(
+        head,
+        (
+            [mark, *(f"{median(one.marks[mark] for one in speed.details):.2f}" for speed in proof.speeds)]
+            for mark in marks
+        ),
+        numbers=True,
+    )
+    steps = list(proof.speeds[0].details[0].steps)
+    head = ("seconds in each step", *(f"{speed.rows:,} rows" for speed in proof.speeds))
+    yield _table(
+        head,
+        (
+            [step, *(f"{median(one.steps[step] for one in speed.details):.2f}" for speed in proof.speeds)]
+            for step in steps
+        ),
+        numbers=True,
+    )
+    if proof.tiny is not None:
+        first, second = (usage.wall for usage in proof.tiny.alone)
+        yield (
+            f"The same command on 1,000 rows: {proof.tiny.up.wall:.1f} s with a server up; without one, "
+            f"{first:.1f} s the first time (the database is made) and {second:.1f} s the second."
+        )
+
+
+def _cost(proof: Proof) -> Iterator[str]:
+    model = cost_model(proof)
+    if model is None or proof.chunks is None:
+        return
+    yield "### Cost model"
+    facts = {
+        "bytes in": f"{model.read:.1f} a row",
+        "bytes out": f"{model.written:.1f} a row: checkpoint and result",
+        "CPU": f"{model.cpu * 1e6:.2f} s per million rows, and {model.fixed_cpu:.1f} s a job",
+        "a worker's time": f"{model.worker_seconds * 1e6:.2f} s per million rows",
+        "coordinator": f"{model.coordinator * 1000:.2f} ms of CPU a chunk of {model.chunk_rows:,.0f} rows",
+        "orchestration": f"{median(proof.chunks.wall):.2f} ms of wall time a chunk, {WORKERS} workers",
+        "fixed": f"{model.fixed_wall:.1f} s a job",
+    }
+    yield _table(("", ""), facts.items())
+    read, written = (_BILLION * one / 1e9 for one in (model.read, model.written))
+    yield (
+        "wall(rows, workers) = fixed + max(rows × a worker's time / workers, chunks × coordinator). "
+        "A worker's time is measured with the coordinator on the same cores, so it is rather too long. "
+        f"For a billion rows, {read:.0f} GB in and {written:.0f} GB out, this is computed, not measured, "
+        "and holds where the storage gives what the last columns say:"
+    )
+    yield _table(
+        ("workers", "wall", "CPU hours", "read MB/s", "written MB/s"),
+        (_extrapolated(model, workers) for workers in _CLUSTERS),
+        numbers=True,
+    )
+
+
+def _extrapolated(model: CostModel, workers: int) -> list[str]:
+    wall = model.wall(_BILLION, workers)
+    return [
+        f"{workers}",
+        f"{wall / 60:.1f} min",
+        f"{model.cpu_seconds(_BILLION) / 3600:.2f}",
+        f"{_BILLION * model.read / wall / 1e6:,.0f}",
+        f"{_BILLION * model.written / wall / 1e6:,.0f}",
+    ]
