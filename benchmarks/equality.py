@@ -53,9 +53,9 @@ def _same(ours: pa.Table, theirs: pa.Table) -> bool:
 def siftlines_sample(data: Path) -> pa.Table:
     """The very rows that Siftline fits on."""
     file = open_parquet(data)
-    rows = file.metadata.num_rows
-    source = SourceFile(path=str(data), size=file.size, mtime_ns=file.mtime_ns, rows=rows, origin=str(data))
-    groups = range(file.metadata.num_row_groups)
-    sizes = [(0, group, file.metadata.row_group(group).num_rows) for group in groups]
+    source = SourceFile(
+        path=str(data), size=file.size, mtime_ns=file.mtime_ns, rows=file.rows, origin=str(data)
+    )
+    sizes = [(0, group, rows) for group, rows in enumerate(file.row_groups)]
     features = [name for name in file.schema.names if name != KEY]
     return draw_sample([source], sizes, features, SAMPLE_ROWS, 0)
