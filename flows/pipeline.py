@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from prefect.runtime import flow_run
 
+from flows.main_module import spare_children_prefect
 from siftline.config import BatchConfig, Cluster, LocalCluster, RetriesConfig
 from siftline.errors import PartDamaged
 from siftline.executor import Executor, open_executor, prepare_executor
@@ -26,7 +27,7 @@ from tasks.validate_results import validate_results
 
 # A disk that damages files faster than they are computed again is not to be worked with.
 _REPAIRS = 2
-# In how many runs of rows a chunk is scored with safer resources.
+# Of how many times fewer rows the batches are with safer resources.
 _SAFER_BLOCKS = 4
 
 
@@ -60,6 +61,7 @@ def run_pipeline(
         How often the validation is tried.
     """
     started = time.monotonic()
+    spare_children_prefect()
     prepare_executor(config.cluster)
     plan = plan_batch(config, fresh, lease, _SAFER_BLOCKS if safer else 1)
     done = published_already(plan)

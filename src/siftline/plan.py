@@ -49,7 +49,7 @@ def plan_batch(
     lease : Lease, optional
         Taken before anything of the job is touched.
     blocks : int
-        In how many runs of rows a chunk is scored: more take less memory.
+        How many times fewer rows are read and scored at once than usual: less memory is taken.
 
     Raises
     ------

@@ -160,8 +160,8 @@ class BatchPlan:
 
     `token` names this start of the job: receipts and part files of a start that was given up
     (``--fresh``) are never taken for those of another, and `fresh` says that one was given up. `bundle`
-    chunks travel to a worker together, `commit_every` are committed together, and a chunk is scored in
-    `blocks` runs of rows, one by one.
+    chunks travel to a worker together, and `commit_every` are committed together. A chunk is scored in
+    batches; `blocks` says how many times smaller than usual they are.
     """
 
     job_id: str
