@@ -79,6 +79,8 @@ class Shell:
             "DO_NOT_TRACK": "1",
             "PREFECT_WORKER_QUERY_SECONDS": "1",
             "COLUMNS": "200",
+            # No compiled kernels: what is to be caught at its work must not be over too soon.
+            "XDG_CACHE_HOME": str(home / "cache"),
             _MARK: self.mark,
         }
         if self.api_url is not None:
