@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -136,12 +137,23 @@ def _threshold(plan: BatchPlan, detector: DetectorRef, receipts: Receipts, summa
     if detector.threshold is not None:
         return detector.threshold
     k = flagged_count(plan.config.threshold.share, summary.rows - summary.non_finite)
-    return kth_largest(k, summary, lambda: _scan(plan, receipts.in_order))
+    return kth_largest(k, summary, lambda lowest: _scan(plan, receipts, lowest))
 
 
-def _scan(plan: BatchPlan, receipts: Iterable[ChunkReceipt]) -> Iterator[Float64s]:
-    for receipt in receipts:
-        yield read_scores(plan.parts, receipt.part)
+def _scan(plan: BatchPlan, receipts: Receipts, lowest: float) -> Iterator[Float64s]:
+    """Give all scores that are so high or higher, and others."""
+    for receipt in receipts.in_order:
+        if may_reach(receipt.summary, lowest):
+            yield _high_scores(plan, receipt, lowest)
+
+
+def _high_scores(plan: BatchPlan, receipt: ChunkReceipt, lowest: float) -> Float64s:
+    """Read the scores of a chunk's candidates where these are enough, or else all."""
+    candidates = receipt.candidates
+    if candidates is not None and candidates.floor <= lowest:
+        with suppress(PartDamaged):  # the part has them all
+            return np.asarray(read_part(plan.parts, candidates.file, ["score"])["score"])
+    return read_scores(plan.parts, receipt.part)
 
 
 def _empty_stage(plan: BatchPlan, publication: str) -> Path:
@@ -154,8 +166,7 @@ def _empty_stage(plan: BatchPlan, publication: str) -> Path:
 
 def _save_flagged(plan: BatchPlan, receipts: Receipts, threshold: float, staged: Path) -> Path:
     """Save the flagged scores in ascending order: from them every worker can tell a row's rank."""
-    reaching = [receipt for receipt in receipts.in_order if may_reach(receipt.summary, threshold)]
-    found = [scores[scores >= threshold] for scores in _scan(plan, reaching)]
+    found = [scores[scores >= threshold] for scores in _scan(plan, receipts, threshold)]
     flagged = np.sort(np.concatenate(found)) if found else np.empty(0)
     path = staged / "flagged.npy"
     with replacing(path, durable=False) as temporary, temporary.open("wb") as file:

@@ -33,7 +33,7 @@ _WINDOW_PER_SLOT = 8
 _MIN_WINDOW = 32
 _LOST_AFTER_SECONDS = 60.0
 _POLL_SECONDS = 1.0
-_DASHBOARD_AFTER_SECONDS = 10.0
+_DASHBOARD_AFTER_SECONDS = 30.0
 # Dask would give a chunk that kills its worker to three healthy ones in turn, beside chunks of theirs.
 FAIL_AT_ONCE = {"distributed.scheduler.allowed-failures": 0}
 # Dask looks 15 s after a worker was lost, and closes its nanny for good if it is down at that very moment,

@@ -25,16 +25,16 @@ def key_columns(table: pa.Table, key: Sequence[str], first_row: int) -> pa.Table
 
 def parquet_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
     """Open a writer whose pages carry checksums, and whose scores aren't compressed in vain."""
-    # A dictionary or a compressor finds nothing in the bits of a score.
-    counted = "row" in schema.names and pa.types.is_integer(schema.field("row").type)
-    encoding = {"row": "DELTA_BINARY_PACKED"} if counted else None
-    dictionary = [field.name for field in schema if field.name not in ("score", *(encoding or ()))]
+    # Identifiers and ranks differ from row to row: a dictionary of them is slow and large. And neither a
+    # dictionary nor a compressor finds anything in the bits of a score.
+    delta = [field.name for field in schema if pa.types.is_integer(field.type) and field.name != "label"]
+    dictionary = [field.name for field in schema if field.name not in ("score", *delta)]
     compression = {field.name: "none" if field.name == "score" else "zstd" for field in schema}
     return pq.ParquetWriter(
         path,
         schema,
         use_dictionary=dictionary,
-        column_encoding=encoding,
+        column_encoding=dict.fromkeys(delta, "DELTA_BINARY_PACKED"),
         compression=compression,
         write_page_checksum=True,
     )

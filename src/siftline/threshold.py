@@ -24,7 +24,7 @@ _SHIFT = 46
 _DIGIT = 16
 _HOLD = 1 << 21
 
-Scan = Callable[[], Iterable[Float64s]]
+Scan = Callable[[float], Iterable[Float64s]]
 
 
 def ordered_bits(scores: Float64s) -> npt.NDArray[np.uint64]:
@@ -115,7 +115,8 @@ def kth_largest(k: int, summary: ScoreSummary, scan: Scan) -> float:
     summary : ScoreSummary
         The merged summary of all scores.
     scan : callable
-        Gives all scores, in arrays of any size and order; called once or a few times.
+        Gives all scores that are so high or higher, and maybe others, in arrays of any size and order;
+        called once or a few times.
     """
     counts = dict(zip(summary.buckets, summary.counts, strict=True))
     shift = _SHIFT
@@ -140,7 +141,7 @@ def _locate(k: int, counts: Mapping[int, int]) -> tuple[int, int]:
 
 
 def _inside(scan: Scan, bucket: int, shift: int) -> Iterable[npt.NDArray[np.uint64]]:
-    for scores in scan():
+    for scores in scan(_score_of(bucket << shift)):
         bits = ordered_bits(scores[np.isfinite(scores)])
         yield bits[bits >> np.uint64(shift) == np.uint64(bucket)]
 

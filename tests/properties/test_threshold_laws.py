@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
 
@@ -37,6 +36,11 @@ scores_of_chunks = st.lists(
 
 def as_array(values: list[float]) -> np.ndarray:
     return np.array(values, dtype=np.float64)
+
+
+def scan_of(arrays: list[np.ndarray]) -> threshold.Scan:
+    """Nothing but what is asked for."""
+    return lambda lowest: [array[array >= lowest] for array in arrays]
 
 
 summaries = st.lists(any_score, max_size=20).map(lambda values: summarise(as_array(values)))
@@ -84,7 +88,7 @@ def test_the_kth_largest_is_the_sorted_ones(
     arrays = [as_array(chunk) for chunk in chunks]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(threshold, "_HOLD", hold)
-        found = kth_largest(k, merge(summarise(array) for array in arrays), lambda: arrays)
+        found = kth_largest(k, merge(summarise(array) for array in arrays), scan_of(arrays))
     assert found == together[-k]
 
 
@@ -105,39 +109,36 @@ def test_every_kth_largest_of_awkward_scores(
 ) -> None:
     monkeypatch.setattr(threshold, "_HOLD", hold)
     scores = as_array(values)
-    found = [kth_largest(k, summarise(scores), lambda: [scores]) for k in range(1, len(values) + 1)]
+    found = [kth_largest(k, summarise(scores), scan_of([scores])) for k in range(1, len(values) + 1)]
     assert found == sorted(values, reverse=True)
 
 
 def test_scores_that_are_not_finite_are_passed_over() -> None:
     scores = as_array([math.nan, 1.0, math.inf, 2.0, -math.inf])
-    assert kth_largest(1, summarise(scores), lambda: [scores]) == 2.0
+    assert kth_largest(1, summarise(scores), scan_of([scores])) == 2.0
     assert summarise(scores).non_finite == 3
 
 
 def test_more_than_there_are_cannot_be_asked_for() -> None:
     scores = as_array([1.0, 2.0])
     with pytest.raises(ValueError, match="at most the number of scores, 2"):
-        kth_largest(3, summarise(scores), lambda: [scores])
+        kth_largest(3, summarise(scores), scan_of([scores]))
 
 
 def test_few_scores_in_the_bucket_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     scores = np.random.default_rng(0).random(1000)
-    scans: list[int] = []
+    scans: list[float] = []
 
-    def scan_of(hold: int) -> Callable[[], list[np.ndarray]]:
-        monkeypatch.setattr(threshold, "_HOLD", hold)
-        scans.clear()
+    def scan(lowest: float) -> list[np.ndarray]:
+        scans.append(lowest)
+        return [scores]
 
-        def scan() -> list[np.ndarray]:
-            scans.append(1)
-            return [scores]
-
-        return scan
-
-    kth_largest(10, summarise(scores), scan_of(1000))
+    monkeypatch.setattr(threshold, "_HOLD", 1000)
+    kth_largest(10, summarise(scores), scan)
     assert len(scans) == 1
-    kth_largest(10, summarise(scores), scan_of(0))
+    scans.clear()
+    monkeypatch.setattr(threshold, "_HOLD", 0)
+    kth_largest(10, summarise(scores), scan)
     assert len(scans) == 3
 
 

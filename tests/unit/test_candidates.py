@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from siftline.candidates import Candidates
-from siftline.parts import read_part
+from siftline.parts import read_part, read_scores
 from siftline.source import read_pieces
 from siftline.types import StoredFile
 from tests.support import make_config, make_table, run_job, write_files
@@ -96,6 +96,23 @@ def test_to_label_only_columns_are_read_that_were_not_kept(
     assert sorted(asked) == read
 
 
+@pytest.mark.parametrize(("kept", "parts"), [(0.01, 0), (0.0001, 2)], ids=["enough", "too few"])
+def test_the_threshold_is_found_in_the_candidates_where_they_are_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: float, parts: int
+) -> None:
+    read: set[str] = set()
+
+    def watched(directory: Path, file: StoredFile) -> np.ndarray:
+        read.add(file.name)
+        return read_scores(directory, file)
+
+    monkeypatch.setattr("siftline.combine.read_scores", watched)
+    monkeypatch.setattr("siftline.candidates._TIMES_SHARE", 0.0)
+    monkeypatch.setattr("siftline.candidates._MIN_SHARE", kept)
+    anomalies_of(tmp_path, threshold={"contamination": 0.005})
+    assert len(read) == parts
+
+
 def test_where_too_few_were_kept_the_source_is_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,11 +125,11 @@ def test_where_too_few_were_kept_the_source_is_read_again(
 def test_damaged_candidates_cost_nothing_but_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = anomalies_of(tmp_path)
 
-    def damaged(directory: Path, file: StoredFile) -> pa.Table:
+    def damaged(directory: Path, file: StoredFile, columns: list[str] | None = None) -> pa.Table:
         if "candidates" in file.name:
             path = directory / file.name
             path.write_bytes(path.read_bytes()[:-1] + b"?")
-        return read_part(directory, file)
+        return read_part(directory, file, columns)
 
     monkeypatch.setattr("siftline.combine.read_part", damaged)
     assert anomalies_of(tmp_path / "again").equals(expected)
