@@ -10,8 +10,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
+from siftline.candidates import Candidates
 from siftline.detect import chunk_tasks
 from siftline.executor import SerialExecutor
 from siftline.files import replacing
@@ -22,24 +24,33 @@ from siftline.parts import key_columns, stored, write_parquet
 from siftline.plan import plan_batch
 from siftline.retries import run_with_retries
 from siftline.scoring import ChunkTask, halved, score_chunk, warm_up
-from siftline.source import read_chunk
+from siftline.source import joined, read_chunk
 from siftline.threshold import summarise
 
 _ROUNDS = 7
 
 
 def bare(task: ChunkTask) -> None:
-    """What is left of scoring a chunk if nothing can fail: read, score, write, summarise."""
+    """What is left of scoring a chunk if nothing can fail: read, score, write, summarise, keep candidates."""
     model = cached_model(task.detector)
     columns = [*task.key, *(feature.column for feature in model.features)]
-    table = read_chunk(task.files, task.chunk, columns)
-    scores = model.score(model.matrix(table))
-    rows = key_columns(table, task.key, task.chunk.first_row).append_column("score", pa.array(scores))
-    part = Path(task.parts) / f"bare-{task.chunk.index}.parquet"
+    candidates = Candidates(task.chunk.rows, task.share, task.detector.threshold)
+    keys, found = [], []
+    for table in read_chunk(task.files, task.chunk, columns):
+        found.append(model.score(model.matrix(table)))
+        keys.append(key_columns(table, task.key, task.chunk.first_row))
+        candidates.add(table, found[-1])
+    scores = np.concatenate(found)
+    _write(task, "bare", joined(keys).append_column("score", pa.array(scores)))
+    _write(task, "bare-candidates", candidates.rows())
+    summarise(scores)
+
+
+def _write(task: ChunkTask, name: str, rows: pa.Table) -> None:
+    part = Path(task.parts) / f"{name}-{task.chunk.index}.parquet"
     with replacing(part, durable=False) as temporary:
         write_parquet(rows, temporary)
     stored(part)
-    summarise(scores)
 
 
 def main(config: Path) -> None:

@@ -33,7 +33,8 @@ def _copy(data: Path, output: Path, group: int) -> None:
     pq.write_table(
         pa.table({KEY: rows[KEY], "score": scores, "label": labels}),
         output / f"part-{group:05d}.parquet",
-        use_dictionary=[KEY, "label"],
+        use_dictionary=["label"],
+        column_encoding={KEY: "DELTA_BINARY_PACKED"},
         compression={KEY: "zstd", "score": "none", "label": "zstd"},
         write_page_checksum=True,
     )

@@ -15,18 +15,6 @@ from multiprocessing import forkserver
 
 from siftline.interrupts import signals_held
 
-_IMPORTS = [
-    "distributed.nanny",
-    "distributed.worker",
-    "pandas",
-    "siftline.combine",
-    "siftline.forest.preload",
-    "siftline.scoring",
-    "skops.io",
-    "sklearn.covariance",
-    "sklearn.ensemble",
-]
-
 # One compute thread a slot. And Dask would have workers give memory back after every free, which costs a
 # page fault for every temporary array: here arrays up to 32 MiB come from the heap, and 128 MiB of it stay.
 ENVIRONMENT = {
@@ -44,7 +32,7 @@ START_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 def prepare_workers() -> None:
     """Start importing what workers need, in the background; a second call does nothing."""
     if START_METHOD == "forkserver":
-        multiprocessing.set_forkserver_preload(_IMPORTS)
+        multiprocessing.set_forkserver_preload(["siftline.preloaded"])
         with _environment(ENVIRONMENT), signals_held():
             forkserver.ensure_running()
 

@@ -5,6 +5,8 @@ Exit status: 0 completed, 1 failed, 2 bad configuration or input, 130 interrupte
 
 from __future__ import annotations
 
+import atexit
+import gc
 import json
 import os
 import signal
@@ -29,6 +31,9 @@ def main() -> NoReturn:
     """Run the command line and exit with its status."""
     # To be asked to end is to be interrupted: what was started is closed in order.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Importing makes many objects and no garbage, and the end of a process needs no search for any.
+    gc.set_threshold(50_000)
+    atexit.register(gc.freeze)
     try:
         sys.exit(_cli(standalone_mode=False) or 0)
     except SiftlineError as error:
