@@ -19,7 +19,7 @@ def main() -> None:
     proof.add_argument("--rows", type=int, nargs="+", default=[5_000_000, 20_000_000])
     proof.add_argument("--repeats", type=int, default=3, help="rounds; in each, everything runs once")
     proof.add_argument("--peers", nargs="*", choices=list(PEERS), default=list(PEERS))
-    proof.add_argument("--chunks", type=int, default=5000, help="tiny chunks for what a chunk costs")
+    proof.add_argument("--chunks", type=int, default=10_000, help="tiny chunks for what a chunk costs")
     proof.add_argument(
         "--directory", type=Path, help="where the data is made and removed; default: temporary"
     )

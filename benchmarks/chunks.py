@@ -14,22 +14,21 @@ from benchmarks.server import step_seconds
 TINY_CHUNKS: dict[str, object] = {"chunking": {"rows": 100}, "detector": {"params": {"n_estimators": 1}}}
 
 
-def chunks(bench: Bench, count: int, repeats: int) -> Chunks:
+def chunks(bench: Bench, count: int) -> Chunks:
     """Run very many chunks of 100 rows."""
     print(f"\n## Orchestration: {count:,} chunks of 100 rows, {WORKERS} workers\n")
     data = bench.data(100 * count, 100)
     idle = bench.siftline(bench.data(1000), TINY_CHUNKS)
-    found = Chunks(count=count, wall=[], coordinator=[])
-    for _ in range(repeats):
-        usage = bench.siftline(data, TINY_CHUNKS)
-        serial = float(bench.script("serial", data, TINY_CHUNKS))
-        detect = _detect_seconds(bench, usage, count)
-        found.wall.append((detect - serial / WORKERS) / count * 1000)
-        found.coordinator.append((usage.coordinator_cpu - idle.coordinator_cpu) / count * 1000)
-        print(
-            f"  ({detect:.2f} s - {serial:.2f} s / {WORKERS}) / {count:,} = {found.wall[-1]:.2f} ms a chunk;"
-        )
-        print(f"  {found.coordinator[-1]:.2f} ms of the coordinator's CPU", flush=True)
+    usage = bench.siftline(data, TINY_CHUNKS)
+    serial = float(bench.script("serial", data, TINY_CHUNKS))
+    detect = _detect_seconds(bench, usage, count)
+    found = Chunks(
+        count=count,
+        wall=(detect - serial / WORKERS) / count * 1000,
+        coordinator=(usage.coordinator_cpu - idle.coordinator_cpu) / count * 1000,
+    )
+    print(f"  ({detect:.2f} s - {serial:.2f} s / {WORKERS}) / {count:,} = {found.wall:.2f} ms a chunk;")
+    print(f"  {found.coordinator:.2f} ms of the coordinator's CPU", flush=True)
     shutil.rmtree(bench.home(SIFTLINE), ignore_errors=True)
     return found
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from statistics import median
 
 from benchmarks.peers.common import WORKERS
 from benchmarks.records import SIFTLINE, Proof
@@ -62,5 +61,5 @@ def cost_model(proof: Proof) -> CostModel | None:
         fixed_cpu=max(0.0, cpu - rows * cpu_a_row),
         cpu=cpu_a_row,
         worker_seconds=wall_a_row * WORKERS,
-        coordinator=median(proof.chunks.coordinator) / 1000,
+        coordinator=proof.chunks.coordinator / 1000,
     )

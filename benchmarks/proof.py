@@ -67,7 +67,7 @@ def _measure(
         for speed in proof.speeds:
             one_round(bench, proof, speed, number)
             _keep(proof, output)
-    proof.chunks = chunks(bench, count, proof.repeats)
+    proof.chunks = chunks(bench, count)
     _keep(proof, output)
     proof.faults = faults(bench, count)
     _keep(proof, output)

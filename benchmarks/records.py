@@ -75,8 +75,8 @@ class Chunks(BaseModel):
     """What a chunk costs beside its scoring, in milliseconds: wall time, and CPU time of the coordinator."""
 
     count: int
-    wall: list[float]
-    coordinator: list[float]
+    wall: float
+    coordinator: float
 
 
 class Proof(BaseModel):
