@@ -17,6 +17,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     proof = commands.add_parser("proof", help="measure everything, and write the report")
     proof.add_argument("--rows", type=int, nargs="+", default=[5_000_000, 20_000_000])
+    proof.add_argument("--large", type=int, default=100_000_000, help="rows of a single run; 0: none")
     proof.add_argument("--repeats", type=int, default=3, help="rounds; in each, everything runs once")
     proof.add_argument("--peers", nargs="*", choices=list(PEERS), default=list(PEERS))
     proof.add_argument("--chunks", type=int, default=10_000, help="tiny chunks for what a chunk costs")
@@ -33,8 +34,15 @@ def main() -> None:
         print(peers_python())
         return
     if arguments.command == "proof":
-        sizes, peers, count = arguments.rows, arguments.peers, arguments.chunks
-        found = prove(sizes, arguments.repeats, peers, count, arguments.output, arguments.directory)
+        found = prove(
+            arguments.rows,
+            arguments.large,
+            arguments.repeats,
+            arguments.peers,
+            arguments.chunks,
+            arguments.output,
+            arguments.directory,
+        )
     else:
         found = Proof.model_validate_json((arguments.output / "results.json").read_text())
     write_report(found, arguments.output, arguments.docs)

@@ -20,6 +20,10 @@ def expectations(proof: Proof) -> list[Expectation]:
         found += _of_speed(proof.speeds[-1])
     if len(proof.speeds) > 1:
         found += _of_growth(proof.speeds[0], proof.speeds[-1])
+    if proof.speeds and proof.large is not None:
+        found += _of_growth(proof.speeds[-1], proof.large)
+    if proof.planning is not None:
+        found.append(proof.planning)
     if proof.chunks is not None:
         found.append(_of_chunks(proof.chunks))
     return [*found, *proof.faults]

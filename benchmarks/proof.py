@@ -14,15 +14,23 @@ from benchmarks.equality import check_equal
 from benchmarks.expectations import expectations
 from benchmarks.faults import faults
 from benchmarks.peers.catalogue import PEERS
+from benchmarks.planning import planning
 from benchmarks.records import FLOOR, SIFTLINE, Proof, Speed
 from benchmarks.server import prefect_server
 from benchmarks.speed import one_round, tiny_runs
+from benchmarks.storage import storage
 
 _EQUAL_ROWS = 1_000_000
 
 
 def prove(
-    sizes: Sequence[int], repeats: int, peers: list[str], count: int, output: Path, where: Path | None
+    sizes: Sequence[int],
+    large: int,
+    repeats: int,
+    peers: list[str],
+    count: int,
+    output: Path,
+    where: Path | None,
 ) -> Proof:
     """Measure everything; results.json in `output` has what there is so far."""
     started = machine()
@@ -38,7 +46,7 @@ def prove(
     with tempfile.TemporaryDirectory(prefix="siftline-benchmarks-", dir=where) as temporary:
         directory = Path(temporary)
         with prefect_server(directory / "server") as api:
-            _measure(Bench(directory, api, python), proof, sizes, peers, count, output)
+            _measure(Bench(directory, api, python), proof, sizes, large, peers, count, output)
     return proof
 
 
@@ -52,16 +60,19 @@ def _environment(peers: Sequence[str]) -> tuple[Path | None, str]:
 
 
 def _measure(
-    bench: Bench, proof: Proof, sizes: Sequence[int], peers: list[str], count: int, output: Path
+    bench: Bench,
+    proof: Proof,
+    sizes: Sequence[int],
+    large: int,
+    peers: list[str],
+    count: int,
+    output: Path,
 ) -> None:
     print("\n## The same results\n", flush=True)
     check_equal(bench, proof, peers, min(_EQUAL_ROWS, *sizes))
     proof.tiny = tiny_runs(bench)
     names = [SIFTLINE, *(name for name in peers if name not in proof.not_run), FLOOR]
-    proof.speeds = [
-        Speed(rows=rows, read=bench.data(rows).stat().st_size, runs={name: [] for name in names})
-        for rows in sorted(sizes)
-    ]
+    proof.speeds = [_speed(bench, rows, names) for rows in sorted(sizes)]
     print(f"\n## Speed: {proof.repeats} rounds\n", flush=True)
     for number in range(proof.repeats):
         for speed in proof.speeds:
@@ -69,11 +80,23 @@ def _measure(
             _keep(proof, output)
     proof.chunks = chunks(bench, count)
     _keep(proof, output)
+    proof.planning = planning(bench)
+    proof.storage = storage(bench)
+    _keep(proof, output)
     proof.faults = faults(bench, count)
     _keep(proof, output)
+    if large:
+        print(f"\n## {large:,} rows\n", flush=True)
+        proof.large = _speed(bench, large, [SIFTLINE, FLOOR])
+        one_round(bench, proof, proof.large, 0)
+        _keep(proof, output)
     print("\n## Expectations\n")
     for one in expectations(proof):
         print(one, flush=True)
+
+
+def _speed(bench: Bench, rows: int, names: Sequence[str]) -> Speed:
+    return Speed(rows=rows, read=bench.data(rows).stat().st_size, runs={name: [] for name in names})
 
 
 def _keep(proof: Proof, output: Path) -> None:

@@ -79,8 +79,19 @@ class Chunks(BaseModel):
     coordinator: float
 
 
+class Storage(BaseModel):
+    """Ratios of wall times of scoring in one process.
+
+    With reading ahead by without, the input cached and not; with part files flushed to disk by without.
+    """
+
+    ahead_cached: float
+    ahead_cold: float
+    flushed: float
+
+
 class Proof(BaseModel):
-    """All of it."""
+    """All of it. `large` is one run of Siftline, and of the floor, at a size of its own."""
 
     when: str
     machine: dict[str, str]
@@ -90,7 +101,10 @@ class Proof(BaseModel):
     equal: list[Expectation] = []
     tiny: Tiny | None = None
     speeds: list[Speed] = []
+    large: Speed | None = None
     chunks: Chunks | None = None
+    planning: Expectation | None = None
+    storage: Storage | None = None
     faults: list[Expectation] = []
 
     def drop(self, name: str, why: str) -> None:

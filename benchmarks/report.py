@@ -39,7 +39,7 @@ def markdown(proof: Proof, image: str) -> str:
     sections = [
         *_where(proof),
         f"![Wall time by tool and size]({image})",
-        *(_speed(speed) for speed in proof.speeds),
+        *(_speed(speed) for speed in _sizes(proof)),
         *_not_run(proof),
         "### Expectations",
         _table(
@@ -47,8 +47,13 @@ def markdown(proof: Proof, image: str) -> str:
         ),
         *_start(proof),
         *_cost(proof),
+        *_storage(proof),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _sizes(proof: Proof) -> list[Speed]:
+    return [*proof.speeds, *([proof.large] if proof.large is not None else [])]
 
 
 def _row(what: str, found: str, met: bool) -> tuple[str, str, str]:
@@ -62,7 +67,8 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: bool = F
 
 def _where(proof: Proof) -> Iterator[str]:
     facts = {**proof.machine, **proof.versions}
-    yield f"Measured on {proof.when}, rounds: {proof.repeats}; the numbers are medians."
+    once = "" if proof.large is None else f" {proof.large.rows:,} rows were run once."
+    yield f"Measured on {proof.when}, rounds: {proof.repeats}; the numbers are medians.{once}"
     yield _table(("machine", ""), facts.items())
 
 
@@ -94,29 +100,20 @@ def _not_run(proof: Proof) -> Iterator[str]:
 
 
 def _start(proof: Proof) -> Iterator[str]:
-    if not proof.speeds:
+    sizes = _sizes(proof)
+    if not sizes:
         return
     yield "### From the command to the first chunk"
-    marks = list(proof.speeds[0].details[0].marks)
-    head = ("seconds after the command was given", *(f"{speed.rows:,} rows" for speed in proof.speeds))
-    yield _table(
-        head,
-        (
-            [mark, *(f"{median(one.marks[mark] for one in speed.details):.2f}" for speed in proof.speeds)]
-            for mark in marks
-        ),
-        numbers=True,
-    )
-    steps = list(proof.speeds[0].details[0].steps)
-    head = ("seconds in each step", *(f"{speed.rows:,} rows" for speed in proof.speeds))
-    yield _table(
-        head,
-        (
-            [step, *(f"{median(one.steps[step] for one in speed.details):.2f}" for speed in proof.speeds)]
-            for step in steps
-        ),
-        numbers=True,
-    )
+    for what, field in (("seconds after the command was given", "marks"), ("seconds in each step", "steps")):
+        details = [[getattr(one, field) for one in speed.details] for speed in sizes]
+        yield _table(
+            (what, *(f"{speed.rows:,} rows" for speed in sizes)),
+            (
+                [name, *(f"{median(one[name] for one in runs):.2f}" for runs in details)]
+                for name in details[0][0]
+            ),
+            numbers=True,
+        )
     if proof.tiny is not None:
         first, second = (usage.wall for usage in proof.tiny.alone)
         yield (
@@ -163,3 +160,18 @@ def _extrapolated(model: CostModel, workers: int) -> list[str]:
         f"{_BILLION * model.read / wall / 1e6:,.0f}",
         f"{_BILLION * model.written / wall / 1e6:,.0f}",
     ]
+
+
+def _storage(proof: Proof) -> Iterator[str]:
+    if proof.storage is None:
+        return
+    yield "### The disk"
+    yield _table(
+        ("wall time of scoring, one process", "ratio"),
+        (
+            ("reading ahead / in turn, input cached", f"{proof.storage.ahead_cached:.2f}"),
+            ("reading ahead / in turn, input not cached", f"{proof.storage.ahead_cold:.2f}"),
+            ("part files flushed to the disk / left to the kernel", f"{proof.storage.flushed:.2f}"),
+        ),
+        numbers=True,
+    )

@@ -187,9 +187,12 @@ def check_values(config: BatchConfig, features: Sequence[Feature], files: Sequen
 
 def _statistics(file: ParquetFile, columns: Iterable[str]) -> Iterator[tuple[str, Any]]:
     metadata = file.read_metadata()
-    paths = [metadata.schema.column(index).path for index in range(metadata.num_columns)]
-    where = {column: paths.index(column) for column in columns if column in paths}
+    where: dict[str, int] = {}
     for group in range(metadata.num_row_groups):
         row_group = metadata.row_group(group)
+        if not where:
+            # Not from metadata.schema: the two refer to each other, and footers would pile up as garbage.
+            paths = (row_group.column(index).path_in_schema for index in range(metadata.num_columns))
+            where = {path: index for index, path in enumerate(paths)}
         for column in columns:
             yield column, row_group.column(where[column]).statistics if column in where else None

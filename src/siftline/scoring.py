@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from siftline import forest
+from siftline.ahead import ahead
 from siftline.candidates import Candidates
 from siftline.errors import RowError
 from siftline.files import replacing
@@ -109,6 +111,13 @@ def _rows_at_once(task: ChunkTask) -> int:
     return -(-min(task.chunk.rows, BATCH_ROWS) // task.blocks)
 
 
+def _batches(task: ChunkTask, columns: list[str]) -> Iterator[pa.Table]:
+    """Read a chunk, each batch while the one before is scored."""
+    rows = _rows_at_once(task)
+    batches = read_chunk(task.files, task.chunk, columns, rows)
+    return ahead(batches) if task.chunk.rows > rows else batches
+
+
 def _write_part(task: ChunkTask, path: Path) -> _Scored:
     """Write a chunk's rows with their scores, batch by batch: of all rows, only keys and scores are held."""
     model = cached_model(task.detector)
@@ -117,7 +126,7 @@ def _write_part(task: ChunkTask, path: Path) -> _Scored:
     keys, rejects = [], []
     candidates = Candidates(task.chunk.rows, task.share, task.detector.threshold)
     rejected = start = 0
-    for table in read_chunk(task.files, task.chunk, columns, _rows_at_once(task)):
+    for table in _batches(task, columns):
         first_row, stop = task.chunk.first_row + start, start + table.num_rows
         found, refused = score_around(
             lambda rows: _score(model, rows), table, first_row, task.tolerated_rows - rejected

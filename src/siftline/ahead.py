@@ -1,0 +1,27 @@
+"""The next item while the one before is worked on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def ahead(items: Iterator[T]) -> Iterator[T]:
+    """Take each item in a thread of its own, one ahead of who uses them: as it waits for a disk, say.
+
+    No more than one item is held besides the one in use. What taking an item raises is raised here, in its
+    turn. Closing the iterator waits for the item that is on its way.
+
+    Parameters
+    ----------
+    items : iterator
+        Does not give None.
+    """
+    with ThreadPoolExecutor(1, "siftline-ahead") as thread:
+        coming = thread.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = thread.submit(next, items, None)
+            yield item
