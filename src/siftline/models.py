@@ -134,14 +134,10 @@ def load_model(path: Path) -> FittedModel:
         When it cannot be read, holds types that are not trusted, or is of another format version.
     """
     import skops.io
+    from skops.io.exceptions import UntrustedTypesFoundException
 
     remedy = "give the path of a model that Siftline saved"
     try:
-        untrusted = set(skops.io.get_untrusted_types(file=path)) - set(_TRUSTED)
-        if untrusted:
-            raise ModelError(
-                f"{path}: holds types that are not trusted: {', '.join(sorted(untrusted))}", remedy
-            )
         record = skops.io.load(path, trusted=list(_TRUSTED))
         found = record.get("format_version") if isinstance(record, dict) else None
         if found != FORMAT_VERSION:
@@ -156,6 +152,9 @@ def load_model(path: Path) -> FittedModel:
         )
     except FileNotFoundError:
         raise ModelError(f"{path}: no such file", remedy) from None
+    except UntrustedTypesFoundException as error:
+        untrusted = sorted(set(skops.io.get_untrusted_types(file=path)) - set(_TRUSTED))
+        raise ModelError(f"{path}: holds types that are not trusted: {', '.join(untrusted)}", remedy) from error
     except ModelError:
         raise
     except Exception as error:  # skops raises whatever the bytes lead it to

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
+import httpx
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -60,6 +64,34 @@ def test_a_run_is_seven_task_runs_whatever_the_number_of_chunks(
     assert sorted(runs) == sorted(STEPS)
     assert {run.state_name for run in runs.values()} == {"Completed"}
     assert flow_run(result.flow_run_id).state_name == "Completed"
+
+
+def test_many_chunks_ask_no_more_of_the_api_than_few(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: Counter[str] = Counter()
+
+    def counting(send: Any) -> Any:
+        def count(client: object, request: httpx.Request, *rest: Any, **options: Any) -> Any:
+            path = re.sub(r"[0-9a-f-]{36}", "{id}", request.url.path)
+            asked[f"{request.method} {path}"] += 1
+            return send(client, request, *rest, **options)
+
+        return count
+
+    for client in (httpx.Client, httpx.AsyncClient):
+        monkeypatch.setattr(client, "send", counting(client.send))
+
+    batch_detection(configuration(tmp_path / "few", chunk_rows=200))
+    few = asked.copy()
+    asked.clear()
+    batch_detection(configuration(tmp_path / "many", chunk_rows=2))
+
+    # What goes by the clock: the log, and how far the run is (at most once a second, see test_progress_artifact).
+    for by_the_clock in ("POST /api/logs/", "POST /api/artifacts/", "PATCH /api/artifacts/{id}"):
+        del asked[by_the_clock]
+    assert asked["POST /api/flow_runs/"] == 1
+    assert not asked - few, "chunks ask nothing of the API"
 
 
 def test_a_run_of_a_finished_job_is_one_task_run_that_plans(tmp_path: Path) -> None:

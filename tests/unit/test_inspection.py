@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from decimal import Decimal
 from pathlib import Path
@@ -67,6 +68,19 @@ def test_a_good_job_is_described_and_nothing_is_written(tmp_path: Path) -> None:
     assert inspection.columns == ("id", "x", "y", "n", "color")
     assert (inspection.format, inspection.rows, inspection.chunk_rows) == ("parquet", ROWS, 10)
     assert visible_files(tmp_path) == before
+
+
+def test_no_footer_is_left_behind_for_every_file(tmp_path: Path) -> None:
+    source = write_files(tmp_path / "data", make_table(600), files=30, row_group=10)
+    gc.collect()
+    gc.disable()
+    try:
+        inspect_batch(make_config(tmp_path, source))
+        left = sum(isinstance(one, pq.FileMetaData) for one in gc.get_objects())
+    finally:
+        gc.enable()
+
+    assert left < 10
 
 
 def test_time_parts_become_cyclic_features(tmp_path: Path) -> None:
