@@ -10,13 +10,15 @@ The first question alone would miss features that say the same thing twice.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
-from siftline.models import FittedModel, Typical
-from siftline.types import Feature, Float64s, Matrix
+from siftline.models import FittedModel
+from siftline.types import Float64s, Matrix
 
 REASON = pa.struct(
     [
@@ -28,6 +30,8 @@ REASON = pa.struct(
         pa.field("contribution", pa.float64()),
     ]
 )
+Ints = npt.NDArray[np.int64]
+
 _TOP = 3
 _STACK_ROWS = 65_536
 
@@ -55,13 +59,12 @@ def explain(model: FittedModel, matrix: Matrix, scores: Float64s) -> pa.Array:
     contributions = _contributions(model, matrix, scores)
     top = np.argsort(-contributions, axis=1, kind="stable")[:, :_TOP]
     counts = np.maximum(1, (np.take_along_axis(contributions, top, axis=1) > 0).sum(axis=1))
-    reasons = [
-        _reason(model, column, float(matrix[row, column]), float(contributions[row, column]))
-        for row in range(len(matrix))
-        for column in top[row, : counts[row]].tolist()
-    ]
+    columns = top[np.arange(top.shape[1]) < counts[:, None]]
+    rows = np.repeat(np.arange(len(matrix)), counts)
+    values = matrix[rows, columns].astype(np.float64)
     offsets = np.append(0, np.cumsum(counts)).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(reasons, type=REASON))
+    reasons = _reasons(model, columns, values, contributions[rows, columns])
+    return pa.ListArray.from_arrays(pa.array(offsets), reasons)
 
 
 def _contributions(model: FittedModel, matrix: Matrix, scores: Float64s) -> Float64s:
@@ -86,32 +89,38 @@ def _contributions(model: FittedModel, matrix: Matrix, scores: Float64s) -> Floa
     return contributions
 
 
-def _reason(model: FittedModel, column: int, value: float, contribution: float) -> dict[str, object]:
-    feature, typical = model.features[column], model.typical[column]
-    direction, distance = _direction(feature, typical, value)
-    categories = model.categories.get(feature.name)
-    return {
-        "feature": feature.name,
-        "value": _text(value, categories),
-        "typical": _text(typical.value, categories),
-        "direction": direction,
-        "distance": distance,
-        "contribution": contribution,
-    }
-
-
-def _direction(feature: Feature, typical: Typical, value: float) -> tuple[str, float | None]:
-    if np.isnan(value):
-        return "missing", None
+def _reasons(model: FittedModel, columns: Ints, values: Float64s, contributions: Float64s) -> pa.StructArray:
+    """Say what some columns' values, both of shape (n,), have to do with it."""
+    typical, spread = np.array([[one.value, one.spread] for one in model.typical]).T
     # On a circle or among categories nothing is higher than another.
-    if feature.kind == "categorical" or feature.period is not None:
-        return "other", None
-    distance = abs(value - typical.value) / typical.spread if typical.spread else None
-    return "high" if value > typical.value else "low" if value < typical.value else "other", distance
+    ordered = np.array([one.kind != "categorical" and one.period is None for one in model.features])[columns]
+    difference = values - typical[columns]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        distance = np.abs(difference) / spread[columns]
+    direction = np.select(
+        [np.isnan(values), ordered & (difference > 0), ordered & (difference < 0)],
+        ["missing", "high", "low"],
+        "other",
+    )
+    categories = [model.categories.get(feature.name) for feature in model.features]
+    texts = [_text(value, categories[column]) for column, value in zip(columns, values.tolist(), strict=True)]
+    names = pa.array([feature.name for feature in model.features], pa.string())
+    usual = pa.array([_text(one.value, known) for one, known in zip(model.typical, categories, strict=True)])
+    return pa.StructArray.from_arrays(
+        [
+            names.take(pa.array(columns)),
+            pa.array(texts, pa.string()),
+            usual.take(pa.array(columns)),
+            pa.array(direction, pa.string()),
+            pa.array(distance, mask=~ordered | ~np.isfinite(distance)),
+            pa.array(contributions),
+        ],
+        fields=list(REASON),
+    )
 
 
 def _text(value: float, categories: Sequence[str] | None) -> str:
-    if np.isnan(value):
+    if math.isnan(value):
         return "missing"
     if categories is not None:
         return categories[int(value)] if value >= 0 else "unknown"
