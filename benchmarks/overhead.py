@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import statistics
 import sys
 import time
@@ -47,7 +48,8 @@ def bare(task: ChunkTask) -> None:
 
 
 def _write(task: ChunkTask, name: str, rows: pa.Table) -> None:
-    part = Path(task.parts) / f"{name}-{task.chunk.index}.parquet"
+    # A name of its own, as the real one has: to replace a file costs more.
+    part = Path(task.parts) / f"{name}-{task.chunk.index}-{secrets.token_hex(4)}.parquet"
     with replacing(part, durable=False) as temporary:
         write_parquet(rows, temporary)
     stored(part)

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
-import sys
-import time
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +22,7 @@ _SECONDS = 10.0
 def planning(bench: Bench) -> Expectation:
     groups = _FILES * _GROUPS_A_FILE
     print(f"\n## Planning: {groups:,} row groups in {_FILES:,} files\n")
-    took = json.loads(bench.script("planning", _many_files(bench.directory / "many-files"), {}))
+    took = json.loads(bench.script("plan", _many_files(bench.directory / "many-files"), {}))
     found = Expectation(
         what=f"{groups:,} row groups in {_FILES:,} files are planned within {_SECONDS:.0f} s",
         met=took["seconds"] < _SECONDS,
@@ -46,20 +42,3 @@ def _many_files(directory: Path) -> Path:
         path = directory / f"part-{number:04d}.parquet"
         pq.write_table(pa.table({KEY: ids, **features}), path, row_group_size=_ROWS_A_GROUP)
     return directory
-
-
-def main(config: Path) -> None:
-    from siftline.loading import load_config, resolve_config
-    from siftline.plan import plan_batch
-
-    batch = resolve_config(load_config(config), datetime.now(UTC))
-    started = time.perf_counter()
-    plan_batch(batch)
-    seconds = time.perf_counter() - started
-    print(
-        json.dumps({"seconds": seconds, "bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024})
-    )
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
