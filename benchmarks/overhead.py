@@ -28,7 +28,7 @@ from siftline.scoring import ChunkTask, halved, score_chunk, warm_up
 from siftline.source import joined, read_chunk
 from siftline.threshold import summarise
 
-_ROUNDS = 7
+_ROUNDS = 15
 
 
 def bare(task: ChunkTask) -> None:

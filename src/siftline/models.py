@@ -153,8 +153,8 @@ def load_model(path: Path) -> FittedModel:
     except FileNotFoundError:
         raise ModelError(f"{path}: no such file", remedy) from None
     except UntrustedTypesFoundException as error:
-        untrusted = sorted(set(skops.io.get_untrusted_types(file=path)) - set(_TRUSTED))
-        raise ModelError(f"{path}: holds types that are not trusted: {', '.join(untrusted)}", remedy) from error
+        untrusted = ", ".join(sorted(set(skops.io.get_untrusted_types(file=path)) - set(_TRUSTED)))
+        raise ModelError(f"{path}: holds types that are not trusted: {untrusted}", remedy) from error
     except ModelError:
         raise
     except Exception as error:  # skops raises whatever the bytes lead it to

@@ -66,9 +66,7 @@ def test_a_run_is_seven_task_runs_whatever_the_number_of_chunks(
     assert flow_run(result.flow_run_id).state_name == "Completed"
 
 
-def test_many_chunks_ask_no_more_of_the_api_than_few(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_chunks_ask_no_more_of_the_api_than_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: Counter[str] = Counter()
 
     def counting(send: Any) -> Any:
@@ -87,7 +85,7 @@ def test_many_chunks_ask_no_more_of_the_api_than_few(
     asked.clear()
     batch_detection(configuration(tmp_path / "many", chunk_rows=2))
 
-    # What goes by the clock: the log, and how far the run is (at most once a second, see test_progress_artifact).
+    # What goes by the clock: the log, and how far the run is, at most once a second.
     for by_the_clock in ("POST /api/logs/", "POST /api/artifacts/", "PATCH /api/artifacts/{id}"):
         del asked[by_the_clock]
     assert asked["POST /api/flow_runs/"] == 1

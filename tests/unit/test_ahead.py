@@ -33,15 +33,15 @@ def test_the_next_item_is_taken_while_the_one_before_is_in_use() -> None:
 
 
 def test_no_more_than_one_item_is_held_besides_the_one_in_use() -> None:
-    made = 0
+    made: list[int] = []
 
     def items() -> Iterator[int]:
-        nonlocal made
-        for made in range(1, 50):
-            yield made
+        for number in range(1, 50):
+            made.append(number)
+            yield number
 
     for used in ahead(items()):
-        assert made <= used + 1
+        assert made[-1] <= used + 1
 
 
 def test_an_error_comes_in_its_turn() -> None:
