@@ -18,9 +18,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.e2e)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def sqlite_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """One `prefect server start` for all tests, with a database of its own."""
+    """One `prefect server start` for all tests of this folder, with a database of its own."""
     shell = Shell(tmp_path_factory.mktemp("server"))
     port = free_port()
     log = shell.directory / "server.log"
@@ -39,7 +39,7 @@ def sqlite_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     shell.wait_for_nobody()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def api_url(sqlite_server: str) -> str:
     """The API of the Prefect server that the tests of a module use."""
     return sqlite_server
