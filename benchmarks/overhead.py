@@ -43,7 +43,9 @@ def bare(task: ChunkTask) -> None:
         candidates.add(table, found[-1])
     scores = np.concatenate(found)
     _write(task, "bare", joined(keys).append_column("score", pa.array(scores)))
-    _write(task, "bare-candidates", candidates.rows())
+    kept = candidates.rows()
+    if kept is not None:
+        _write(task, "bare-candidates", kept)
     summarise(scores)
 
 
@@ -58,7 +60,7 @@ def _write(task: ChunkTask, name: str, rows: pa.Table) -> None:
 def main(config: Path) -> None:
     plan = plan_batch(resolve_config(load_config(config, ()), datetime.now(UTC)), fresh=True)
     detector = fit_detector(plan, SerialExecutor())
-    warm_up(plan.rows)
+    warm_up(detector.kind, plan.rows)
     tasks = list(chunk_tasks(plan, detector, range(len(plan.chunks))))
 
     def plainly() -> None:

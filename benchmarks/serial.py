@@ -18,7 +18,7 @@ from siftline.scoring import score_chunk, warm_up
 def main(config: Path) -> None:
     plan = plan_batch(resolve_config(load_config(config, ()), datetime.now(UTC)), fresh=True)
     detector = fit_detector(plan, SerialExecutor())
-    warm_up(plan.rows)
+    warm_up(detector.kind, plan.rows)
     tasks = list(chunk_tasks(plan, detector, range(len(plan.chunks))))
     score_chunk(tasks[0])  # loads the model
     started = time.perf_counter()

@@ -37,7 +37,7 @@ def storage(bench: Bench) -> Storage:
 def main(config: Path) -> None:
     plan = plan_batch(resolve_config(load_config(config), datetime.now(UTC)), fresh=True)
     detector = fit_detector(plan, SerialExecutor())
-    scoring.warm_up(plan.rows)
+    scoring.warm_up(detector.kind, plan.rows)
     tasks = list(chunk_tasks(plan, detector, range(len(plan.chunks))))
     files = [Path(file.path) for file in plan.snapshot.files]
 

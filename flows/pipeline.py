@@ -70,7 +70,7 @@ def run_pipeline(
         return _result(plan, done, "AlreadyPublished", 0, started)
     begin(plan)
     cluster = _safer(config.cluster) if safer else config.cluster
-    with open_executor(cluster, functools.partial(warm_up, plan.rows)) as executor:
+    with open_executor(cluster, functools.partial(warm_up, config.detector.kind, plan.rows)) as executor:
         detector = fit_detector(plan, executor)
         receipts, combined = _detect(plan, detector, executor, lease, partial)
     validation = retried(validate_results, validation_retries)(plan, receipts, combined, partial)

@@ -21,7 +21,8 @@ def ahead(items: Iterator[T]) -> Generator[T]:
         Does not give None.
     """
     with ThreadPoolExecutor(1, "siftline-ahead") as thread:
-        coming = thread.submit(next, items, None)
-        while (item := coming.result()) is not None:
-            coming = thread.submit(next, items, None)
+        # Not kept while an error is raised: it refers to this frame, which would refer to it, and to batches.
+        coming = [thread.submit(next, items, None)]
+        while (item := coming.pop().result()) is not None:
+            coming.append(thread.submit(next, items, None))
             yield item

@@ -167,7 +167,9 @@ def _empty_stage(plan: BatchPlan, publication: str) -> Path:
 def _save_flagged(plan: BatchPlan, receipts: Receipts, threshold: float, staged: Path) -> Path:
     """Save the flagged scores in ascending order: from them every worker can tell a row's rank."""
     found = [scores[scores >= threshold] for scores in _scan(plan, receipts, threshold)]
-    flagged = np.sort(np.concatenate(found)) if found else np.empty(0)
+    flagged = np.concatenate([np.empty(0), *found])
+    del found
+    flagged.sort()
     path = staged / "flagged.npy"
     with replacing(path, durable=False) as temporary, temporary.open("wb") as file:
         np.save(file, flagged, allow_pickle=False)

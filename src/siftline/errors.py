@@ -295,6 +295,18 @@ _STORAGE_REMEDIES = {
 }
 
 
+# What an error of the operating system says of the path itself; any other may pass.
+_LASTING = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR}
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether an error on reading a file may be gone the next time.
+
+    pyarrow and others have OSErrors of their own, without a number: for files that are damaged.
+    """
+    return isinstance(error, OSError) and bool(error.errno) and error.errno not in _LASTING
+
+
 def storage_error(error: OSError, path: object) -> StorageError:
     """Map an operating system's error on `path` to a `StorageError` with its remedy.
 

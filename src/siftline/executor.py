@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import queue
 import secrets
 import threading
@@ -227,6 +228,7 @@ class _DaskRun(Generic[T, R]):
         self._done: queue.SimpleQueue[tuple[str, bytes | None]] = queue.SimpleQueue()
         self._sent: dict[str, _Sent[T]] = {}
         self._lost_since: float | None = None
+        self._window = (0, -math.inf)
         client.subscribe_topic(self._name, self._heard)
 
     def close(self) -> None:
@@ -239,9 +241,8 @@ class _DaskRun(Generic[T, R]):
 
     def outcomes(self, bundles: _Bundles[T]) -> Iterator[Outcome[T, R]]:
         """Send bundles as there is room, and give what comes back."""
-        window = max(_MIN_WINDOW, _WINDOW_PER_SLOT * sum(self._client.nthreads().values()))
         while True:
-            self._send(bundles.take(window - len(self._sent)))
+            self._send(bundles.take(self._most() - len(self._sent)))
             wait = _POLL_SECONDS if bundles.later is None else min(_POLL_SECONDS, bundles.later.seconds)
             if self._sent:
                 finished = self._wait(wait)
@@ -253,6 +254,15 @@ class _DaskRun(Generic[T, R]):
                 time.sleep(wait)
             else:
                 return
+
+    def _most(self) -> int:
+        """How many bundles may be on their way; looked up now and then, as workers come and go."""
+        most, since = self._window
+        now = time.monotonic()
+        if now - since >= _POLL_SECONDS:
+            most = max(_MIN_WINDOW, _WINDOW_PER_SLOT * sum(self._client.nthreads().values()))
+            self._window = (most, now)
+        return most
 
     def _send(self, bundles: list[tuple[T, ...]]) -> None:
         sent = {f"{self._name}-{next(self._numbers)}": _Sent(items) for items in bundles}
@@ -374,12 +384,18 @@ def prepare_executor(cluster: Cluster) -> None:
 
 
 class _Starting:
-    """A cluster that comes up while the caller does something else."""
+    """A cluster that comes up while the caller does something else.
 
-    def __init__(self, start: Callable[[], tuple[Any, DaskExecutor]], dashboard: bool = False) -> None:
+    What starts it is given an event that says that it is not wanted any more.
+    """
+
+    def __init__(
+        self, start: Callable[[threading.Event], tuple[Any, DaskExecutor]], dashboard: bool = False
+    ) -> None:
+        self._unwanted = threading.Event()
         # Workers must outlive a Ctrl-C by as long as it takes to close them in order.
         self._thread = ThreadPoolExecutor(1, "siftline-cluster", initializer=hold_signals)
-        self._future = self._thread.submit(start)
+        self._future = self._thread.submit(start, self._unwanted)
         self._dashboard = threading.Timer(_DASHBOARD_AFTER_SECONDS, self._add_dashboard)
         self._dashboard.daemon = True
         if dashboard:
@@ -415,12 +431,19 @@ class _Starting:
 
     def close(self) -> None:
         self._dashboard.cancel()
+        self._unwanted.set()
         self._thread.shutdown(wait=True)
         if self._future.exception() is None:
             cluster, executor = self._future.result()
-            executor._client.close()
-            if cluster is not None:
-                cluster.close()
+            _close(cluster, executor._client)
+
+
+def _close(cluster: Any, client: Any) -> None:
+    try:
+        client.close()
+    finally:
+        if cluster is not None:
+            cluster.close()
 
 
 def _quieten() -> None:
@@ -457,12 +480,16 @@ def open_executor(cluster: Cluster, warm_up: Callable[[], None] | None = None) -
         return
     _quieten()
     if isinstance(cluster, LocalCluster):
-        starting = _Starting(lambda: _connect(_start_local(cluster), 60.0, warm_up), dashboard=True)
+        starting = _Starting(
+            lambda unwanted: _connect(_start_local(cluster), 60.0, warm_up, unwanted), dashboard=True
+        )
     elif isinstance(cluster, FactoryCluster):
-        starting = _Starting(lambda: _connect(_start_factory(cluster), cluster.timeout_seconds, warm_up))
+        starting = _Starting(
+            lambda unwanted: _connect(_start_factory(cluster), cluster.timeout_seconds, warm_up, unwanted)
+        )
     else:
         executor = _dial(cluster, warm_up)
-        starting = _Starting(lambda: (None, executor))
+        starting = _Starting(lambda unwanted: (None, executor))
     try:
         yield starting
     finally:
@@ -475,15 +502,21 @@ def _start_local(config: LocalCluster) -> Any:
     from distributed import LocalCluster as DaskLocalCluster
 
     dask.config.set({"distributed.worker.multiprocessing-method": START_METHOD, **_KEEP_WORKERS})
-    with dask.config.set({"distributed.nanny.pre-spawn-environ": ENVIRONMENT, **FAIL_AT_ONCE}):
-        return DaskLocalCluster(
-            n_workers=config.workers or CPU_COUNT,
-            threads_per_worker=config.threads,
-            memory_limit=config.memory_limit,
-            processes=True,
-            dashboard_address="127.0.0.1:0",
-            scheduler_kwargs={"dashboard": False},  # it is added later
-        )
+    try:
+        with dask.config.set({"distributed.nanny.pre-spawn-environ": ENVIRONMENT, **FAIL_AT_ONCE}):
+            return DaskLocalCluster(
+                n_workers=config.workers or CPU_COUNT,
+                threads_per_worker=config.threads,
+                memory_limit=config.memory_limit,
+                processes=True,
+                dashboard_address="127.0.0.1:0",
+                scheduler_kwargs={"dashboard": False},  # it is added later
+            )
+    except (RuntimeError, OSError) as error:
+        what = " ".join(str(error.__cause__ or error).split())
+        raise ClusterError(
+            f"the local Dask cluster does not start: {what}", "see to the memory and the disk of this machine"
+        ) from error
 
 
 def _start_factory(config: FactoryCluster) -> Any:
@@ -516,15 +549,20 @@ def _start_factory(config: FactoryCluster) -> Any:
     return started
 
 
-def _connect(cluster: Any, timeout: float, warm_up: Callable[[], None] | None) -> tuple[Any, DaskExecutor]:
+def _connect(
+    cluster: Any, timeout: float, warm_up: Callable[[], None] | None, unwanted: threading.Event
+) -> tuple[Any, DaskExecutor]:
     from distributed import Client
 
-    client = Client(cluster, set_as_default=False)
+    client = None
     try:
-        return cluster, _ready(client, timeout, "the Dask cluster", warm_up)
-    except SiftlineError:
-        client.close()
-        cluster.close()
+        client = Client(cluster, set_as_default=False)
+        return cluster, _ready(client, timeout, "the Dask cluster", warm_up, unwanted)
+    except BaseException:
+        if client is None:
+            cluster.close()
+        else:
+            _close(cluster, client)
         raise
 
 
@@ -549,21 +587,28 @@ def _dial(config: AddressCluster, warm_up: Callable[[], None] | None) -> DaskExe
         ) from error
     left = max(1.0, config.timeout_seconds - (time.monotonic() - started))
     try:
-        return _ready(client, left, f"the scheduler at {config.address}", warm_up)
+        return _ready(client, left, f"the scheduler at {config.address}", warm_up, threading.Event())
     except SiftlineError:
         client.close()
         raise
 
 
-def _ready(client: Any, timeout: float, whose: str, warm_up: Callable[[], None] | None) -> DaskExecutor:
+def _ready(
+    client: Any, timeout: float, whose: str, warm_up: Callable[[], None] | None, unwanted: threading.Event
+) -> DaskExecutor:
     from distributed import fire_and_forget
 
-    try:
-        client.wait_for_workers(1, timeout=timeout)
-    except TimeoutError as error:
-        raise ClusterError(
-            f"{whose} has no worker after {timeout:.0f} s", "start workers, then run again"
-        ) from error
+    give_up = time.monotonic() + timeout
+    while True:
+        try:
+            left = give_up - time.monotonic()
+            client.wait_for_workers(1, timeout=min(_POLL_SECONDS, max(left, 0.1)))  # 0 would be for ever
+            break
+        except TimeoutError as error:
+            if unwanted.is_set() or time.monotonic() >= give_up:
+                raise ClusterError(
+                    f"{whose} has no worker after {timeout:.0f} s", "start workers, then run again"
+                ) from error
     if warm_up is not None:
         for worker in client.nthreads():
             fire_and_forget(client.submit(warm_up, workers=[worker], key=f"warm-up-{secrets.token_hex(4)}"))

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import ValidationError
 
+from siftline import forest
 from siftline.config import BatchConfig, RetriesConfig
 from siftline.detectors import make_estimator
 from siftline.errors import FeatureError, IntegrityError, ModelError, RowError
@@ -17,7 +18,7 @@ from siftline.executor import Executor
 from siftline.files import file_digest, read_record, write_record
 from siftline.models import FittedModel, Typical, cached_model, load_model, save_model
 from siftline.preprocess import learn_categories, make_transform, plain_numbers, raw_matrix, refuse_infinite
-from siftline.progress import Progress, report
+from siftline.progress import Incident, Progress, report
 from siftline.rejects import score_around
 from siftline.retries import run_with_retries
 from siftline.sample import draw_sample
@@ -44,6 +45,9 @@ def fit_detector(plan: BatchPlan, executor: Executor) -> DetectorRef:
         When the estimator refuses the sample.
     """
     report(Progress("fit", rows_total=plan.rows))
+    slower = forest.lacking(plan.rows) if plan.config.detector.kind == "isolation_forest" else None
+    if slower is not None:
+        report(Incident("slower", slower))
     retries = plan.config.retries
     ref = _earlier(plan)
     if ref is None:

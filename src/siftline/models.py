@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from siftline.detectors import DETECTORS, SklearnDetector
-from siftline.errors import IntegrityError, ModelError, RowError
+from siftline.errors import IntegrityError, ModelError, RowError, StorageUnavailable, may_pass
 from siftline.files import file_digest, rename, replacing
 from siftline.preprocess import raw_matrix, refuse_infinite, rows_of
 from siftline.types import DetectorRef, Feature, Float64s, Matrix
@@ -155,10 +155,17 @@ def load_model(path: Path) -> FittedModel:
     except UntrustedTypesFoundException as error:
         untrusted = ", ".join(sorted(set(skops.io.get_untrusted_types(file=path)) - set(_TRUSTED)))
         raise ModelError(f"{path}: holds types that are not trusted: {untrusted}", remedy) from error
-    except ModelError:
+    except (ModelError, MemoryError):
         raise
     except Exception as error:  # skops raises whatever the bytes lead it to
+        if isinstance(error, OSError) and may_pass(error):
+            raise _unavailable(path, error) from error
         raise ModelError(f"{path}: not a model: {type(error).__name__}", remedy) from error
+
+
+def _unavailable(path: Path, error: OSError) -> StorageUnavailable:
+    what = f"{path}: the model cannot be read just now: {error.strerror}"
+    return StorageUnavailable(what, "see to the storage; it is tried again")
 
 
 _loading = threading.Lock()
@@ -169,6 +176,8 @@ def _load_by_digest(path: str, digest: str) -> FittedModel:
     try:
         found = file_digest(Path(path))
     except OSError as error:
+        if may_pass(error):
+            raise _unavailable(Path(path), error) from error
         raise ModelError(
             f"{path}: the model is out of reach ({error.strerror})",
             "give a checkpoint.path that every worker can reach",

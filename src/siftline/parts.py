@@ -28,16 +28,25 @@ def parquet_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
     # Identifiers and ranks differ from row to row: a dictionary of them is slow and large. And neither a
     # dictionary nor a compressor finds anything in the bits of a score.
     delta = [field.name for field in schema if pa.types.is_integer(field.type) and field.name != "label"]
-    dictionary = [field.name for field in schema if field.name not in ("score", *delta)]
-    compression = {field.name: "none" if field.name == "score" else "zstd" for field in schema}
+    leaves = [leaf for field in schema if field.name not in delta for leaf in _leaves(field.name, field.type)]
+    compression = dict.fromkeys([*leaves, *delta], "zstd") | {"score": "none"}
     return pq.ParquetWriter(
         path,
         schema,
-        use_dictionary=dictionary,
+        use_dictionary=[leaf for leaf in leaves if leaf != "score"],
         column_encoding=dict.fromkeys(delta, "DELTA_BINARY_PACKED"),
         compression=compression,
         write_page_checksum=True,
     )
+
+
+def _leaves(path: str, kind: pa.DataType) -> list[str]:
+    """Return the paths of a column's values, as Parquet has them."""
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return _leaves(f"{path}.list.element", kind.value_type)
+    if pa.types.is_struct(kind):
+        return [leaf for field in kind for leaf in _leaves(f"{path}.{field.name}", field.type)]
+    return [path]
 
 
 def write_parquet(table: pa.Table, path: Path) -> None:

@@ -42,7 +42,7 @@ class Incident:
     Attributes
     ----------
     kind : str
-        ``retried``, ``split``, ``worker lost``, ``recomputed``, ``rejected``, ``chunk failed``.
+        ``retried``, ``split``, ``worker lost``, ``recomputed``, ``rejected``, ``chunk failed``, ``slower``.
     text : str
         What, where, and what is done about it.
     """

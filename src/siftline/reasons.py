@@ -56,27 +56,28 @@ def explain(model: FittedModel, matrix: Matrix, scores: Float64s) -> pa.Array:
         in robust standard deviations (null where there is no such thing), and the contribution to the
         score.
     """
-    contributions = _contributions(model, matrix, scores)
-    top = np.argsort(-contributions, axis=1, kind="stable")[:, :_TOP]
-    counts = np.maximum(1, (np.take_along_axis(contributions, top, axis=1) > 0).sum(axis=1))
-    columns = top[np.arange(top.shape[1]) < counts[:, None]]
-    rows = np.repeat(np.arange(len(matrix)), counts)
-    values = matrix[rows, columns].astype(np.float64)
+    top, contributions = _top_contributions(model, matrix, scores)
+    counts = np.maximum(1, (contributions > 0).sum(axis=1))
+    chosen = np.arange(top.shape[1]) < counts[:, None]
+    columns = top[chosen]
+    values = matrix[np.repeat(np.arange(len(matrix)), counts), columns].astype(np.float64)
     offsets = np.append(0, np.cumsum(counts)).astype(np.int32)
-    reasons = _reasons(model, columns, values, contributions[rows, columns])
-    return pa.ListArray.from_arrays(pa.array(offsets), reasons)
+    return pa.ListArray.from_arrays(
+        pa.array(offsets), _reasons(model, columns, values, contributions[chosen])
+    )
 
 
-def _contributions(model: FittedModel, matrix: Matrix, scores: Float64s) -> Float64s:
-    """Return the contributions, of shape (n, d)."""
+def _top_contributions(model: FittedModel, matrix: Matrix, scores: Float64s) -> tuple[Ints, Float64s]:
+    """Return the features that contribute most to each row, and what, both of shape (n, at most 3)."""
     rows, width = matrix.shape
     typical: Matrix = np.empty_like(matrix, shape=(1, width))
     typical[0] = [one.value for one in model.typical]
     baseline = float(model.score(typical)[0])
-    contributions = np.empty((rows, width), dtype=np.float64)
+    top = np.empty((rows, min(width, _TOP)), dtype=np.int64)
+    contributions = np.empty(top.shape)
     step = max(1, _STACK_ROWS // (2 * width))
     for start in range(0, rows, step):
-        block = matrix[start : start + step]
+        block, stop = matrix[start : start + step], start + step
         without = np.repeat(block[:, None, :], width, axis=1)
         only = np.broadcast_to(typical, without.shape).copy()
         diagonal = np.arange(width)
@@ -84,9 +85,10 @@ def _contributions(model: FittedModel, matrix: Matrix, scores: Float64s) -> Floa
         only[:, diagonal, diagonal] = block
         stacked: Matrix = np.concatenate([without.reshape(-1, width), only.reshape(-1, width)])
         lower, higher = model.score(stacked).reshape(2, len(block), width)
-        drop = scores[start : start + step, None] - lower
-        contributions[start : start + step] = (drop + (higher - baseline)) / 2
-    return contributions
+        found = ((scores[start:stop, None] - lower) + (higher - baseline)) / 2
+        top[start:stop] = np.argsort(-found, axis=1, kind="stable")[:, :_TOP]
+        contributions[start:stop] = np.take_along_axis(found, top[start:stop], axis=1)
+    return top, contributions
 
 
 def _reasons(model: FittedModel, columns: Ints, values: Float64s, contributions: Float64s) -> pa.StructArray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
@@ -134,7 +135,7 @@ def _write_part(task: ChunkTask, path: Path) -> _Scored:
         scores[start:stop] = found
         keys.append(key_columns(table, task.key, first_row))
         rejects.append(rejected_rows(table, task.key, first_row, refused))
-        if task.chunk.rows >= _MIN_CANDIDATE_ROWS:
+        if _keeps_candidates(task):
             candidates.add(table, found)
         start, rejected = stop, rejected + len(refused)
         if rejected > task.tolerated_rows:
@@ -169,12 +170,18 @@ def _keep_candidates(
     task: ChunkTask, scored: _Scored, summary: ScoreSummary, name: str
 ) -> KeptCandidates | None:
     """Save the rows that may turn out to be anomalies, so that they need not be looked up in the source."""
-    if task.chunk.rows < _MIN_CANDIDATE_ROWS or summary.minimum is None:
+    rows = scored.candidates.rows() if _keeps_candidates(task) and summary.minimum is not None else None
+    if rows is None:
         return None
     path = Path(task.parts) / name
     with replacing(path, durable=False) as temporary:
-        write_parquet(scored.candidates.rows(), temporary)
-    return KeptCandidates(file=stored(path), floor=max(scored.candidates.floor, summary.minimum))
+        write_parquet(rows, temporary)
+    return KeptCandidates(file=stored(path), floor=max(scored.candidates.floor, -sys.float_info.max))
+
+
+def _keeps_candidates(task: ChunkTask) -> bool:
+    """Whether it pays: not where memory is short."""
+    return task.chunk.rows >= _MIN_CANDIDATE_ROWS and task.blocks == 1
 
 
 @cache
@@ -185,9 +192,10 @@ def _native_libraries() -> Any:
     return ThreadpoolController()
 
 
-def warm_up(rows: int) -> None:
-    """Import what scoring so many rows needs, so that the first chunk doesn't wait for it."""
+def warm_up(kind: str, rows: int) -> None:
+    """Import what scoring so many rows with such a detector needs, so that no chunk waits for it."""
     import sklearn.ensemble  # noqa: F401
 
     _native_libraries()
-    forest.prepare(rows)
+    if kind == "isolation_forest":
+        forest.prepare(rows)

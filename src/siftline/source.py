@@ -6,7 +6,6 @@ that it is still the one that was planned: on the handle that is read from, so t
 
 from __future__ import annotations
 
-import errno
 import glob
 import hashlib
 import os
@@ -23,15 +22,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from siftline.config import SourceConfig
-from siftline.errors import IntegrityError, SiftlineError, SourceChanged, SourceError, SourceUnavailable
+from siftline.errors import (
+    IntegrityError,
+    SiftlineError,
+    SourceChanged,
+    SourceError,
+    SourceUnavailable,
+    may_pass,
+)
 from siftline.files import digest
 from siftline.types import Chunk, Piece, SourceFile
 
 # What is read, and scored, at once.
 BATCH_ROWS = 65_536
 _BLOCK_BYTES = 1 << 20
-# What an error of the operating system says of the path itself; any other may pass.
-_LASTING = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR}
 _RUN_AGAIN = "run again: the changed input is a new job"
 _SUFFIXES = {"parquet": (".parquet", ".pq"), "csv": (".csv", ".csv.gz", ".csv.zst", ".csv.bz2")}
 
@@ -184,9 +188,8 @@ def unreadable(path: object, error: Exception) -> SourceError:
         return SourceError(f"{path}: no such file", "put it back, or correct source.path")
     if isinstance(error, PermissionError):
         return SourceError(f"{path}: permission denied", "make it readable for this user")
-    # pyarrow has OSErrors of its own, without a number: for files that are damaged.
-    if isinstance(error, OSError) and error.errno and error.errno not in _LASTING:
-        what = os.strerror(error.errno)
+    if isinstance(error, OSError) and may_pass(error):
+        what = os.strerror(error.errno or 0)
         remedy = "see to the storage; it is tried again"
         return SourceUnavailable(f"{path}: cannot be read just now: {what}", remedy)
     what = " ".join(str(error).split())
@@ -287,6 +290,9 @@ def read_chunk(
         batches.append(batch)
         held += batch.num_rows
         found += batch.num_rows
+        if held == rows:  # not only when the next one is there
+            yield joined(batches).select(list(columns))
+            batches, held = [], 0
     if batches:
         yield joined(batches).select(list(columns))
     if found != chunk.rows:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -266,3 +267,81 @@ def test_a_factory_that_fails_is_a_cluster_error() -> None:
     assert str(caught.value) == (
         f"cluster.factory {name}: ValueError: no account given, only ['queue']; correct cluster.kwargs"
     )
+
+
+class Queued(distributed.LocalCluster):
+    """A cluster whose workers never come."""
+
+    closed = threading.Event()
+
+    def __init__(self, **kwargs: object) -> None:
+        super().__init__(n_workers=0, processes=False, dashboard_address=None)
+
+    def scale(self, *args: object, **kwargs: object) -> None:
+        pass
+
+    def close(self, timeout: float | None = None) -> None:
+        super().close(timeout)
+        self.closed.set()
+
+
+def test_a_cluster_that_is_still_waited_for_is_closed_when_nobody_wants_it_any_more() -> None:
+    config = FactoryCluster(kind="factory", factory=f"{__name__}.Queued", timeout_seconds=3600)
+
+    def open_and_close() -> None:
+        with open_executor(config):
+            pass
+
+    thread = threading.Thread(target=open_and_close, daemon=True)
+    thread.start()
+
+    assert Queued.closed.wait(60)
+    thread.join(60)
+    assert not thread.is_alive()
+
+
+def test_a_local_cluster_that_does_not_start_is_a_cluster_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("Cluster failed to start: no space") from OSError(28, "No space left on device")
+
+    monkeypatch.setattr("distributed.LocalCluster", start)
+    with pytest.raises(ClusterError) as caught, open_executor(LocalCluster(workers=1)) as executor:
+        list(executor.run(double, [1]))
+    assert str(caught.value) == (
+        "the local Dask cluster does not start: [Errno 28] No space left on device; "
+        "see to the memory and the disk of this machine"
+    )
+
+
+_may_go_on = threading.Event()
+
+
+def wait_for_it(item: int) -> int:
+    _may_go_on.wait(60)
+    return item
+
+
+def test_workers_that_come_later_get_work_as_well() -> None:
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(200):
+            taken.append(number)
+            yield number
+
+    with (
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=8, processes=False, dashboard_address=None
+        ) as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+    ):
+        found: list[int] = []
+        run = DaskExecutor(client).run(wait_for_it, items())
+        thread = threading.Thread(target=lambda: found.extend(one.result() for one in run), daemon=True)
+        thread.start()
+        wait_until(lambda: len(taken) == 64, "eight for each of eight slots are taken")
+        cluster.scale(2)
+        wait_until(lambda: len(taken) == 128, "and for each of sixteen, when there are so many")
+        _may_go_on.set()
+        thread.join(60)
+    assert sorted(found) == list(range(200))

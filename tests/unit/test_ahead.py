@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -55,6 +57,31 @@ def test_an_error_comes_in_its_turn() -> None:
     assert [next(taken), next(taken)] == [1, 2]
     with pytest.raises(OSError, match="the disk is gone"):
         next(taken)
+
+
+def test_an_error_keeps_nothing_of_the_attempt_alive() -> None:
+    class Held:
+        pass
+
+    held = Held()
+    alive = weakref.ref(held)
+
+    def items() -> Iterator[int]:
+        yield 1
+        raise MemoryError
+
+    def work(batch: Held) -> None:
+        for _ in ahead(items()):
+            assert batch is not None
+
+    gc.disable()
+    try:
+        with pytest.raises(MemoryError) as caught:
+            work(held)
+        del held, caught
+        assert alive() is None
+    finally:
+        gc.enable()
 
 
 def test_closing_ends_the_thread_and_lets_go_of_the_items() -> None:

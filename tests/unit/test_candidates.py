@@ -38,6 +38,10 @@ def test_all_rows_from_the_floor_upwards_are_kept_in_order(
 
     kept = candidates.rows()
 
+    if kept is None:  # too many
+        wanted = 4 * max(share, 0.0025) * len(every) if threshold is None else np.sum(every >= threshold)
+        assert wanted > 0.25 * len(every)
+        return
     expected = np.flatnonzero(every >= candidates.floor)
     assert kept["position"].to_pylist() == expected.tolist()
     assert kept["score"].to_pylist() == every[expected].tolist()
@@ -51,7 +55,18 @@ def test_what_is_held_is_bounded_even_if_scores_only_rise() -> None:
         scores = np.arange(start, start + 1_000, dtype=np.float64)
         candidates.add(pa.table({"x": scores}), scores)
         assert sum(table.num_rows for table in candidates._tables) <= 3_000
-    assert candidates.rows()["x"].to_pylist() == list(range(99_000, 100_000))
+    kept = candidates.rows()
+    assert kept is not None
+    assert kept["x"].to_pylist() == list(range(99_000, 100_000))
+
+
+@pytest.mark.parametrize(("share", "threshold"), [(0.1, None), (0.001, 0.5)])
+def test_what_would_be_a_large_part_of_the_chunk_is_not_held(share: float, threshold: float | None) -> None:
+    candidates = Candidates(rows=1_000, share=share, threshold=threshold)
+    for _ in range(10):
+        candidates.add(pa.table({"x": np.arange(100.0)}), np.ones(100))
+        assert sum(table.num_rows for table in candidates._tables) <= 250
+    assert candidates.rows() is None
 
 
 ROWS = 30_000
@@ -70,6 +85,8 @@ def anomalies_of(directory: Path, chunk_rows: int = 15_000, **sections: Any) -> 
     [
         {},
         {"threshold": {"score": 0.6}},
+        {"threshold": {"score": 0.1}},
+        {"threshold": {"contamination": 0.3}},
         {"threshold": {"quantile": 0.99}},
         {"source": {"key": ["id"], "features": ["x", "color"]}, "preprocess": {"categorical": "onehot"}},
         {"source": {"key": ["id", "at"], "features": ["x", "n"]}, "output": {"columns": ["color", "at"]}},

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from siftline.forest import compilation
+from siftline.progress import Incident, listening
+from siftline.scoring import warm_up
+from tests.support import make_config, make_table, run_job, write_files
 
 # Scores with a forest in a process of its own, and says what came of it.
 SCORING = """
@@ -102,14 +105,44 @@ def test_the_library_does_not_import_numba_until_kernels_are_wanted(tmp_path: Pa
     assert score(tmp_path, rows=1000, before="import sys; sys.modules['numba'] = None\n") == ("none", "")
 
 
-def test_without_numba_scikit_learn_scores_and_one_line_says_so(tmp_path: Path) -> None:
-    kernels, logged = score(tmp_path, before="import sys; sys.modules['numba'] = None\n")
-    assert kernels == "none"
-    (line,) = logged.splitlines()
-    assert line.startswith(
-        "WARNING isolation forests are scored by scikit-learn, which takes many times as long: "
-    )
-    assert line.endswith("(it comes with siftline[fast])")
+def test_without_numba_scikit_learn_scores_and_no_process_complains(tmp_path: Path) -> None:
+    assert score(tmp_path, before="import sys; sys.modules['numba'] = None\n") == ("none", "")
+
+
+def test_a_job_without_numba_says_so_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "numba", None)
+    monkeypatch.setattr(compilation, "_COMPILE_SECONDS", 0.0)
+    source = write_files(tmp_path / "data", make_table(100))
+    heard: list[object] = []
+    with listening(heard.append):
+        run_job(make_config(tmp_path / "forest", source))
+        elsewhere = make_config(
+            tmp_path / "other", source, detector={"kind": "elliptic_envelope", "params": {}}
+        )
+        run_job(elsewhere)
+    assert [one for one in heard if isinstance(one, Incident)] == [
+        Incident(
+            "slower",
+            "isolation forests are scored by scikit-learn, which takes many times as long: "
+            "numba is not installed, which comes with siftline[fast]",
+        )
+    ]
+
+
+@pytest.mark.parametrize(("kind", "prepared"), [("isolation_forest", [7]), ("elliptic_envelope", [])])
+def test_kernels_are_prepared_for_forests_only(
+    monkeypatch: pytest.MonkeyPatch, kind: str, prepared: list[int]
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr("siftline.forest.prepare", asked.append)
+    warm_up(kind, 7)
+    assert asked == prepared
+
+
+def test_a_small_job_lacks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "numba", None)
+    assert compilation.lacking(1000) is None
+    assert compilation.lacking(MANY) is not None
 
 
 @pytest.mark.slow
@@ -152,5 +185,15 @@ def test_of_two_processes_one_compiles_and_the_other_goes_on_without(tmp_path: P
 def test_what_another_user_keeps_is_not_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert compilation._directory.__wrapped__() is not None
-    monkeypatch.setattr(os, "getuid", lambda: -1)
+    with monkeypatch.context() as other:
+        other.setattr(os, "getuid", lambda: -1)
+        assert compilation._directory.__wrapped__() is None
+    (tmp_path / "siftline").chmod(0o777)
     assert compilation._directory.__wrapped__() is None
+
+
+def test_another_processor_has_kernels_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    ours = compilation._directory.__wrapped__()
+    monkeypatch.setattr(compilation, "_processor", lambda: ["another"])
+    assert compilation._directory.__wrapped__() != ours

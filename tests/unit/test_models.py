@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 from pathlib import Path
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pytest
 import skops.io
 
-from siftline.errors import IntegrityError, ModelError
+from siftline.errors import IntegrityError, ModelError, StorageUnavailable
 from siftline.fit import fit_model
 from siftline.models import FittedModel, cached_model, load_model, save_model
 from siftline.types import DetectorRef, Feature
@@ -153,6 +154,25 @@ def test_a_model_that_is_not_what_its_digest_says_is_refused(saved: tuple[Path, 
 def test_a_model_that_cannot_be_reached_is_an_error_with_a_remedy(tmp_path: Path) -> None:
     with pytest.raises((ModelError, IntegrityError)):
         cached_model(ref_of(tmp_path / "none.skops", "0" * 64))
+
+
+def test_a_model_that_cannot_be_read_just_now_is_no_fault_of_the_job(
+    saved: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unread(path: Path) -> str:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("siftline.models.file_digest", unread)
+    with pytest.raises(StorageUnavailable) as caught:
+        cached_model(ref_of(saved[0], "1" * 64))
+    assert str(caught.value) == (
+        f"{saved[0]}: the model cannot be read just now: Input/output error; "
+        "see to the storage; it is tried again"
+    )
+
+    monkeypatch.setattr("skops.io.load", lambda path, trusted: unread(path))
+    with pytest.raises(StorageUnavailable):
+        load_model(saved[0])
 
 
 def test_only_the_columns_of_the_features_are_needed(model: FittedModel) -> None:

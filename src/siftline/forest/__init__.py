@@ -24,7 +24,7 @@ built is compared with scikit-learn's own scores before it is used, and otherwis
 (`scorer`).
 """
 
-from siftline.forest.compilation import prepare
+from siftline.forest.compilation import lacking, prepare
 from siftline.forest.scorer import ForestScorer
 
-__all__ = ["ForestScorer", "prepare"]
+__all__ = ["ForestScorer", "lacking", "prepare"]

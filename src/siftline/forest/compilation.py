@@ -13,12 +13,14 @@ import logging
 import os
 import platform
 import shutil
+import stat
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,10 @@ logger = logging.getLogger(__name__)
 _COMPILE_SECONDS = 3.0
 _LOAD_SECONDS = 0.7
 _SECONDS_A_ROW = 3.3e-6
+
+_SLOWER = "isolation forests are scored by scikit-learn, which takes many times as long"
+
+_SOURCES = Path(__file__).parent
 
 _busy = threading.Lock()
 _kernels: Any = None
@@ -49,6 +55,13 @@ def preload() -> None:
     """Load the kernels if they are compiled: so does the process that workers are forked from."""
     if _is_compiled():
         _load()
+
+
+def lacking(rows: int) -> str | None:
+    """Say what is missing here that a job of so many rows would want; None, if nothing is."""
+    if find_spec("numba") is not None or rows * _SECONDS_A_ROW <= _COMPILE_SECONDS:
+        return None
+    return f"{_SLOWER}: numba is not installed, which comes with siftline[fast]"
 
 
 def pay_rent(seconds: float) -> None:
@@ -84,7 +97,7 @@ def _load() -> None:
                 _kernels = _import(_directory())
     except ImportError as error:
         _given_up = True
-        say_slower(f"{error} (it comes with siftline[fast])")
+        logger.info("%s: %s", _SLOWER, error)  # who started the job has said so, or else hundreds would
     except Exception as error:  # noqa: BLE001  # whatever it is, there is scikit-learn
         _given_up = True
         say_slower(error)
@@ -135,17 +148,31 @@ def _one_process(directory: Path | None) -> Iterator[bool]:
 
 @cache
 def _directory() -> Path | None:
-    """Make the directory for these versions, if that can be; numba itself keeps processors apart."""
+    """Make the directory for these versions and this processor, if that can be."""
     try:
         versions = [platform.python_version(), version("numba"), version("llvmlite"), version("numpy")]
-        sources = [file_digest(path) for path in sorted(Path(__file__).parent.glob("*.py"))]
+        sources = [str(_SOURCES), *(file_digest(path) for path in sorted(_SOURCES.glob("*.py")))]
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        directory = home / "siftline" / f"kernels-{digest([versions, sources])[:16]}"
+        directory = home / "siftline" / f"kernels-{digest([versions, sources, _processor()])[:16]}"
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         # What is loaded from there is run.
-        return directory if directory.stat().st_uid == os.getuid() else None
+        return directory if all(map(_is_ours, (directory.parent, directory))) else None
     except (OSError, RuntimeError, PackageNotFoundError):
         return None
+
+
+def _is_ours(directory: Path) -> bool:
+    """Whether it is a directory of this user's, in which not everybody may write."""
+    status = directory.lstat()
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & stat.S_IWOTH
+
+
+def _processor() -> list[str]:
+    """Tell processors apart as compilers do: by model and by what they can do."""
+    info = Path("/proc/cpuinfo")
+    first = info.read_text().partition("\n\n")[0].splitlines() if info.exists() else []
+    told = ("vendor_id", "model name", "flags", "CPU implementer", "CPU part", "Features")
+    return [platform.machine(), platform.processor(), *(line for line in first if line.startswith(told))]
 
 
 def say_slower(why: Exception | str) -> None:
@@ -154,7 +181,4 @@ def say_slower(why: Exception | str) -> None:
     if not _said:
         _said = True
         reason = why if isinstance(why, str) else f"{type(why).__name__}: {why}"
-        logger.warning(
-            "isolation forests are scored by scikit-learn, which takes many times as long: %s",
-            " ".join(reason.split()),
-        )
+        logger.warning("%s: %s", _SLOWER, " ".join(reason.split()))
