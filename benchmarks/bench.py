@@ -78,9 +78,10 @@ class Bench:
         """Run Siftline as its users do, with nothing left of earlier runs, unless it is to run `again`."""
         home = self.home("siftline") if again else self._empty("siftline")
         (home / "config.yaml").write_text(yaml.safe_dump(_config(data, sections or {})))
-        environment = {name: value for name, value in {**self._settings, **(settings or {})}.items() if value}
         command = str(Path(sys.executable).with_name("siftline"))
-        usage = measure([command, "run", "config.yaml", "--json"], home, environment)
+        usage = measure(
+            [command, "run", "config.yaml", "--json"], home, {**self._settings, **(settings or {})}
+        )
         if not keep:
             shutil.rmtree(home)
         return usage

@@ -25,6 +25,7 @@ def chunks(bench: Bench, count: int) -> Chunks:
     found = Chunks(
         count=count,
         wall=(detect - serial / WORKERS) / count * 1000,
+        all=detect / count * 1000,
         coordinator=(usage.coordinator_cpu - idle.coordinator_cpu) / count * 1000,
     )
     print(f"  ({detect:.2f} s - {serial:.2f} s / {WORKERS}) / {count:,} = {found.wall:.2f} ms a chunk;")

@@ -47,11 +47,12 @@ class CommandFailed(Exception):
 def measure(
     command: Sequence[str],
     directory: Path,
-    settings: Mapping[str, str],
+    settings: Mapping[str, str | None],
     give_up_after: float = _GIVE_UP_AFTER_SECONDS,
 ) -> Usage:
-    """Run a command in a directory, with settings added to the environment, and measure it."""
-    environment = {**os.environ, **settings}
+    """Run a command in a directory, with settings in its environment (None: not there), and measure it."""
+    changed = {**os.environ, **settings}
+    environment = {name: value for name, value in changed.items() if value is not None}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # users' Pythons keep what they compile
     with (directory / "stdout").open("w+") as stdout, (directory / "stderr").open("w+") as stderr:
         begun, started = time.time(), time.monotonic()

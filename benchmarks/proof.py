@@ -68,6 +68,7 @@ def _measure(
     count: int,
     output: Path,
 ) -> None:
+    _compile_kernels()
     print("\n## The same results\n", flush=True)
     check_equal(bench, proof, peers, min(_EQUAL_ROWS, *sizes))
     proof.tiny = tiny_runs(bench)
@@ -93,6 +94,15 @@ def _measure(
     print("\n## Expectations\n")
     for one in expectations(proof):
         print(one, flush=True)
+
+
+def _compile_kernels() -> None:
+    """Compile what scores forests, once a machine: or part of what is compared would be scikit-learn's."""
+    from siftline.forest.compilation import find_kernels, prepare
+
+    prepare(1_000_000_000)
+    if find_kernels() is None:
+        raise RuntimeError("there are no kernels: install siftline[fast]")
 
 
 def _speed(bench: Bench, rows: int, names: Sequence[str]) -> Speed:

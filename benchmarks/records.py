@@ -72,10 +72,14 @@ class Tiny(BaseModel):
 
 
 class Chunks(BaseModel):
-    """What a chunk costs beside its scoring, in milliseconds: wall time, and CPU time of the coordinator."""
+    """What a chunk costs in milliseconds of wall time: beside its scoring, and with it, on all workers.
+
+    And how much of the coordinator's CPU time.
+    """
 
     count: int
     wall: float
+    all: float
     coordinator: float
 
 

@@ -357,17 +357,20 @@ def check_unchanged(file: SourceFile) -> None:
 
 def _planned(file: SourceFile, handle: pa.NativeFile) -> pq.FileMetaData:
     """Check that an open file is the one that was planned, and return its footer."""
-    _check_stat(file, handle)
-    footer = _footer(handle)
+    status = _check_stat(file, handle)
+    footer = _known_footer(
+        _Opened(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, handle)
+    )
     if file.footer and footer.digest != file.footer:
         raise _changed(file)
     return _parsed(footer)
 
 
-def _check_stat(file: SourceFile, handle: pa.NativeFile) -> None:
-    stat = os.fstat(handle.fileno())
-    if (stat.st_size, stat.st_mtime_ns) != (file.size, file.mtime_ns):
+def _check_stat(file: SourceFile, handle: pa.NativeFile) -> os.stat_result:
+    status = os.fstat(handle.fileno())
+    if (status.st_size, status.st_mtime_ns) != (file.size, file.mtime_ns):
         raise _changed(file)
+    return status
 
 
 def _check_content(
@@ -395,6 +398,24 @@ def _footer(handle: pa.NativeFile) -> _Footer:
     start = max(size - 8 - length, 0)
     tail = handle.read_at(size - start, start)
     return _Footer(hashlib.sha256(tail).hexdigest(), tail)
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """An open file, known by what the system says of it; nobody can set the ctime of a file back."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    handle: pa.NativeFile = field(compare=False)
+
+
+@lru_cache(maxsize=8)
+def _known_footer(file: _Opened) -> _Footer:
+    """Read a footer once per process, as long as the file stays as it is."""
+    return _footer(file.handle)
 
 
 @lru_cache(maxsize=8)

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from siftline import source
 from siftline.config import SourceConfig
 from siftline.errors import SourceChanged, SourceError, SourceUnavailable
 from siftline.source import find_files, joined, only_files, open_parquet, read_chunk, unreadable
@@ -199,6 +200,45 @@ def test_fewer_rows_than_planned_have_changed(tmp_path: Path) -> None:
     file = written(tmp_path / "x.parquet")
     with pytest.raises(SourceChanged, match="origin: 4 rows where 9 were planned"):
         joined(read_chunk([file], Chunk(0, 0, (Piece(0, 0, 0, 9),)), ["a"]))
+
+
+def test_a_footer_is_read_once_as_long_as_the_file_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.parquet"
+    file, other = written(path), TABLE.set_column(0, "a", pa.array(np.arange(10)[::-1]))
+    chunk = Chunk(0, 0, (Piece(0, 0, 0, 4),))
+    read: list[object] = []
+
+    def watched(handle: pa.NativeFile) -> source._Footer:
+        read.append(handle)
+        return footer(handle)
+
+    footer = source._footer
+    monkeypatch.setattr(source, "_footer", watched)
+    for _ in range(3):
+        joined(read_chunk([file], chunk, ["a"]))
+    assert len(read) == 1
+
+    again = tmp_path / "other.parquet"
+    written(again, other)
+    with path.open("r+b") as opened:  # in place: another footer, of the same size and time
+        opened.write(again.read_bytes())
+    os.utime(path, ns=(file.mtime_ns, file.mtime_ns))
+    assert path.stat().st_size == file.size
+    with pytest.raises(SourceChanged, match="origin: changed since it was planned"):
+        joined(read_chunk([file], chunk, ["a"]))
+
+
+@pytest.mark.parametrize("rows", [3, 4])
+def test_a_batch_is_given_before_the_next_one_is_read(tmp_path: Path, rows: int) -> None:
+    file = written(tmp_path / "x.parquet", row_group=rows)
+    pieces = (Piece(0, 0, 0, rows), Piece(0, 1, 0, rows))
+    batches = read_chunk([file], Chunk(0, 0, pieces), ["a"], rows)
+    assert next(batches)["a"].to_pylist() == list(range(rows))
+    (tmp_path / "x.parquet").touch()
+    with pytest.raises(SourceChanged):
+        next(batches)
 
 
 def test_corrupt_pages_are_a_source_error(tmp_path: Path) -> None:
