@@ -205,9 +205,11 @@ def test_fewer_rows_than_planned_have_changed(tmp_path: Path) -> None:
 def test_a_footer_is_read_once_as_long_as_the_file_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "x.parquet"
-    file, other = written(path), TABLE.set_column(0, "a", pa.array(np.arange(10)[::-1]))
-    chunk = Chunk(0, 0, (Piece(0, 0, 0, 4),))
+    path, other = tmp_path / "x.parquet", tmp_path / "other.parquet"
+    for target, values in ((path, np.arange(10)), (other, np.arange(10) + 1)):
+        pq.write_table(pa.table({"a": values}), target, use_dictionary=False, compression="none")
+    file = planned(path)
+    chunk = Chunk(0, 0, (Piece(0, 0, 0, 10),))
     read: list[object] = []
 
     def watched(handle: pa.NativeFile) -> source._Footer:
@@ -220,10 +222,8 @@ def test_a_footer_is_read_once_as_long_as_the_file_stays(
         joined(read_chunk([file], chunk, ["a"]))
     assert len(read) == 1
 
-    again = tmp_path / "other.parquet"
-    written(again, other)
     with path.open("r+b") as opened:  # in place: another footer, of the same size and time
-        opened.write(again.read_bytes())
+        opened.write(other.read_bytes())
     os.utime(path, ns=(file.mtime_ns, file.mtime_ns))
     assert path.stat().st_size == file.size
     with pytest.raises(SourceChanged, match="origin: changed since it was planned"):
