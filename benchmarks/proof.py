@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.bench import Bench
+from benchmarks.breakdown import breakdown
 from benchmarks.chunks import chunks
 from benchmarks.environment import NotThere, machine, peers_python, versions
 from benchmarks.equality import check_equal
@@ -83,6 +84,7 @@ def _measure(
     _keep(proof, output)
     proof.planning = planning(bench)
     proof.storage = storage(bench)
+    proof.breakdown = breakdown(bench)
     _keep(proof, output)
     proof.faults = faults(bench, count)
     _keep(proof, output)

@@ -109,6 +109,7 @@ class Proof(BaseModel):
     chunks: Chunks | None = None
     planning: Expectation | None = None
     storage: Storage | None = None
+    breakdown: dict[str, float] = {}
     faults: list[Expectation] = []
 
     def drop(self, name: str, why: str) -> None:

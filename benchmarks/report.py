@@ -45,6 +45,7 @@ def markdown(proof: Proof, image: str) -> str:
             ("expectation", "found", ""), (_row(one.what, one.found, one.met) for one in expectations(proof))
         ),
         *_start(proof),
+        *_breakdown(proof),
         *_cost(proof),
         *_storage(proof),
     ]
@@ -119,6 +120,17 @@ def _start(proof: Proof) -> Iterator[str]:
             f"The same command on 1,000 rows: {proof.tiny.up.wall:.1f} s with a server up; without one, "
             f"{first:.1f} s the first time (the database is made) and {second:.1f} s the second."
         )
+
+
+def _breakdown(proof: Proof) -> Iterator[str]:
+    if not proof.breakdown:
+        return
+    yield "### Where a worker's time goes"
+    yield _table(
+        ("one process, under Python's profiler", "s per million rows"),
+        ((what, f"{seconds:.3f}") for what, seconds in proof.breakdown.items()),
+        numbers=True,
+    )
 
 
 def _cost(proof: Proof) -> Iterator[str]:

@@ -111,7 +111,9 @@ _checkpoint_option = click.option(
 @_cli.command()
 @_job_argument
 @_checkpoint_option
-@click.option("--safer", is_flag=True, help="Take less memory: one chunk a worker, each in quarters.")
+@click.option(
+    "--safer", is_flag=True, help="Take less memory: one chunk a worker, in batches of a quarter of the rows."
+)
 @_json_option
 @_verbose_option
 def resume(job_id: str, checkpoint: str, safer: bool, as_json: bool, verbose: bool) -> None:
