@@ -112,7 +112,7 @@ _checkpoint_option = click.option(
 @_job_argument
 @_checkpoint_option
 @click.option(
-    "--safer", is_flag=True, help="Take less memory: one chunk a worker, in batches of a quarter of the rows."
+    "--safer", is_flag=True, help="Take less memory: one chunk a worker, in small batches."
 )
 @_json_option
 @_verbose_option
