@@ -96,8 +96,9 @@ def publish_results(
             failed_files=_move(combined, combined.failed_files, "failed", output),
             replaces=previous.publication if previous else None,
         )
-        write_record(output / MANIFEST, manifest.model_dump(mode="json"), FORMAT_VERSION)
+        # Now that it is empty: a run that is killed once the manifest is there leaves nothing to be done.
         shutil.rmtree(combined.staged, ignore_errors=True)
+        write_record(output / MANIFEST, manifest.model_dump(mode="json"), FORMAT_VERSION)
         _clean(output, {manifest.publication, manifest.replaces})
     return manifest
 

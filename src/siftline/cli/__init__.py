@@ -111,9 +111,7 @@ _checkpoint_option = click.option(
 @_cli.command()
 @_job_argument
 @_checkpoint_option
-@click.option(
-    "--safer", is_flag=True, help="Take less memory: one chunk a worker, in small batches."
-)
+@click.option("--safer", is_flag=True, help="Take less memory: one chunk a worker, in small batches.")
 @_json_option
 @_verbose_option
 def resume(job_id: str, checkpoint: str, safer: bool, as_json: bool, verbose: bool) -> None:
