@@ -119,7 +119,7 @@ class _Sampler:
         while not self._stop.wait(_SECONDS_BETWEEN_SAMPLES):
             for process in self._tree():
                 try:
-                    peak = _kilobytes(process.pid, "status", "VmHWM:")
+                    peak = kernel_bytes(process.pid, "status", "VmHWM:")
                     times = process.cpu_times()
                 except (OSError, psutil.Error):
                     continue  # it has ended
@@ -133,7 +133,7 @@ class _Sampler:
             total = 0
             for process in self._tree():
                 with suppress(OSError, psutil.Error):
-                    total += _kilobytes(process.pid, "smaps_rollup", "Pss:")
+                    total += kernel_bytes(process.pid, "smaps_rollup", "Pss:")
             self.tree = max(self.tree, total)
             pause = max(_SECONDS_BETWEEN_SUMS, (time.thread_time() - started) / _SHARE_FOR_SUMS)
 
@@ -146,7 +146,7 @@ class _Sampler:
         return [self._root, *descendants]
 
 
-def _kilobytes(pid: int, file: str, name: str) -> int:
+def kernel_bytes(pid: int, file: str, name: str) -> int:
     """A number of bytes that the kernel tells of a process in kB."""
     for line in Path(f"/proc/{pid}/{file}").read_text().splitlines():
         if line.startswith(name):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import resource
+import os
 import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+from benchmarks.measure import kernel_bytes
 from siftline.loading import load_config, resolve_config
 from siftline.plan import plan_batch
 
@@ -18,7 +19,9 @@ def main(config: Path) -> None:
     started = time.perf_counter()
     plan_batch(batch)
     seconds = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = kernel_bytes(
+        os.getpid(), "status", "VmHWM:"
+    )  # getrusage tells that of whoever started us, if higher
     print(json.dumps({"seconds": seconds, "bytes": peak}))
 
 
