@@ -6,19 +6,15 @@ import cProfile
 import json
 import pstats
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 from benchmarks.bench import Bench
+from benchmarks.prepared import prepare
 from siftline import scoring
 from siftline.combine import combine_results
-from siftline.detect import chunk_tasks
 from siftline.executor import SerialExecutor
-from siftline.fit import fit_detector
-from siftline.loading import load_config, resolve_config
-from siftline.plan import plan_batch
 from siftline.types import Receipts
 
 _ROWS = 5_000_000
@@ -44,10 +40,7 @@ def breakdown(bench: Bench) -> dict[str, float]:
 
 
 def main(config: Path) -> None:
-    plan = plan_batch(resolve_config(load_config(config), datetime.now(UTC)), fresh=True)
-    detector = fit_detector(plan, SerialExecutor())
-    scoring.warm_up(detector.kind, plan.rows)
-    tasks = list(chunk_tasks(plan, detector, range(len(plan.chunks))))
+    plan, detector, tasks = prepare(config)
     scoring.score_chunk(tasks[0])
     # In turn, because the profiler sees its own thread only.
     with patch.object(scoring, "ahead", iter), cProfile.Profile() as profile:

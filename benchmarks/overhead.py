@@ -8,23 +8,19 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
+from benchmarks.prepared import prepare
 from siftline.candidates import Candidates
-from siftline.detect import chunk_tasks
 from siftline.executor import SerialExecutor
 from siftline.files import replacing
-from siftline.fit import fit_detector
-from siftline.loading import load_config, resolve_config
 from siftline.models import cached_model
 from siftline.parts import key_columns, stored, write_parquet
-from siftline.plan import plan_batch
 from siftline.retries import run_with_retries
-from siftline.scoring import ChunkTask, halved, score_chunk, warm_up
+from siftline.scoring import ChunkTask, halved, score_chunk
 from siftline.source import joined, read_chunk
 from siftline.threshold import summarise
 
@@ -58,10 +54,7 @@ def _write(task: ChunkTask, name: str, rows: pa.Table) -> None:
 
 
 def main(config: Path) -> None:
-    plan = plan_batch(resolve_config(load_config(config, ()), datetime.now(UTC)), fresh=True)
-    detector = fit_detector(plan, SerialExecutor())
-    warm_up(detector.kind, plan.rows)
-    tasks = list(chunk_tasks(plan, detector, range(len(plan.chunks))))
+    plan, _, tasks = prepare(config)
 
     def plainly() -> None:
         for task in tasks:

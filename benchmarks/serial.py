@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
-from siftline.detect import chunk_tasks
-from siftline.executor import SerialExecutor
-from siftline.fit import fit_detector
-from siftline.loading import load_config, resolve_config
-from siftline.plan import plan_batch
-from siftline.scoring import score_chunk, warm_up
+from benchmarks.prepared import prepare
+from siftline.scoring import score_chunk
 
 
 def main(config: Path) -> None:
-    plan = plan_batch(resolve_config(load_config(config, ()), datetime.now(UTC)), fresh=True)
-    detector = fit_detector(plan, SerialExecutor())
-    warm_up(detector.kind, plan.rows)
-    tasks = list(chunk_tasks(plan, detector, range(len(plan.chunks))))
+    _, _, tasks = prepare(config)
     score_chunk(tasks[0])  # loads the model
     started = time.perf_counter()
     for task in tasks:

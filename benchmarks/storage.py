@@ -8,19 +8,14 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from datetime import UTC, datetime
 from pathlib import Path
 from unittest.mock import patch
 
 from benchmarks.bench import Bench
+from benchmarks.prepared import prepare
 from benchmarks.records import Storage
 from siftline import scoring
-from siftline.detect import chunk_tasks
-from siftline.executor import SerialExecutor
 from siftline.files import replacing
-from siftline.fit import fit_detector
-from siftline.loading import load_config, resolve_config
-from siftline.plan import plan_batch
 
 _ROUNDS = 5
 _ROWS = 5_000_000
@@ -35,10 +30,7 @@ def storage(bench: Bench) -> Storage:
 
 
 def main(config: Path) -> None:
-    plan = plan_batch(resolve_config(load_config(config), datetime.now(UTC)), fresh=True)
-    detector = fit_detector(plan, SerialExecutor())
-    scoring.warm_up(detector.kind, plan.rows)
-    tasks = list(chunk_tasks(plan, detector, range(len(plan.chunks))))
+    plan, _, tasks = prepare(config)
     files = [Path(file.path) for file in plan.snapshot.files]
 
     def score() -> None:
