@@ -19,9 +19,8 @@ def main(config: Path) -> None:
     started = time.perf_counter()
     plan_batch(batch)
     seconds = time.perf_counter() - started
-    peak = kernel_bytes(
-        os.getpid(), "status", "VmHWM:"
-    )  # getrusage tells that of whoever started us, if higher
+    # Not from getrusage, which tells that of whoever started this process, if it is higher.
+    peak = kernel_bytes(os.getpid(), "status", "VmHWM:")
     print(json.dumps({"seconds": seconds, "bytes": peak}))
 
 

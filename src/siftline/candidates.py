@@ -44,13 +44,11 @@ class Candidates:
 
     def __init__(self, rows: int, share: float, threshold: float | None) -> None:
         self._most = math.ceil(_MOST * rows)
-        self._keep = (
-            None if threshold is not None else math.ceil(max(_TIMES_SHARE * share, _MIN_SHARE) * rows)
-        )
-        if threshold is not None:
-            self.floor = threshold
-        else:
-            self.floor = -math.inf if (self._keep or 0) <= self._most else math.inf
+        self._keep: int | None = None
+        if threshold is None:
+            self._keep = math.ceil(max(_TIMES_SHARE * share, _MIN_SHARE) * rows)
+            threshold = -math.inf if self._keep <= self._most else math.inf
+        self.floor = threshold
         self._highest: Float64s = np.empty(0)
         self._tables: list[pa.Table] = []
         self._held = 0

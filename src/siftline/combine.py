@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -37,6 +36,7 @@ from siftline.types import (
     CombinedScores,
     DetectorRef,
     Float64s,
+    Ints,
     PublishedFile,
     Receipts,
     ScoreSummary,
@@ -247,7 +247,7 @@ def _originals(
     chunk: Chunk,
     receipt: ChunkReceipt,
     labelled: pa.Table,
-    positions: npt.NDArray[np.int64],
+    positions: Ints,
 ) -> pa.Table:
     """Return the flagged rows of a chunk as they are in the source, with their keys and scores."""
     kept = _kept(task, receipt)

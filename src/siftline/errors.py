@@ -46,7 +46,7 @@ survives pickling, because errors travel from Dask workers to the coordinator.
 from __future__ import annotations
 
 import errno
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self, TypeGuard
 
 Fault = Literal["job", "chunk", "data", "resource", "transient", "worker"]
 
@@ -299,7 +299,7 @@ _STORAGE_REMEDIES = {
 _LASTING = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR}
 
 
-def may_pass(error: Exception) -> bool:
+def may_pass(error: Exception) -> TypeGuard[OSError]:
     """Whether an error on reading a file may be gone the next time.
 
     pyarrow and others have OSErrors of their own, without a number: for files that are damaged.

@@ -187,12 +187,13 @@ def check_values(config: BatchConfig, features: Sequence[Feature], files: Sequen
 
 def _statistics(file: ParquetFile, columns: Iterable[str]) -> Iterator[tuple[str, Any]]:
     metadata = file.read_metadata()
-    where: dict[str, int] = {}
+    if not metadata.num_row_groups:
+        return
+    # Not from metadata.schema: the two refer to each other, and footers would pile up as garbage.
+    first = metadata.row_group(0)
+    paths = [first.column(index).path_in_schema for index in range(metadata.num_columns)]
+    where = {column: paths.index(column) for column in columns if column in paths}
     for group in range(metadata.num_row_groups):
         row_group = metadata.row_group(group)
-        if not where:
-            # Not from metadata.schema: the two refer to each other, and footers would pile up as garbage.
-            paths = (row_group.column(index).path_in_schema for index in range(metadata.num_columns))
-            where = {path: index for index, path in enumerate(paths)}
         for column in columns:
             yield column, row_group.column(where[column]).statistics if column in where else None

@@ -158,7 +158,7 @@ def load_model(path: Path) -> FittedModel:
     except (ModelError, MemoryError):
         raise
     except Exception as error:  # skops raises whatever the bytes lead it to
-        if isinstance(error, OSError) and may_pass(error):
+        if may_pass(error):
             raise _unavailable(path, error) from error
         raise ModelError(f"{path}: not a model: {type(error).__name__}", remedy) from error
 

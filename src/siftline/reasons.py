@@ -14,11 +14,10 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from siftline.models import FittedModel
-from siftline.types import Float64s, Matrix
+from siftline.types import Float64s, Ints, Matrix
 
 REASON = pa.struct(
     [
@@ -30,8 +29,6 @@ REASON = pa.struct(
         pa.field("contribution", pa.float64()),
     ]
 )
-Ints = npt.NDArray[np.int64]
-
 _TOP = 3
 _STACK_ROWS = 65_536
 

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from siftline.errors import RowError
 from siftline.files import replacing
 from siftline.parts import stored, write_parquet
-from siftline.types import Float64s, Rejects
+from siftline.types import Float64s, Ints, Rejects
 
 SCHEMA = (
     pa.field("row", pa.int64()),
@@ -79,11 +78,11 @@ def score_around(
     return scores, sorted(rejects, key=lambda reject: reject.row)
 
 
-def _rejects(rows: npt.NDArray[np.int64], error: str, message: str, attempts: int) -> list[Reject]:
+def _rejects(rows: Ints, error: str, message: str, attempts: int) -> list[Reject]:
     return [Reject(row, error, message, attempts) for row in rows.tolist()]
 
 
-def _rest(rows: npt.NDArray[np.int64], bad: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
+def _rest(rows: Ints, bad: Ints) -> list[Ints]:
     """What is to be tried next: the other rows where the bad ones are known, else both halves."""
     if not len(bad):
         middle = len(rows) // 2

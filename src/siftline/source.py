@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -31,7 +30,7 @@ from siftline.errors import (
     may_pass,
 )
 from siftline.files import digest
-from siftline.types import Chunk, Piece, SourceFile
+from siftline.types import Chunk, Ints, Piece, SourceFile
 
 # What is read, and scored, at once.
 BATCH_ROWS = 65_536
@@ -188,7 +187,7 @@ def unreadable(path: object, error: Exception) -> SourceError:
         return SourceError(f"{path}: no such file", "put it back, or correct source.path")
     if isinstance(error, PermissionError):
         return SourceError(f"{path}: permission denied", "make it readable for this user")
-    if isinstance(error, OSError) and may_pass(error):
+    if may_pass(error):
         what = os.strerror(error.errno or 0)
         remedy = "see to the storage; it is tried again"
         return SourceUnavailable(f"{path}: cannot be read just now: {what}", remedy)
@@ -300,7 +299,7 @@ def read_chunk(
         raise SourceChanged(f"{name}: {found} rows where {chunk.rows} were planned", _RUN_AGAIN)
 
 
-def take_rows(batches: Iterable[pa.RecordBatch], positions: npt.NDArray[np.int64]) -> pa.Table:
+def take_rows(batches: Iterable[pa.RecordBatch], positions: Ints) -> pa.Table:
     """Take rows by their ascending position in a stream, holding no more than a batch of the others."""
     taken: list[pa.RecordBatch] = []
     start = 0

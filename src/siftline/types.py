@@ -18,6 +18,7 @@ from siftline.schedules import Interval
 
 Float64s = npt.NDArray[np.float64]
 Float32s = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
 Matrix = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
 
@@ -114,11 +115,11 @@ class ChunkTable(Sequence[Chunk]):
         Chunk ``i`` owns the pieces ``bounds[i]:bounds[i + 1]``.
     """
 
-    def __init__(self, pieces: npt.NDArray[np.int64], bounds: npt.NDArray[np.int64]) -> None:
+    def __init__(self, pieces: Ints, bounds: Ints) -> None:
         self.pieces = pieces
         self.bounds = bounds
         rows_before = np.concatenate([[0], np.cumsum(pieces[:, 3])])
-        self.first_rows: npt.NDArray[np.int64] = rows_before[bounds]
+        self.first_rows: Ints = rows_before[bounds]
 
     def __len__(self) -> int:
         return len(self.bounds) - 1

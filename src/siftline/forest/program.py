@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from siftline.types import Float32s, Float64s
+from siftline.types import Float32s, Float64s, Ints
 
 LEAVES = 256  # leaf values of a tree that a byte tells apart
 PLANE = 255  # thresholds of a feature that a byte ranks
@@ -28,8 +28,6 @@ OP = np.dtype(
         ("right", np.uint8),
     ]
 )
-
-Ints = npt.NDArray[np.int64]
 
 
 class Program(NamedTuple):

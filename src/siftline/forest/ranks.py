@@ -8,11 +8,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from siftline.types import Float32s
+from siftline.types import Float32s, Ints
 
 BUCKETS = 4096
-
-Ints = npt.NDArray[np.int64]
 
 
 class RankTables(NamedTuple):
