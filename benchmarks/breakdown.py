@@ -12,9 +12,9 @@ from unittest.mock import patch
 
 from benchmarks.bench import Bench
 from benchmarks.prepared import prepare
-from siftline import scoring
-from siftline.combine import combine_results
-from siftline.executor import SerialExecutor
+from siftline.engine.executor import SerialExecutor
+from siftline.stages import scoring
+from siftline.stages.combine import combine_results
 from siftline.types import Receipts
 
 _ROWS = 5_000_000

@@ -16,8 +16,8 @@ from benchmarks.peers.catalogue import PEERS
 from benchmarks.peers.common import KEY, SAMPLE_ROWS
 from benchmarks.records import LABELS, Expectation, Proof
 from siftline import open_results
-from siftline.sample import draw_sample
-from siftline.source import open_parquet
+from siftline.source.reading import open_parquet
+from siftline.source.sample import draw_sample
 from siftline.types import SourceFile
 
 

@@ -14,15 +14,15 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.prepared import prepare
-from siftline.candidates import Candidates
-from siftline.executor import SerialExecutor
-from siftline.files import replacing
-from siftline.models import cached_model
-from siftline.parts import key_columns, stored, write_parquet
-from siftline.retries import run_with_retries
-from siftline.scoring import ChunkTask, halved, score_chunk
-from siftline.source import joined, read_chunk
-from siftline.threshold import summarise
+from siftline.detectors.fitted import cached_model
+from siftline.engine.executor import SerialExecutor
+from siftline.engine.retries import run_with_retries
+from siftline.source.reading import joined, read_chunk
+from siftline.stages.candidates import Candidates
+from siftline.stages.scoring import ChunkTask, halved, score_chunk
+from siftline.stages.threshold import summarise
+from siftline.storage.files import replacing
+from siftline.storage.parquet import key_columns, stored, write_parquet
 
 _ROUNDS = 15
 

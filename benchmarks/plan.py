@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.measure import kernel_bytes
-from siftline.loading import load_config, resolve_config
-from siftline.plan import plan_batch
+from siftline.config.loading import load_config, resolve_config
+from siftline.stages.plan import plan_batch
 
 
 def main(config: Path) -> None:

@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from siftline.detect import chunk_tasks
-from siftline.executor import SerialExecutor
-from siftline.fit import fit_detector
-from siftline.loading import load_config, resolve_config
-from siftline.plan import plan_batch
-from siftline.scoring import ChunkTask, warm_up
+from siftline.config.loading import load_config, resolve_config
+from siftline.engine.executor import SerialExecutor
+from siftline.stages.detect import chunk_tasks
+from siftline.stages.fit import fit_detector
+from siftline.stages.plan import plan_batch
+from siftline.stages.scoring import ChunkTask, warm_up
 from siftline.types import BatchPlan, DetectorRef
 
 

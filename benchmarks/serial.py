@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from benchmarks.prepared import prepare
-from siftline.scoring import score_chunk
+from siftline.stages.scoring import score_chunk
 
 
 def main(config: Path) -> None:

@@ -14,8 +14,8 @@ from unittest.mock import patch
 from benchmarks.bench import Bench
 from benchmarks.prepared import prepare
 from benchmarks.records import Storage
-from siftline import scoring
-from siftline.files import replacing
+from siftline.stages import scoring
+from siftline.storage.files import replacing
 
 _ROUNDS = 5
 _ROWS = 5_000_000

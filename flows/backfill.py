@@ -16,16 +16,16 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
 from pydantic import PositiveInt
 
-from flows.api import server
-from flows.deploying import deployment_of
-from flows.use_cases import workers_online
+from flows.control.deployments import deployment_of
+from flows.control.use_cases import workers_online
+from flows.server import server
+from siftline.config.schedules import Interval, intervals_of
 from siftline.errors import BackfillFailed, ConfigError, IntegrityError
-from siftline.files import read_record, write_record
-from siftline.intervals import Ledger
-from siftline.pipelines import assignment_of
-from siftline.schedules import Interval, intervals_of
+from siftline.jobs.intervals import Ledger
+from siftline.pipelines.spec import assignment_of
+from siftline.storage.files import read_record, write_record
 from siftline.types import Record
-from tasks.waiting import waited
+from tasks.adapters.resolve import waited
 
 FORMAT_VERSION = 1
 _SECONDS_BETWEEN = 1.0

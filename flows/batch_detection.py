@@ -7,13 +7,13 @@ from typing import Any
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.assignment import Begin, carry_out, due_time, of_a_schedule
-from flows.patience import PatientTaskRunner
-from flows.pipeline import run_pipeline
-from siftline.config import BatchConfig
-from siftline.lease import Lease
-from siftline.pipelines import STANDARD_STEPS, Assignment, Step, assignment_of
-from siftline.schedules import Interval, Schedule
+from flows.run.api_retries import PatientTaskRunner
+from flows.run.assignment import Begin, carry_out, due_time, of_a_schedule
+from flows.run.pipeline import run_pipeline
+from siftline.config.batch import BatchConfig
+from siftline.config.schedules import Interval, Schedule
+from siftline.pipelines.spec import STANDARD_STEPS, Assignment, Step, assignment_of
+from siftline.storage.lease import Lease
 from siftline.types import BatchResult
 
 

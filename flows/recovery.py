@@ -12,20 +12,20 @@ from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
 
-from flows.assignment import Begin, carry_out
-from flows.conclusion import conclude, failed_for_good, tell
-from flows.patience import PatientTaskRunner
-from flows.pipeline import run_pipeline
-from siftline.checkpoint import Checkpoint
-from siftline.config import BatchConfig
+from flows.run.api_retries import PatientTaskRunner
+from flows.run.assignment import Begin, carry_out
+from flows.run.conclusion import conclude, failed_for_good, tell
+from flows.run.pipeline import run_pipeline
+from siftline.config.batch import BatchConfig
 from siftline.errors import ConfigError, GivenUp, SiftlineError, UnknownJob
-from siftline.jobs import JobStatus, find_job, job_directories, job_status, read_job, write_job
-from siftline.lease import Lease
-from siftline.messages import recovering_message, resume_command
-from siftline.pipelines import Assignment, assignment_of, kept_assignment
-from siftline.plan import planned_config, read_plan
+from siftline.jobs.checkpoint import Checkpoint
+from siftline.jobs.status import JobStatus, find_job, job_directories, job_status, read_job, write_job
+from siftline.notices.messages import recovering_message, resume_command
+from siftline.pipelines.spec import Assignment, assignment_of, kept_assignment
+from siftline.stages.plan import planned_config, read_plan
+from siftline.storage.lease import Lease
 from siftline.types import BatchPlan, BatchResult
-from tasks.checkpoints import open_checkpoints
+from tasks.adapters.checkpoints import open_checkpoints
 from tasks.notify import this_run
 
 

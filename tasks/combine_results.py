@@ -5,8 +5,8 @@ from __future__ import annotations
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from siftline import combine
-from siftline.executor import Executor
+from siftline.engine.executor import Executor
+from siftline.stages import combine
 from siftline.types import BatchPlan, CombinedScores, DetectorRef, Receipts
 
 
@@ -14,5 +14,5 @@ from siftline.types import BatchPlan, CombinedScores, DetectorRef, Receipts
 def combine_results(
     plan: BatchPlan, detector: DetectorRef, receipts: Receipts, executor: Executor
 ) -> CombinedScores:
-    """Find the threshold, label, and stage the result; see `siftline.combine.combine_results`."""
+    """Find the threshold, label, and stage the result; see `siftline.stages.combine.combine_results`."""
     return combine.combine_results(plan, detector, receipts, executor)

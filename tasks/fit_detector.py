@@ -5,12 +5,12 @@ from __future__ import annotations
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from siftline import fit
-from siftline.executor import Executor
+from siftline.engine.executor import Executor
+from siftline.stages import fit
 from siftline.types import BatchPlan, DetectorRef
 
 
 @task(name="fit_detector", task_run_name="fit_detector", cache_policy=NO_CACHE, persist_result=False)
 def fit_detector(plan: BatchPlan, executor: Executor) -> DetectorRef:
-    """Fit the detector; see `siftline.fit.fit_detector`."""
+    """Fit the detector; see `siftline.stages.fit.fit_detector`."""
     return fit.fit_detector(plan, executor)

@@ -17,11 +17,11 @@ from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
 from prefect.utilities.urls import url_for
 
-from siftline.config import NotifyConfig
-from siftline.messages import Message, Run
-from siftline.notify import Delivery, NotDelivered, Patience, Say, deliver
-from siftline.schedules import Interval
-from tasks.waiting import waited
+from siftline.config.batch import NotifyConfig
+from siftline.config.schedules import Interval
+from siftline.notices.delivery import Delivery, NotDelivered, Patience, Say, deliver
+from siftline.notices.messages import Message, Run
+from tasks.adapters.resolve import waited
 
 PATIENCE = Patience()
 

@@ -14,16 +14,16 @@ from prefect.client.schemas.sorting import ArtifactSort
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_UI_URL, temporary_settings
 
-from siftline import publish
 from siftline.errors import StorageError
-from siftline.history import remember
-from siftline.lease import Lease
-from siftline.report import report
-from siftline.results import Manifest, open_results
-from siftline.summary import top_rows
+from siftline.jobs.history import remember
+from siftline.jobs.results import Manifest, open_results
+from siftline.notices.report import report
+from siftline.notices.top_rows import top_rows
+from siftline.stages import publish
+from siftline.storage.lease import Lease
 from siftline.types import BatchPlan, CombinedScores, DetectorRef, Receipts, ValidationReport
-from tasks.progress import write_aside
-from tasks.waiting import waited
+from tasks.adapters.artifacts import write_aside
+from tasks.adapters.resolve import waited
 
 _TOP = 10
 _REPORT = "siftline-report"
@@ -40,7 +40,7 @@ def publish_results(
     lease: Lease,
     complete: bool,
 ) -> Manifest:
-    """Publish the staged result; see `siftline.publish.publish_results`."""
+    """Publish the staged result; see `siftline.stages.publish.publish_results`."""
     manifest = publish.publish_results(
         plan, detector, receipts, combined, validation, flow_run.id, lease, complete
     )

@@ -8,10 +8,10 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from siftline.errors import StepFailed
-from siftline.pipelines import Step, import_step
+from siftline.pipelines.spec import Step, import_step
 from siftline.types import BatchResult
-from tasks.retrying import retried
-from tasks.waiting import waited
+from tasks.adapters.resolve import waited
+from tasks.adapters.retrying import retried
 
 
 def run_step(step: Step, result: BatchResult) -> None:

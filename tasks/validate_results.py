@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from siftline import validate
+from siftline.stages import validate
 from siftline.types import BatchPlan, CombinedScores, Receipts, ValidationReport
 
 
@@ -13,5 +13,5 @@ from siftline.types import BatchPlan, CombinedScores, Receipts, ValidationReport
 def validate_results(
     plan: BatchPlan, receipts: Receipts, combined: CombinedScores, partial: bool
 ) -> ValidationReport:
-    """Audit the staged result; see `siftline.validate.validate_results`."""
+    """Audit the staged result; see `siftline.stages.validate.validate_results`."""
     return validate.validate_results(plan, receipts, combined, partial)

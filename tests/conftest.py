@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from siftline.config import BatchConfig, LocalCluster
-from siftline.executor import Executor, open_executor
-from siftline.forest.compilation import find_kernels, prepare
+from siftline.config.batch import BatchConfig, LocalCluster
+from siftline.detectors.forest.compilation import find_kernels, prepare
+from siftline.engine.executor import Executor, open_executor
 from tests.support import make_config, make_table, write_files
 
 # In the background a shell has programs ignore Ctrl-C, and so would those that tests start and stop.

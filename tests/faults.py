@@ -19,8 +19,8 @@ import numpy as np
 import psutil
 import pytest
 
+from siftline.engine.executor import Executor, Later, Outcome
 from siftline.errors import SourceError
-from siftline.executor import Executor, Later, Outcome
 from siftline.types import ChunkReceipt
 
 T = TypeVar("T")

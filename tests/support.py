@@ -14,17 +14,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from siftline.combine import combine_results
-from siftline.config import BatchConfig
-from siftline.detect import detect_chunks
-from siftline.executor import Executor, SerialExecutor
-from siftline.fit import fit_detector
-from siftline.loading import parse_config
-from siftline.plan import plan_batch
-from siftline.publish import publish_results
-from siftline.results import Manifest, open_results
+from siftline.config.batch import BatchConfig
+from siftline.config.loading import parse_config
+from siftline.engine.executor import Executor, SerialExecutor
+from siftline.jobs.results import Manifest, open_results
+from siftline.stages.combine import combine_results
+from siftline.stages.detect import detect_chunks
+from siftline.stages.fit import fit_detector
+from siftline.stages.plan import plan_batch
+from siftline.stages.publish import publish_results
+from siftline.stages.validate import validate_results
 from siftline.types import BatchPlan, CombinedScores, DetectorRef, Receipts
-from siftline.validate import validate_results
 
 
 def make_table(rows: int, seed: int = 0, missing: float = 0.0) -> pa.Table:

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
-from siftline.config import BatchConfig
-from siftline.schedules import Interval
+from siftline.config.batch import BatchConfig
+from siftline.config.schedules import Interval
 
 Float64s = npt.NDArray[np.float64]
 Float32s = npt.NDArray[np.float32]
@@ -224,7 +224,7 @@ class ScoreSummary(Record):
     """What the receipts say about scores: merging is exact, associative and commutative.
 
     `buckets` and `counts` are a sparse histogram over the leading bits of the scores (see
-    `siftline.threshold`), which is what makes an exact global threshold cheap.
+    `siftline.stages.threshold`), which is what makes an exact global threshold cheap.
     """
 
     rows: int = 0

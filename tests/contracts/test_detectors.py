@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from siftline.config import DetectorConfig
-from siftline.detectors import DETECTORS, SklearnDetector, make_estimator
+from siftline.config.batch import DetectorConfig
+from siftline.detectors.fitted import FittedModel, load_model, save_model
+from siftline.detectors.kinds import DETECTORS, SklearnDetector, make_estimator
 from siftline.errors import ModelError, RowError
-from siftline.fit import fit_model
-from siftline.models import FittedModel, load_model, save_model
+from siftline.stages.fit import fit_model
 from siftline.types import Feature, Matrix
 from tests.support import make_config
 
@@ -63,7 +63,7 @@ def test_a_rows_score_depends_on_that_row_alone(model: FittedModel, size: int) -
 def test_scoring_in_blocks_changes_nothing(model: FittedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     matrix = make_matrix()
     whole = model.score(matrix)
-    monkeypatch.setattr("siftline.models._BLOCK_ROWS", 100)
+    monkeypatch.setattr("siftline.detectors.fitted._BLOCK_ROWS", 100)
     blocks = model.score(matrix)
     if DETECTORS[model.kind].exact:
         assert blocks.tobytes() == whole.tobytes()
@@ -120,7 +120,7 @@ def test_rows_that_cannot_be_scored_are_told_whatever_the_blocks(
         return
     matrix = make_matrix()
     matrix[[217, 290, 400], 1] = np.nan
-    monkeypatch.setattr("siftline.models._BLOCK_ROWS", 100)
+    monkeypatch.setattr("siftline.detectors.fitted._BLOCK_ROWS", 100)
     with pytest.raises(RowError) as caught:
         model.score(matrix)
     # Those of the first block that has some; with them taken out, the next time tells the others.

@@ -15,7 +15,8 @@ import distributed
 import httpx
 import pytest
 
-from siftline.config import AddressCluster, FactoryCluster, LocalCluster, SerialCluster
+from siftline.config.batch import AddressCluster, FactoryCluster, LocalCluster, SerialCluster
+from siftline.engine.executor import DaskExecutor, Executor, Later, SerialExecutor, open_executor
 from siftline.errors import (
     ClusterError,
     OutOfMemory,
@@ -24,7 +25,6 @@ from siftline.errors import (
     StorageUnavailable,
     WorkerLost,
 )
-from siftline.executor import DaskExecutor, Executor, Later, SerialExecutor, open_executor
 from tests.faults import wait_until
 from tests.support import counting
 
@@ -193,7 +193,7 @@ def test_the_work_is_done_where_the_executor_says(dask_executor: Executor, tmp_p
 
 
 def test_dask_has_a_dashboard_and_serial_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("siftline.executor._DASHBOARD_AFTER_SECONDS", 0.1)
+    monkeypatch.setattr("siftline.engine.executor._DASHBOARD_AFTER_SECONDS", 0.1)
     with open_executor(LocalCluster(workers=1, memory_limit="1GiB")) as executor:
         page = str(executor.dashboard)
         wait_until(lambda: httpx.get(page).is_success, "the dashboard is there")

@@ -21,7 +21,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from siftline.config import BatchConfig, LocalCluster, RetriesConfig, SerialCluster
+from siftline.config.batch import BatchConfig, LocalCluster, RetriesConfig, SerialCluster
+from siftline.engine.executor import Executor, open_executor, prepare_executor
+from siftline.engine.retries import run_with_retries
 from siftline.errors import (
     ChunkTimeout,
     OutOfMemory,
@@ -32,11 +34,9 @@ from siftline.errors import (
     StorageError,
     StorageUnavailable,
 )
-from siftline.executor import Executor, open_executor, prepare_executor
-from siftline.plan import plan_batch
+from siftline.jobs.results import open_results
 from siftline.progress import Incident, Progress, listening
-from siftline.results import open_results
-from siftline.retries import run_with_retries
+from siftline.stages.plan import plan_batch
 from tests.faults import FILLER, Fault, FaultyExecutor, Script, small_disk, wait_until
 from tests.support import Job, make_config, make_table, run_job, write_files
 

@@ -34,19 +34,19 @@ from unittest.mock import patch
 import httpx
 import pytest
 
-from siftline.checkpoint import CheckpointStore
-from siftline.combine import combine_results
-from siftline.config import BatchConfig
-from siftline.detect import detect_chunks
-from siftline.executor import SerialExecutor
-from siftline.fit import fit_detector
-from siftline.lease import Holder, Lease, holder
-from siftline.plan import plan_batch
-from siftline.publish import publish_results, published_already
-from siftline.results import Manifest
+from siftline.config.batch import BatchConfig
+from siftline.engine.executor import SerialExecutor
+from siftline.engine.workers import ENVIRONMENT
+from siftline.jobs.checkpoint import CheckpointStore
+from siftline.jobs.results import Manifest
+from siftline.stages.combine import combine_results
+from siftline.stages.detect import detect_chunks
+from siftline.stages.fit import fit_detector
+from siftline.stages.plan import plan_batch
+from siftline.stages.publish import publish_results, published_already
+from siftline.stages.validate import validate_results
+from siftline.storage.lease import Holder, Lease, holder
 from siftline.types import BatchPlan
-from siftline.validate import validate_results
-from siftline.workers import ENVIRONMENT
 from tests.e2e.processes import Shell, finish, write_config
 from tests.faults import wait_until
 from tests.flows.batches import configuration, receipt_files
@@ -61,7 +61,8 @@ AT_A_WORKER = 2
 # Run by the flow's process, and by each worker when it comes to life.
 COMMAND = """
 import functools, os
-from siftline import lease, scoring
+from siftline.storage import lease
+from siftline.stages import scoring
 
 def noted(score_chunk):
     @functools.wraps(score_chunk)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from siftline import open_results
-from siftline.files import file_digest
+from siftline.storage.files import file_digest
 from tests.e2e.chaos import AT_A_WORKER, CHUNK_ROWS, CHUNKS, WORKERS, Job, Round, plan_round
 from tests.e2e.processes import Shell
 from tests.faults import wait_until

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from siftline import open_results
-from siftline.intervals import Ledger
+from siftline.jobs.intervals import Ledger
 from tests.e2e.processes import Shell, dask_cluster, finish, running, write_config
 from tests.e2e.stacks import INSTALLED, NOT_INSTALLED, place
 from tests.faults import nothing_left_behind, wait_until
@@ -275,11 +275,11 @@ def test_two_triggers_at_once_respect_the_limit_and_the_second_has_nothing_to_do
 
 SUBMIT = """
 import sys
-from flows.use_cases import create_batch_job
+from flows.control.use_cases import create_batch_job
 from siftline import load_config
 print(create_batch_job(load_config(sys.argv[1]), work_pool="pipelines").model_dump_json())
 """
-CANCEL = "import sys; from flows.use_cases import cancel_run; print(cancel_run(sys.argv[1]).state)"
+CANCEL = "import sys; from flows.control.use_cases import cancel_run; print(cancel_run(sys.argv[1]).state)"
 
 
 def test_a_submitted_job_is_named_at_once_and_can_be_cancelled(project: Shell, server: Server) -> None:
@@ -306,7 +306,7 @@ def test_a_submitted_job_is_named_at_once_and_can_be_cancelled(project: Shell, s
 
 CREATE = """
 import sys
-from flows.use_cases import create_scheduled_pipeline
+from flows.control.use_cases import create_scheduled_pipeline
 print(create_scheduled_pipeline(sys.argv[1]).model_dump_json())
 """
 

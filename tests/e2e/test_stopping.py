@@ -15,12 +15,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from siftline.config import BatchConfig
+from siftline.config.batch import BatchConfig
 from siftline.errors import Cancelled
-from siftline.interrupts import signals_deferred
-from siftline.jobs import read_job
-from siftline.lease import holder
-from siftline.results import open_results
+from siftline.jobs.results import open_results
+from siftline.jobs.status import read_job
+from siftline.signals import signals_deferred
+from siftline.storage.lease import holder
 from tests.e2e.chaos import Forks, Job, do
 from tests.e2e.processes import Shell, finish, running
 from tests.faults import wait_until

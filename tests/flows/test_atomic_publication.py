@@ -11,7 +11,7 @@ from pathlib import Path
 
 from flows.batch_detection import batch_detection
 from siftline import Results, open_results
-from siftline.files import file_digest
+from siftline.storage.files import file_digest
 from tests.faults import wait_until
 from tests.flows.batches import configuration
 

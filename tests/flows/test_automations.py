@@ -15,7 +15,7 @@ from prefect.events.actions import ChangeFlowRunState, RunDeployment
 from prefect.events.schemas.automations import Automation, AutomationCore, EventTrigger
 from prefect.settings import temporary_settings
 
-from flows.automations import apply_automations
+from flows.control.automations import apply_automations
 from siftline.errors import ApiError, ConfigError
 
 FILE = Path(__file__).parents[2] / "deployments/automations.yaml"

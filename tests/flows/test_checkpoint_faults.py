@@ -11,10 +11,10 @@ from prefect.filesystems import LocalFileSystem
 from prefect.results import ResultStore
 
 from flows.batch_detection import batch_detection
-from siftline.checkpoint import FORMAT_VERSION
 from siftline.errors import IntegrityError
-from siftline.files import unseal
-from tasks.checkpoints import PrefectCheckpoints
+from siftline.jobs.checkpoint import FORMAT_VERSION
+from siftline.storage.files import unseal
+from tasks.adapters.checkpoints import PrefectCheckpoints
 from tests.faults import flip_bit, forge_pickle, truncate
 from tests.flows.batches import configuration, part_files, receipt_files, scores_digest
 

@@ -18,16 +18,18 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.states import Failed, Scheduled
 
-from flows import catch_up, conclusion
 from flows.batch_detection import batch_detection
 from flows.recovery import job_statuses, recovery
-from siftline import detect, open_results
+from flows.run import conclusion
+from flows.run import schedule_missed as catch_up
+from siftline import open_results
+from siftline.config.schedules import Interval, Schedule, intervals_of
 from siftline.errors import StepFailed, StorageUnavailable
-from siftline.intervals import Entry, Ledger
-from siftline.lease import Lease
-from siftline.pipelines import STANDARD
-from siftline.schedules import Interval, Schedule, intervals_of
-from siftline.scoring import ChunkTask, score_chunk
+from siftline.jobs.intervals import Entry, Ledger
+from siftline.pipelines.spec import STANDARD
+from siftline.stages import detect
+from siftline.stages.scoring import ChunkTask, score_chunk
+from siftline.storage.lease import Lease
 from siftline.types import BatchResult, ChunkReceipt
 from tests.flows.batches import configuration, write_rows
 from tests.flows.records import flow_run

@@ -22,12 +22,13 @@ from pydantic import SecretStr
 
 from flows.batch_detection import batch_detection
 from flows.recovery import recovery
-from siftline import detect, open_results
+from siftline import open_results
+from siftline.config.loading import parse_config
 from siftline.errors import StorageUnavailable
-from siftline.loading import parse_config
-from siftline.notify import Patience
-from siftline.plan import plan_batch
-from siftline.scoring import ChunkTask, score_chunk
+from siftline.notices.delivery import Patience
+from siftline.stages import detect
+from siftline.stages.plan import plan_batch
+from siftline.stages.scoring import ChunkTask, score_chunk
 from siftline.types import ChunkReceipt
 from tasks.notify import _hearing_apprise
 from tests.flows.batches import configuration
@@ -457,7 +458,7 @@ def test_a_job_that_had_failed_and_is_published_is_told_as_recovered(
 def test_a_job_whose_run_died_and_is_published_is_told_as_recovered(tmp_path: Path, webhook: Webhook) -> None:
     values = configuration(tmp_path, notify=[{"block": webhook.block("all")}])
     job = plan_batch(parse_config(values)).directory
-    die = f"import os; from pathlib import Path; from siftline.lease import Lease; Lease('{uuid4()}')"
+    die = f"import os; from pathlib import Path; from siftline.storage.lease import Lease; Lease('{uuid4()}')"
     die += f".take(Path({str(job)!r})); os._exit(0)"
     subprocess.run([sys.executable, "-c", die], check=True)
 
@@ -471,7 +472,7 @@ def test_a_result_whose_run_died_before_it_could_tell_is_told_by_the_next_one_on
 ) -> None:
     values = configuration(tmp_path, notify=[{"block": webhook.block("all")}])
     with monkeypatch.context() as dying:
-        dying.setattr("flows.conclusion._completed", lambda *given: sys.exit(1))
+        dying.setattr("flows.run.conclusion._completed", lambda *given: sys.exit(1))
         with pytest.raises(SystemExit):
             batch_detection(values)
     assert webhook.received == []

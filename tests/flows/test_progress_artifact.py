@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from siftline.progress import Progress
-from tasks import progress
-from tasks.progress import Latest, ProgressArtifact, write_aside
+from tasks.adapters import artifacts as progress
+from tasks.adapters.artifacts import Latest, ProgressArtifact, write_aside
 from tests.faults import wait_until
 
 

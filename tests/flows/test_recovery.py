@@ -17,9 +17,10 @@ from prefect.states import Failed, Scheduled
 
 from flows.batch_detection import batch_detection
 from flows.recovery import job_statuses, partial_publication, recovery
-from siftline import detect, open_results
+from siftline import open_results
 from siftline.errors import ConfigError, GivenUp, RowError, SourceError, StorageUnavailable, UnknownJob
-from siftline.scoring import ChunkTask, score_chunk
+from siftline.stages import detect
+from siftline.stages.scoring import ChunkTask, score_chunk
 from siftline.types import ChunkReceipt
 from tests.flows.batches import configuration, scores_digest, write_rows
 from tests.flows.records import flow_run
@@ -151,7 +152,7 @@ def test_recoveries_that_fail_before_they_reach_the_job_come_to_an_end(
     def refuse(*given: object) -> None:
         raise away()
 
-    monkeypatch.setattr("siftline.plan.inspect_batch", refuse)
+    monkeypatch.setattr("siftline.stages.plan.inspect_batch", refuse)
     run, names = fail(values), []
     while len(names) < 9 and "FailedForGood" not in names:
         state = recovery(flow_run_id=run, max_recoveries=2, return_state=True)

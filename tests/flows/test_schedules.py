@@ -10,7 +10,7 @@ import pytest
 from prefect.server.schemas.schedules import CronSchedule, IntervalSchedule
 from prefect.types._datetime import now
 
-from siftline.schedules import ANCHOR, Schedule, last_interval, missed_intervals, next_boundaries
+from siftline.config.schedules import ANCHOR, Schedule, last_interval, missed_intervals, next_boundaries
 
 ZONES = ["America/New_York", "Europe/London", "Australia/Lord_Howe", "UTC"]
 CRONS = ["30 2 * * *", "30 1 * * *", "15 2 * * *", "45 1 * * *", "0 0 * * *", "30 1 * * 0", "0 0 1 * *"]

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.api import server
+from flows.server import server
 from siftline.errors import ApiError, SiftlineError
 
 

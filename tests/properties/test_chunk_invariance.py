@@ -14,8 +14,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sklearn.ensemble import IsolationForest
 
-from siftline.executor import DaskExecutor
-from siftline.plan import plan_batch
+from siftline.engine.executor import DaskExecutor
+from siftline.stages.plan import plan_batch
 from tests.support import Job, make_config, make_table, run_job, write_files
 
 ROWS = 400

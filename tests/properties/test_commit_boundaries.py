@@ -21,12 +21,12 @@ import psutil
 import pyarrow as pa
 import pytest
 
-from siftline.config import BatchConfig
+from siftline.config.batch import BatchConfig
 from siftline.errors import SourceError
-from siftline.files import file_digest
-from siftline.lease import Lease, holder
-from siftline.plan import plan_batch
-from siftline.results import Results, open_results
+from siftline.jobs.results import Results, open_results
+from siftline.stages.plan import plan_batch
+from siftline.storage.files import file_digest
+from siftline.storage.lease import Lease, holder
 from tests.e2e.chaos import Done, Forks, do
 from tests.support import JsonStore, make_config, make_table, store_of, write_files
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from siftline.chunks import cut_chunks
-from siftline.config import SourceConfig
-from siftline.sample import draw_sample
-from siftline.source import find_files, open_parquet, read_chunk
+from siftline.config.batch import SourceConfig
+from siftline.source.chunks import cut_chunks
+from siftline.source.reading import find_files, open_parquet, read_chunk
+from siftline.source.sample import draw_sample
 from siftline.types import ChunkTable, SourceFile
 from tests.support import write_files
 
@@ -139,7 +139,7 @@ def test_the_sample_is_spread_over_the_whole_input(given_input: Input) -> None:
 def test_the_sample_of_a_large_input_reads_some_of_its_row_groups(
     given_input: Input, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from siftline import sample
+    from siftline.source import sample
 
     read: list[int] = []
 

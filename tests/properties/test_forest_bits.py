@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.ensemble import IsolationForest
 
-from siftline.forest.scorer import CompiledForest
+from siftline.detectors.forest.scorer import CompiledForest
 
 ROWS = 400
 FEATURES = 5

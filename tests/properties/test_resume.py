@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from siftline.checkpoint import Checkpoint
-from siftline.config import BatchConfig, RetriesConfig
-from siftline.detect import detect_chunks
+from siftline.config.batch import BatchConfig, RetriesConfig
+from siftline.engine.executor import Outcome, SerialExecutor
 from siftline.errors import CheckpointError, RowError
-from siftline.executor import Outcome, SerialExecutor
-from siftline.fit import fit_detector
-from siftline.plan import plan_batch
+from siftline.jobs.checkpoint import Checkpoint
+from siftline.stages.detect import detect_chunks
+from siftline.stages.fit import fit_detector
+from siftline.stages.plan import plan_batch
 from tests.support import Job, JsonStore, elsewhere, make_config, make_table, run_job, store_of, write_files
 
 CHUNKS = 9

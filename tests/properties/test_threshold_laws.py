@@ -11,8 +11,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from siftline import threshold
-from siftline.threshold import (
+from siftline.stages import threshold
+from siftline.stages.threshold import (
     count_from,
     flagged_count,
     kth_largest,

@@ -15,12 +15,12 @@ import yaml
 
 import siftline.errors
 from siftline.cli import _cli
-from siftline.config import BatchConfig
-from siftline.facts import Facts
-from siftline.loading import load_config
-from siftline.pipelines import Pipeline
-from siftline.reasons import REASON
-from siftline.results import Manifest
+from siftline.config.batch import BatchConfig
+from siftline.config.loading import load_config
+from siftline.config.template_variables import Facts
+from siftline.detectors.reasons import REASON
+from siftline.jobs.results import Manifest
+from siftline.pipelines.spec import Pipeline
 from siftline.types import BatchResult
 
 ROOT = Path(__file__).resolve().parents[2]

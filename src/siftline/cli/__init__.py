@@ -77,7 +77,7 @@ def run(config: Path, overrides: tuple[str, ...], fresh: bool, as_json: bool, ve
 
     Run the same command again after any interruption: what is done is not done again.
     """
-    from siftline.loading import load_config
+    from siftline.config.loading import load_config
 
     batch = load_config(config, overrides)
     from siftline.cli.runner import run_batch
@@ -157,8 +157,8 @@ def validate(config: Path, overrides: tuple[str, ...]) -> None:
     """Check everything that can be checked without doing the work."""
     from datetime import UTC, datetime
 
-    from siftline.inspection import inspect_batch
-    from siftline.loading import load_config, resolve_config
+    from siftline.config.loading import load_config, resolve_config
+    from siftline.stages.inspection import inspect_batch
 
     batch = resolve_config(load_config(config, overrides), datetime.now(UTC))
     inspection = inspect_batch(batch)
@@ -180,7 +180,7 @@ def apply(file: Path) -> None:
     Default: deployments/automations.yaml.
     """
     os.environ.setdefault("DO_NOT_TRACK", "1")  # read by Prefect when it is imported
-    from flows.automations import apply_automations
+    from flows.control.automations import apply_automations
 
     for name, change in apply_automations(file):
         click.echo(f"{change} {name}")
@@ -292,8 +292,8 @@ def backfill(pipeline: str, first: datetime, last: datetime, parallel: int, only
 @click.argument("of", type=click.Choice(["batch", "pipeline"]), default="batch")
 def schema(of: str) -> None:
     """Print the JSON schema of a batch's configuration, or of a pipeline's file."""
-    from siftline.config import BatchConfig
-    from siftline.pipelines import Pipeline
+    from siftline.config.batch import BatchConfig
+    from siftline.pipelines.spec import Pipeline
 
     model = BatchConfig if of == "batch" else Pipeline
     click.echo(json.dumps(model.model_json_schema(), indent=2))
@@ -312,7 +312,7 @@ def init(data: Path, output: Path | None, force: bool) -> None:
     """Write a starter configuration for a data file, with features proposed from its columns."""
     from siftline.cli.starter import starter_config
     from siftline.errors import OutputConflict
-    from siftline.files import replacing
+    from siftline.storage.files import replacing
 
     text = starter_config(data)
     target = output or Path(f"{data.name.split('.')[0]}.yaml")

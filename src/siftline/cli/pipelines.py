@@ -11,9 +11,9 @@ from zoneinfo import ZoneInfo
 import click
 
 from siftline.cli.runner import set_up
+from siftline.config.schedules import next_boundaries
 from siftline.errors import ConfigError, SiftlineError
-from siftline.pipelines import Pipeline, check_pipeline, is_pipeline, load_pipeline
-from siftline.schedules import next_boundaries
+from siftline.pipelines.spec import Pipeline, check_pipeline, is_pipeline, load_pipeline
 
 _DEPLOYMENTS = Path("deployments")
 _FIRES = 5
@@ -35,9 +35,9 @@ def apply_files(files: tuple[Path, ...], dry_run: bool) -> None:
     for pipeline in pipelines:
         check_pipeline(pipeline, datetime.now(UTC))
     set_up(verbose=False)
-    from flows.api import server
-    from flows.deploying import changes_for, check_on_server
-    from flows.use_cases import workers_online
+    from flows.control.deployments import changes_for, check_on_server
+    from flows.control.use_cases import workers_online
+    from flows.server import server
 
     with server() as client:
         for pipeline in pipelines:
@@ -62,7 +62,7 @@ def apply_files(files: tuple[Path, ...], dry_run: bool) -> None:
 def print_pipelines(as_json: bool) -> None:
     """Print the pipelines of the server."""
     set_up(verbose=False)
-    from flows.use_cases import list_pipelines
+    from flows.control.use_cases import list_pipelines
 
     found = list_pipelines()
     if as_json:
@@ -82,7 +82,7 @@ def print_pipelines(as_json: bool) -> None:
 def pause_all(named: Iterable[str]) -> None:
     """Pause pipelines."""
     set_up(verbose=False)
-    from flows.use_cases import pause_pipeline
+    from flows.control.use_cases import pause_pipeline
 
     for name in _names(named):
         pause_pipeline(name)
@@ -92,7 +92,7 @@ def pause_all(named: Iterable[str]) -> None:
 def resume_all(named: Iterable[str]) -> None:
     """Resume pipelines."""
     set_up(verbose=False)
-    from flows.use_cases import resume_pipeline
+    from flows.control.use_cases import resume_pipeline
 
     for name in _names(named):
         resume_pipeline(name)
@@ -102,7 +102,7 @@ def resume_all(named: Iterable[str]) -> None:
 def remove_all(named: Iterable[str]) -> None:
     """Remove pipelines."""
     set_up(verbose=False)
-    from flows.use_cases import remove_pipeline
+    from flows.control.use_cases import remove_pipeline
 
     for name in _names(named):
         for change in remove_pipeline(name):
@@ -112,7 +112,7 @@ def remove_all(named: Iterable[str]) -> None:
 def trigger(name: str, fresh: bool, as_json: bool) -> None:
     """Start a run of a pipeline."""
     set_up(verbose=False)
-    from flows.use_cases import trigger_pipeline_run
+    from flows.control.use_cases import trigger_pipeline_run
 
     run = trigger_pipeline_run(name, fresh=fresh)
     click.echo(run.model_dump_json() if as_json else f"started run {run.flow_run_id}; see {run.url}")
@@ -121,7 +121,7 @@ def trigger(name: str, fresh: bool, as_json: bool) -> None:
 def print_status(run: str, as_json: bool) -> None:
     """Print how far a run is: one by its id, or the last one of a pipeline."""
     set_up(verbose=False)
-    from flows.use_cases import pipeline_status, run_status
+    from flows.control.use_cases import pipeline_status, run_status
 
     if not _is_id(run):
         last = pipeline_status(run)
@@ -148,8 +148,8 @@ def print_status(run: str, as_json: bool) -> None:
 def run_backfill(name: str, first: date, last: date, parallel: int, only_missing: bool) -> None:
     """Run a pipeline for intervals of the past, from this process."""
     set_up(verbose=False)
-    from flows.api import called, server
     from flows.backfill import backfill
+    from flows.server import called, server
 
     with server():
         pass  # a server of our own would not have the pipeline

@@ -12,13 +12,13 @@ from dataclasses import asdict
 import click
 
 from siftline.cli.live import show_progress
-from siftline.config import BatchConfig
-from siftline.executor import prepare_executor
-from siftline.interrupts import signals_held
-from siftline.jobs import find_job
-from siftline.plan import planned_config
-from siftline.results import open_results
-from siftline.summary import top_rows
+from siftline.config.batch import BatchConfig
+from siftline.engine.executor import prepare_executor
+from siftline.jobs.results import open_results
+from siftline.jobs.status import find_job
+from siftline.notices.top_rows import top_rows
+from siftline.signals import signals_held
+from siftline.stages.plan import planned_config
 from siftline.types import BatchResult
 
 _TOP = 10
@@ -62,7 +62,7 @@ def _run_flow(run: Callable[[], BatchResult], config: BatchConfig, verbose: bool
     with show_progress(sys.stderr) as say:
         say("starting")
         prepare_executor(config.cluster)  # its imports and ours take seconds, on a core each
-        from flows.api import called, end_server_with_us, reach_api
+        from flows.server import called, end_server_with_us, reach_api
 
         with signals_held({signal.SIGINT}):  # a server of our own is stopped by us, not by the terminal
             reach_api()
@@ -88,8 +88,8 @@ def set_up(verbose: bool) -> None:
 def print_jobs(checkpoint: str, as_json: bool) -> None:
     """Print the jobs of a checkpoint: their state, and what is left."""
     set_up(verbose=False)
-    from flows.api import called
     from flows.recovery import job_statuses
+    from flows.server import called
 
     statuses = called(lambda: job_statuses(checkpoint))
     if as_json:

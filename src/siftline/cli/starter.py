@@ -7,11 +7,11 @@ from pathlib import Path
 import pyarrow as pa
 import yaml
 
-from siftline.config import SourceConfig
-from siftline.features import RESERVED_NAMES
-from siftline.preprocess import is_categorical, is_numeric
-from siftline.source import find_files, open_parquet
-from siftline.staging import csv_schema
+from siftline.config.batch import SourceConfig
+from siftline.detectors.preprocess import is_categorical, is_numeric
+from siftline.source.csv import csv_schema
+from siftline.source.features import RESERVED_NAMES
+from siftline.source.reading import find_files, open_parquet
 
 _KEY_NAMES = ("id", "key", "uuid")
 _LABEL_NAMES = ("label", "target", "is_anomaly", "anomaly")

@@ -13,9 +13,9 @@ import psutil
 from pydantic import BaseModel, Field
 
 from siftline.errors import StackError, storage_error
-from siftline.files import read_record, write_record
 from siftline.stack.config import Stack
 from siftline.stack.processes import Identity
+from siftline.storage.files import read_record, write_record
 
 _VERSION = 1
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import httpx
 
-from siftline.executor import FAIL_AT_ONCE
+from siftline.engine.executor import FAIL_AT_ONCE
+from siftline.engine.workers import ENVIRONMENT
 from siftline.stack import postgresql
 from siftline.stack.config import WORK_POOL, Stack
-from siftline.workers import ENVIRONMENT
 
 _TIMEOUT_SECONDS = 5.0
 _WORKER = "stack"

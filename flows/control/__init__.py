@@ -1,0 +1,1 @@
+"""Deployments, automations and runs on a Prefect server."""

@@ -1,0 +1,226 @@
+"""From a YAML file (and ``--set`` arguments) to a `BatchConfig`, with mistakes told one per line."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from siftline.config.batch import BatchConfig, Section
+from siftline.config.schedules import Interval
+from siftline.config.templates import render
+from siftline.errors import ConfigError
+
+S = TypeVar("S", bound=Section)
+# Filled in when the message is sent, with what is known then.
+_OF_A_MESSAGE = re.compile(r"notify\.\d+\.(subject|template)")
+
+
+def load_config(path: Path | str, overrides: Sequence[str] = ()) -> BatchConfig:
+    """Read a configuration file and apply ``key.path=value`` overrides, whose values are YAML.
+
+    Raises
+    ------
+    ConfigError
+        When the file is missing or no YAML, or the configuration is wrong.
+    """
+    values = read_yaml(Path(path))
+    for override in overrides:
+        _set(values, override)
+    return parse_config(values, str(path))
+
+
+def parse_config(values: Mapping[str, Any], origin: str = "configuration") -> BatchConfig:
+    """Validate a mapping as a configuration.
+
+    Raises
+    ------
+    ConfigError
+        With one line for every mistake: the field, what is wrong, and what was given.
+    """
+    return parse(BatchConfig, values, origin)
+
+
+def parse(model: type[S], values: Mapping[str, Any], origin: str, schema: str = "siftline schema") -> S:
+    """Validate a mapping as a section of any kind, whose schema a command prints; see `parse_config`."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(*_explain(error, origin, model, schema)) from None
+
+
+def resolve_config(
+    config: BatchConfig,
+    now: datetime,
+    interval: Interval | None = None,
+    parameters: Mapping[str, Any] | None = None,
+) -> BatchConfig:
+    """Fill in ``{{ date }}`` and its kin in every text of the configuration, once, for a run at `now`.
+
+    The templates of messages stay: they are filled in when there is something to tell.
+
+    The templates are Jinja's, in a sandbox. They know ``date`` and ``datetime`` of the run (so that
+    ``{{ date.strftime("%Y/%m") }}`` works) and ``name``, the pipeline's. For a run that is about an
+    interval, ``date`` and ``datetime`` are those of its start, and there are ``interval.start`` and
+    ``interval.end``. What else is given is known as ``parameters``.
+
+    Raises
+    ------
+    ConfigError
+        When a template is malformed or asks for something unknown.
+    """
+    values = config.model_dump(mode="json", exclude_unset=True)
+    if not _has_template(values):
+        return config
+    moment = interval.start if interval else now
+    known = {"date": moment.date(), "datetime": moment, "name": config.name}
+    if interval:
+        known["interval"] = interval
+    if parameters:
+        known["parameters"] = parameters
+    return parse_config(_fill(values, known, ""))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a file that holds a mapping.
+
+    Raises
+    ------
+    ConfigError
+        When it is missing, or no YAML.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file", "give the path of a configuration file") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}", "give the path of a readable file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = getattr(error, "problem_mark", None)
+        place = f" at line {where.line + 1}, column {where.column + 1}" if where else ""
+        what = getattr(error, "problem", None) or "not text"
+        raise ConfigError(f"{path}: not YAML{place}: {what}", "correct the file") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: not a configuration", "`siftline init DATA` writes one to start from")
+    return values
+
+
+def _set(values: dict[str, Any], override: str) -> None:
+    name, separator, text = override.partition("=")
+    keys = name.split(".")
+    if not separator or not all(keys):
+        raise ConfigError(f"--set {override}: not an assignment", "write --set key.path=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: the value is not YAML", "quote it") from error
+    for key in keys[:-1]:
+        values = values.setdefault(key, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"--set {override}: {key} is not a section", "see `siftline schema`")
+    values[keys[-1]] = value
+
+
+def _explain(error: ValidationError, origin: str, model: type[Section], schema: str) -> tuple[str, str]:
+    mistakes: dict[str, list[ErrorDetails]] = {}
+    for detail in error.errors(include_url=False):
+        mistakes.setdefault(_field(detail), []).append(detail)
+    lines = [
+        f"  {field or 'configuration'}: {_mistake(field, found, model)}" for field, found in mistakes.items()
+    ]
+    count = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
+    problem = "\n".join([f"{origin}: {count}", *lines])
+    return problem, f"correct the configuration; `{schema}` prints what is allowed"
+
+
+def _field(detail: ErrorDetails) -> str:
+    """Name the field as the user's file does; Pydantic also names the member of a union."""
+    steps = [str(step) for step in detail["loc"]]
+    if steps[:1] == ["cluster"]:
+        del steps[1:2]
+    if steps[:2] == ["chunking", "rows"] or steps[:1] == ["tolerate"]:
+        del steps[2:]
+    if detail["type"] == "missing" and steps in (["source"], ["output"]):
+        steps.append("path")
+    return ".".join(steps)
+
+
+def _mistake(field: str, details: Sequence[ErrorDetails], model: type[Section]) -> str:
+    first = details[0]
+    if first["type"] == "missing":
+        return "missing; it has no default"
+    if first["type"] == "extra_forbidden":
+        return f"unknown field{_suggestion(field.split('.'), model)}"
+    if first["type"] == "value_error":
+        return str(first["ctx"]["error"])
+    if field in ("tolerate.rows", "tolerate.chunks"):
+        return f"input should be a whole number or a share such as '0.1%', not {_short(first['input'])}"
+    allowed = " or ".join(_plain(detail["msg"]) for detail in details)
+    return f"{allowed.replace(' or input should be', ' or')}, not {_short(first['input'])}"
+
+
+def _plain(message: str) -> str:
+    message = re.sub(r"a valid dictionary( or instance of \w+)?", "a section", message)
+    message = message.replace("a valid tuple", "a list")
+    return message[0].lower() + message[1:]
+
+
+def _suggestion(steps: Sequence[str], model: type[Section]) -> str:
+    known = _fields(model.model_json_schema(), steps[:-1])
+    close = difflib.get_close_matches(steps[-1], known, n=1)
+    if close:
+        return f"; did you mean {close[0]}?"
+    return f"; allowed: {', '.join(known)}" if known else ""
+
+
+def _fields(schema: dict[str, Any], steps: Sequence[str]) -> list[str]:
+    nodes = [schema]
+    for step in steps:
+        inner = [node.get("properties", {}).get(step) or node.get("items") or {} for node in nodes]
+        nodes = [_follow(schema, choice) for node in inner for choice in _choices(node)]
+        nodes = [_follow(schema, choice) for node in nodes for choice in _choices(node)]
+    return sorted({name for node in nodes for name in node.get("properties", {})})
+
+
+def _choices(node: dict[str, Any]) -> list[dict[str, Any]]:
+    return node.get("oneOf") or node.get("anyOf") or [node]
+
+
+def _follow(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
+    reference = node.get("$ref", "").rpartition("/")[2]
+    found: dict[str, Any] = schema["$defs"][reference] if reference else node
+    return found
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _has_template(value: object) -> bool:
+    if isinstance(value, dict):
+        return any(_has_template(item) for item in value.values())
+    if isinstance(value, list):
+        return any(_has_template(item) for item in value)
+    return isinstance(value, str) and "{{" in value
+
+
+def _fill(value: Any, known: Mapping[str, object], field: str) -> Any:
+    if isinstance(value, dict):
+        return {key: _fill(item, known, f"{field}.{key}".lstrip(".")) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_fill(item, known, f"{field}.{index}") for index, item in enumerate(value)]
+    if not _has_template(value) or _OF_A_MESSAGE.fullmatch(field):
+        return value
+    try:
+        return render(value, known)
+    except ValueError as error:
+        allowed = ", ".join(f"{{{{ {name} }}}}" for name in known)
+        raise ConfigError(f"{field}: {value!r}: {error}", f"allowed: {allowed}") from error

@@ -1,0 +1,1 @@
+"""Detectors: the kinds, preprocessing, fitted models, and the reasons for a score."""

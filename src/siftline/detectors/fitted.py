@@ -1,0 +1,202 @@
+"""A fitted model: the features it wants, the transform, the estimator, and what is typical.
+
+Saved with skops, never pickle: a file can only bring back types that are listed here.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from siftline.detectors.kinds import DETECTORS, SklearnDetector
+from siftline.detectors.preprocess import raw_matrix, refuse_infinite, rows_of
+from siftline.errors import IntegrityError, ModelError, RowError, StorageUnavailable, may_pass
+from siftline.storage.files import file_digest, rename, replacing
+from siftline.types import DetectorRef, Feature, Float64s, Matrix
+
+FORMAT_VERSION = 1
+# Beyond skops' own list. A forged Tree can crash the process, though it runs no code: it is what a forest is.
+_TRUSTED = (
+    "numpy.dtype",
+    "siftline.detectors.preprocess.cyclic",
+    "siftline.preprocess.cyclic",  # in models that were saved before
+    "sklearn.covariance._elliptic_envelope.EllipticEnvelope",
+    "sklearn.tree._tree.Tree",
+)
+# Rows scored at once: bounds what the estimator allocates, whatever the chunk.
+_BLOCK_ROWS = 65_536
+
+
+@dataclass(frozen=True)
+class Typical:
+    """What is normal for one feature, as found in the sample: the yardstick of the reasons.
+
+    `value` is the median (for categories the most frequent one's code), `spread` a robust standard
+    deviation; it is 0 where there is none.
+    """
+
+    value: float
+    spread: float
+
+
+@dataclass(frozen=True)
+class FittedModel:
+    """Everything that turns a table of columns into scores."""
+
+    kind: str
+    features: tuple[Feature, ...]
+    categories: Mapping[str, Sequence[str]]
+    typical: tuple[Typical, ...]
+    transform: Any
+    estimator: Any
+
+    def matrix(self, table: pa.Table) -> Matrix:
+        """Return the raw matrix of a table; see `siftline.detectors.preprocess.raw_matrix`."""
+        dtype = np.float32 if self.transform is None else np.float64
+        return raw_matrix(table, self.features, self.categories, dtype)
+
+    def score(self, matrix: Matrix) -> Float64s:
+        """Score a raw matrix of shape (n, d), in blocks: higher is more anomalous.
+
+        Raises
+        ------
+        RowError
+            When a value is missing and the detector cannot do without, or becomes infinite.
+        """
+        scores = np.empty(len(matrix), dtype=np.float64)
+        for start in range(0, len(matrix), _BLOCK_ROWS):
+            block = matrix[start : start + _BLOCK_ROWS]
+            if self.transform is not None:
+                with np.errstate(over="ignore"):
+                    block = np.asarray(self.transform.transform(block), dtype=np.float32, order="C")
+                refuse_infinite(block, "a preprocessed feature", start)
+            if not DETECTORS[self.kind].takes_missing:
+                self._refuse_missing(block, start)
+            scores[start : start + len(block)] = self._detector.score(block)
+        return scores
+
+    @cached_property
+    def _detector(self) -> SklearnDetector:
+        return SklearnDetector(self.estimator)
+
+    def _refuse_missing(self, block: Matrix, before: int) -> None:
+        missing = np.isnan(block).any(axis=1)
+        if missing.any():
+            raise RowError(
+                f"a value is missing, and {self.kind} cannot score that",
+                "set preprocess.missing, for example to median",
+                rows_of(missing, before),
+            )
+
+
+def save_model(model: FittedModel, directory: Path) -> tuple[Path, str]:
+    """Save a model under the name of its digest.
+
+    Returns
+    -------
+    path : Path
+        ``<digest>.skops`` in `directory`.
+    digest : str
+        SHA-256 of the file.
+    """
+    import skops.io
+
+    record = {
+        "format_version": FORMAT_VERSION,
+        "kind": model.kind,
+        "features": [feature.model_dump() for feature in model.features],
+        "categories": {name: list(values) for name, values in model.categories.items()},
+        "typical": [[typical.value, typical.spread] for typical in model.typical],
+        "transform": model.transform,
+        "estimator": model.estimator,
+    }
+    unnamed = directory / "new.skops"
+    with replacing(unnamed) as temporary:
+        skops.io.dump(record, temporary)
+    name = file_digest(unnamed)
+    path = directory / f"{name}.skops"
+    rename(unnamed, path)
+    return path, name
+
+
+def load_model(path: Path) -> FittedModel:
+    """Load a model that `save_model` wrote.
+
+    Raises
+    ------
+    ModelError
+        When it cannot be read, holds types that are not trusted, or is of another format version.
+    """
+    import skops.io
+    from skops.io.exceptions import UntrustedTypesFoundException
+
+    remedy = "give the path of a model that Siftline saved"
+    try:
+        record = skops.io.load(path, trusted=list(_TRUSTED))
+        found = record.get("format_version") if isinstance(record, dict) else None
+        if found != FORMAT_VERSION:
+            raise ModelError(f"{path}: format version {found!r}, this version reads {FORMAT_VERSION}", remedy)
+        return FittedModel(
+            kind=record["kind"],
+            features=tuple(Feature.model_validate(feature) for feature in record["features"]),
+            categories=record["categories"],
+            typical=tuple(Typical(*pair) for pair in record["typical"]),
+            transform=record["transform"],
+            estimator=record["estimator"],
+        )
+    except FileNotFoundError:
+        raise ModelError(f"{path}: no such file", remedy) from None
+    except UntrustedTypesFoundException as error:
+        untrusted = ", ".join(sorted(set(skops.io.get_untrusted_types(file=path)) - set(_TRUSTED)))
+        raise ModelError(f"{path}: holds types that are not trusted: {untrusted}", remedy) from error
+    except (ModelError, MemoryError):
+        raise
+    except Exception as error:  # skops raises whatever the bytes lead it to
+        if may_pass(error):
+            raise _unavailable(path, error) from error
+        raise ModelError(f"{path}: not a model: {type(error).__name__}", remedy) from error
+
+
+def _unavailable(path: Path, error: OSError) -> StorageUnavailable:
+    what = f"{path}: the model cannot be read just now: {error.strerror}"
+    return StorageUnavailable(what, "see to the storage; it is tried again")
+
+
+_loading = threading.Lock()
+
+
+@lru_cache(maxsize=4)
+def _load_by_digest(path: str, digest: str) -> FittedModel:
+    try:
+        found = file_digest(Path(path))
+    except OSError as error:
+        if may_pass(error):
+            raise _unavailable(Path(path), error) from error
+        raise ModelError(
+            f"{path}: the model is out of reach ({error.strerror})",
+            "give a checkpoint.path that every worker can reach",
+        ) from error
+    if found != digest:
+        raise IntegrityError(f"{path}: not the model that was fitted", "run again with --fresh")
+    return load_model(Path(path))
+
+
+def cached_model(ref: DetectorRef) -> FittedModel:
+    """Load a model once per process, however many threads ask for it.
+
+    Raises
+    ------
+    IntegrityError
+        When the file is not what its digest says.
+    ModelError
+        When it cannot be reached or read.
+    """
+    with _loading:
+        return _load_by_digest(ref.path, ref.model_digest)

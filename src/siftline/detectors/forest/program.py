@@ -1,0 +1,200 @@
+"""From a fitted forest to a straight-line program over bytes; `siftline.detectors.forest` has the idea."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from siftline.types import Float32s, Float64s, Ints
+
+LEAVES = 256  # leaf values of a tree that a byte tells apart
+PLANE = 255  # thresholds of a feature that a byte ranks
+TREES = 8  # trees whose leaf values are added in one pass
+
+# out = left if the row's rank in the plane <= rank else right, for a block of rows. Bit 1 of the kind says
+# that `left` is a slot and not a leaf class, bit 0 says it of `right`. For a block with missing values each
+# plane has a copy, in which they go left.
+OP = np.dtype(
+    [
+        ("plane", np.int32),
+        ("plane_if_missing", np.int32),
+        ("kind", np.uint8),
+        ("out", np.uint8),
+        ("rank", np.uint8),
+        ("left", np.uint8),
+        ("right", np.uint8),
+    ]
+)
+
+
+class Program(NamedTuple):
+    """A forest as operations on bytes.
+
+    Attributes
+    ----------
+    planes : ndarray of shape (features + 1,)
+        Where the planes of each feature begin; the last number is how many there are.
+    ops : ndarray of OP
+        The operations of all trees, children before parents.
+    starts : ndarray of shape (trees + 1,)
+        Where those of each tree begin.
+    leaves : ndarray of shape (trees, 256)
+        What each leaf class of a tree adds to the depth of a row.
+    slots : int
+        How many intermediate results there are at once. Tree ``t`` leaves its own in ``slots + t % TREES``.
+    """
+
+    planes: Ints
+    ops: npt.NDArray[np.void]
+    starts: Ints
+    leaves: Float64s
+    slots: int
+
+
+@dataclass(frozen=True)
+class _Tree:
+    """A tree, node by node, and what is found out about each node.
+
+    `classes` has the leaf class of a node if all leaves below it have one value, so that it decides nothing;
+    else -1. `slots` has how many slots it takes to compute the node.
+    """
+
+    left: list[int]
+    right: list[int]
+    feature: list[int]
+    threshold: Float32s
+    missing_left: list[bool]
+    values: list[float]
+    classes: list[int]
+    slots: list[int]
+
+
+def compile_forest(forest: Any) -> tuple[Program, list[Float32s]]:
+    """Compile a fitted ``sklearn.ensemble.IsolationForest``.
+
+    Returns
+    -------
+    program : Program
+        The forest.
+    thresholds : list of ndarray
+        For every feature the distinct thresholds, ascending, by which values are to be ranked.
+
+    Raises
+    ------
+    ValueError
+        When a tree has more leaf values than a byte can tell apart.
+    """
+    trees = [_prune(*parts) for parts in _parts(forest)]
+    thresholds = _thresholds(trees, forest.n_features_in_)
+    planes = np.cumsum([0, *(-(-len(found) // PLANE) for found in thresholds)])
+    slots = max(tree.slots[0] for tree in trees)
+    ops: list[tuple[int, ...]] = []
+    starts = [0]
+    # Trees that add 0.0 to fill the last pass: the sum, which is never -0.0, keeps all its bits.
+    leaves = np.zeros((-(-len(trees) // TREES) * TREES, LEAVES))
+    for number, tree in enumerate(trees):
+        if tree.classes[0] < 0:
+            leaves[number, : len(tree.values)] = tree.values
+            ops += _Emitter(tree, thresholds, planes).program(slots + number % TREES)
+        else:
+            leaves[number] = tree.values[tree.classes[0]]  # whatever is in its slot
+        starts.append(len(ops))
+    starts += [len(ops)] * (len(leaves) - len(trees))
+    return Program(planes, np.array(ops, dtype=OP), np.array(starts), leaves, slots), thresholds
+
+
+def _parts(forest: Any) -> list[tuple[Any, Ints, Float64s]]:
+    """Return each tree with its features and what its nodes add to the depth, as scikit-learn computes it."""
+    return [
+        (estimator.tree_, np.asarray(features), (path + below) - 1.0)
+        for estimator, features, path, below in zip(
+            forest.estimators_,
+            forest.estimators_features_,
+            forest._decision_path_lengths,
+            forest._average_path_length_per_tree,
+            strict=True,
+        )
+    ]
+
+
+def _prune(tree: Any, features: Ints, depths: Float64s) -> _Tree:
+    left, right = tree.children_left.tolist(), tree.children_right.tolist()
+    numbers: dict[float, int] = {}
+    classes, slots = [-1] * len(left), [0] * len(left)
+    for node in reversed(range(len(left))):  # children have higher numbers than their parents
+        if left[node] < 0:
+            classes[node] = numbers.setdefault(float(depths[node]), len(numbers))
+        elif classes[left[node]] == classes[right[node]] >= 0:
+            classes[node] = classes[left[node]]
+        else:
+            # The result has a slot of its own: in that of an operand, the loop could not be vectorised.
+            more, less = sorted((slots[left[node]], slots[right[node]]), reverse=True)
+            slots[node] = max(more, less + 1 if less else 0, 1 + bool(more) + bool(less))
+    if len(numbers) > LEAVES:
+        raise ValueError(f"a tree has {len(numbers)} leaf values, more than {LEAVES}")
+    return _Tree(
+        left=left,
+        right=right,
+        feature=features[np.maximum(tree.feature, 0)].tolist(),
+        threshold=floored(tree.threshold),
+        missing_left=tree.missing_go_to_left.astype(bool).tolist(),
+        values=list(numbers),
+        classes=classes,
+        slots=slots,
+    )
+
+
+def floored(thresholds: Float64s) -> Float32s:
+    """Round down to float32, which leaves every comparison ``value <= threshold`` of a float32 as it is."""
+    with np.errstate(over="ignore"):
+        rounded = thresholds.astype(np.float32)
+    above = rounded > thresholds
+    rounded[above] = np.nextafter(rounded[above], np.float32(-np.inf))
+    return rounded
+
+
+def _thresholds(trees: list[_Tree], features: int) -> list[Float32s]:
+    inner = [np.array(tree.classes) < 0 for tree in trees]
+    feature = np.concatenate([np.array(tree.feature)[kept] for tree, kept in zip(trees, inner, strict=True)])
+    threshold = np.concatenate([tree.threshold[kept] for tree, kept in zip(trees, inner, strict=True)])
+    return [np.unique(threshold[feature == number]) for number in range(features)]
+
+
+class _Emitter:
+    """Writes the operations of one tree, in as few slots as it takes."""
+
+    def __init__(self, tree: _Tree, thresholds: list[Float32s], planes: Ints) -> None:
+        self._tree = tree
+        self._planes = planes.tolist()
+        self._ranks = np.zeros(len(tree.feature), dtype=np.int64)
+        for feature in set(tree.feature):
+            nodes = np.flatnonzero(np.array(tree.feature) == feature)
+            self._ranks[nodes] = thresholds[feature].searchsorted(tree.threshold[nodes])
+        self._free = list(range(tree.slots[0]))
+        self._ops: list[tuple[int, ...]] = []
+
+    def program(self, result: int) -> list[tuple[int, ...]]:
+        """Return the operations; the last one leaves the leaf classes of the tree in the slot `result`."""
+        self._emit(0, result)
+        return self._ops
+
+    def _emit(self, node: int, result: int | None = None) -> int:
+        """Write the operations of a node, and return the slot it is in."""
+        tree = self._tree
+        left, right = tree.left[node], tree.right[node]
+        where = {child: tree.classes[child] for child in (left, right)}
+        inner = [child for child, leaf in where.items() if leaf < 0]
+        # First what takes more slots (Sethi, Ullman: The generation of optimal code, 1970).
+        for child in sorted(inner, key=tree.slots.__getitem__, reverse=True):
+            where[child] = self._emit(child)
+        out = self._free.pop() if result is None else result
+        self._free += [where[child] for child in inner]
+        page, rank = divmod(int(self._ranks[node]), PLANE)
+        plane = self._planes[tree.feature[node]] + page
+        plane_if_missing = plane + (self._planes[-1] if tree.missing_left[node] else 0)
+        kind = 2 * (left in inner) + (right in inner)
+        self._ops.append((plane, plane_if_missing, kind, out, rank, where[left], where[right]))
+        return out

@@ -1,0 +1,83 @@
+"""Tables to find the rank of a value among thresholds; `siftline.detectors.forest` has the idea."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from siftline.types import Float32s, Ints
+
+BUCKETS = 4096
+
+
+class RankTables(NamedTuple):
+    """For every feature an even grid of buckets over its thresholds, and the thresholds themselves.
+
+    The rank of a value, which is how many thresholds are below it, is that of its bucket and what a binary
+    search adds to it. This is exact because the bucket of a value never decreases as the value grows, and is
+    computed here and in the kernel by the same float32 operations.
+
+    Attributes
+    ----------
+    lows, scales : ndarray of shape (features,)
+        The grids; see `buckets`.
+    firsts : ndarray of shape (features, BUCKETS)
+        How many thresholds are in the buckets before each.
+    steps : ndarray of shape (features,)
+        Of the binary search: enough for the fullest bucket.
+    offsets : ndarray of shape (features + 1,)
+        Where the thresholds of each feature begin.
+    thresholds : ndarray
+        Ascending for each feature, followed by as many infinities as the search may look ahead.
+    """
+
+    lows: Float32s
+    scales: Float32s
+    firsts: npt.NDArray[np.int32]
+    steps: Ints
+    offsets: Ints
+    thresholds: Float32s
+
+
+def rank_tables(thresholds: Sequence[Float32s]) -> RankTables:
+    """Make the tables for the ascending thresholds of every feature."""
+    grids = [_grid(known) for known in thresholds]
+    counts = [
+        np.bincount(buckets(known, *grid), minlength=BUCKETS)
+        for known, grid in zip(thresholds, grids, strict=True)
+    ]
+    steps = [int(count.max()).bit_length() for count in counts]
+    padded = [
+        np.append(known, np.full(1 << step, np.inf, dtype=np.float32))
+        for known, step in zip(thresholds, steps, strict=True)
+    ]
+    lows, scales = zip(*grids, strict=True)
+    return RankTables(
+        lows=np.array(lows),
+        scales=np.array(scales),
+        firsts=np.array([np.cumsum(count) - count for count in counts], dtype=np.int32),
+        steps=np.array(steps),
+        offsets=np.cumsum([0, *map(len, padded)]),
+        thresholds=np.concatenate(padded),
+    )
+
+
+def _grid(thresholds: Float32s) -> tuple[np.float32, np.float32]:
+    """Return the low end and the scale; a scale of 0 where there is no grid, so that all is searched."""
+    if not len(thresholds):
+        return np.float32(0), np.float32(0)
+    with np.errstate(over="ignore", divide="ignore"):
+        width = thresholds[-1] - thresholds[0]
+        scale = np.float32(BUCKETS - 1) / width
+    return thresholds[0], scale if np.isfinite(width) and np.isfinite(scale) else np.float32(0)
+
+
+def buckets(values: Float32s, low: np.float32, scale: np.float32) -> Ints:
+    """Return the bucket of each value."""
+    if not scale:  # the difference may be infinite
+        return np.zeros(len(values), dtype=np.int64)
+    position: Float32s = (values - low) * scale
+    return position.clip(np.float32(0), np.float32(BUCKETS - 1)).astype(np.int64)

@@ -1,0 +1,208 @@
+"""From a table of columns to the matrix that a detector sees.
+
+Two steps. The *raw matrix* has one number per feature: Arrow computes it column by column (text becomes
+the code of its category, a timestamp its part). The *transform*, fitted on the sample, is made of
+scikit-learn's own transformers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from siftline.config.batch import PreprocessConfig
+from siftline.errors import RowError
+from siftline.types import Feature, Matrix
+
+TIME_PERIODS = {"minute": 60.0, "hour": 24.0, "day_of_week": 7.0, "day": 31.0, "month": 12.0}
+
+
+def is_numeric(kind: pa.DataType) -> bool:
+    """Whether a column of this Arrow type is a number as it stands."""
+    return bool(
+        pa.types.is_integer(kind)
+        or pa.types.is_floating(kind)
+        or pa.types.is_boolean(kind)
+        or pa.types.is_decimal(kind)
+    )
+
+
+def is_categorical(kind: pa.DataType) -> bool:
+    """Whether a column of this Arrow type holds categories, as text."""
+    if pa.types.is_dictionary(kind):
+        return is_categorical(kind.value_type)
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def plain_numbers(features: Sequence[Feature], preprocess: PreprocessConfig) -> bool:
+    """Whether the raw matrix goes to the detector as it is."""
+    return (
+        preprocess.missing == "keep"
+        and preprocess.scale == "none"
+        and all(feature.kind == "numeric" and feature.period is None for feature in features)
+    )
+
+
+def learn_categories(table: pa.Table, features: Sequence[Feature]) -> dict[str, list[str]]:
+    """Return the sorted categories of every categorical feature, as found in the sample."""
+    return {
+        feature.name: sorted(
+            value for value in pc.unique(_text(table[feature.column])).to_pylist() if value is not None
+        )
+        for feature in features
+        if feature.kind == "categorical"
+    }
+
+
+def raw_matrix(
+    table: pa.Table,
+    features: Sequence[Feature],
+    categories: Mapping[str, Sequence[str]],
+    dtype: type[np.float32] | type[np.float64],
+) -> Matrix:
+    """Return one number for every row and feature.
+
+    Parameters
+    ----------
+    table : Table
+        The source's columns, n rows.
+    features : sequence of Feature
+        The features, d of them.
+    categories : mapping of str to sequence of str
+        Known categories; a category's code is its position, an unknown one's is -1.
+    dtype : float32 or float64
+        float32 where the numbers go to the detector as they are, float64 where a transform follows.
+
+    Returns
+    -------
+    ndarray of shape (n, d)
+        Column-major. Missing values are NaN.
+
+    Raises
+    ------
+    RowError
+        When a value is infinite, or beyond what float32 can hold; it tells the rows.
+    """
+    matrix: Matrix = np.empty((table.num_rows, len(features)), dtype=dtype, order="F")
+    with np.errstate(over="ignore"):
+        for column, feature in enumerate(features):
+            start = 0
+            for part in _numbers(table[feature.column], feature, categories).chunks:
+                matrix[start : start + len(part), column] = part.to_numpy(zero_copy_only=False)
+                start += len(part)
+            refuse_infinite(matrix[:, column : column + 1], f"feature {feature.name}")
+    return matrix
+
+
+def _numbers(
+    column: pa.ChunkedArray, feature: Feature, categories: Mapping[str, Sequence[str]]
+) -> pa.ChunkedArray:
+    if feature.kind == "categorical":
+        text = _text(column)
+        codes = pc.index_in(text, value_set=pa.array(categories[feature.name], pa.string())).cast(
+            pa.float64()
+        )
+        return pc.if_else(pc.is_null(text), None, pc.fill_null(codes, -1.0))
+    if feature.kind == "time_part":
+        return getattr(pc, str(feature.time_part))(column).cast(pa.float64())
+    # Through float64 even on the way to float32, as scikit-learn gets it from an array of mixed types.
+    return column if pa.types.is_floating(column.type) else column.cast(pa.float64(), safe=False)
+
+
+def _text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return column.cast(pa.string())
+
+
+def refuse_infinite(values: Matrix, what: str, before: int = 0) -> None:
+    """Refuse infinite values: a detector's answer to them means nothing.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n, d)
+        What to look at.
+    what : str
+        What it is, for the message.
+    before : int
+        Rows that come before these; the error counts them.
+
+    Raises
+    ------
+    RowError
+        Telling every row that has one.
+    """
+    infinite = np.isinf(values)
+    if infinite.any():
+        raise RowError(
+            f"{what} is infinite, or too large for 32-bit floating point",
+            "replace such values in the source, or leave the feature out of source.features",
+            rows_of(infinite.any(axis=1), before),
+        )
+
+
+def rows_of(bad: Any, before: int = 0) -> tuple[int, ...]:
+    """Return the positions where a mask of shape (n,) is true, as a `RowError` tells them."""
+    return tuple((np.flatnonzero(bad) + before).tolist())
+
+
+def cyclic(values: Matrix, period: float) -> Matrix:
+    """Place values on a circle.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n, 1)
+        In the unit of `period`.
+    period : float
+        What the values wrap around at.
+
+    Returns
+    -------
+    ndarray of shape (n, 2)
+        Sine and cosine. From scikit-learn's "Time-related feature engineering".
+    """
+    angle = np.asarray(values, dtype=np.float64) * (2 * np.pi / period)
+    return np.hstack([np.sin(angle), np.cos(angle)])
+
+
+def make_transform(features: Sequence[Feature], preprocess: PreprocessConfig) -> Any:
+    """Compose scikit-learn's transformers into one (unfitted) ``ColumnTransformer`` over the raw matrix."""
+    from sklearn.compose import ColumnTransformer
+    from sklearn.pipeline import make_pipeline
+
+    steps = []
+    for column, feature in enumerate(features):
+        chain = [*_impute(feature, preprocess), *_encode(feature, preprocess)]
+        # Not the feature's own name: scikit-learn keeps some for itself.
+        steps.append((f"feature{column}", make_pipeline(*chain) if chain else "passthrough", [column]))
+    return ColumnTransformer(steps, sparse_threshold=0)
+
+
+def _impute(feature: Feature, preprocess: PreprocessConfig) -> list[Any]:
+    from sklearn.impute import SimpleImputer
+
+    if preprocess.missing == "keep" or feature.kind == "categorical":
+        return []
+    return [SimpleImputer(strategy=preprocess.missing)]
+
+
+def _encode(feature: Feature, preprocess: PreprocessConfig) -> list[Any]:
+    from sklearn.preprocessing import (
+        FunctionTransformer,
+        MinMaxScaler,
+        OneHotEncoder,
+        OrdinalEncoder,
+        RobustScaler,
+        StandardScaler,
+    )
+
+    if feature.kind == "categorical":
+        if preprocess.categorical == "onehot":
+            return [OneHotEncoder(handle_unknown="ignore", sparse_output=False)]
+        return [OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)]
+    if feature.period is not None:
+        return [FunctionTransformer(cyclic, kw_args={"period": feature.period})]
+    scalers = {"standard": StandardScaler, "robust": RobustScaler, "minmax": MinMaxScaler}
+    return [scalers[preprocess.scale]()] if preprocess.scale != "none" else []

@@ -1,0 +1,1 @@
+"""Jobs: receipts, status, intervals, published results, and their history."""

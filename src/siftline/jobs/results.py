@@ -1,0 +1,151 @@
+"""The published result, for its readers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+from pydantic import ValidationError
+
+from siftline.errors import IntegrityError, SourceError
+from siftline.storage.files import read_record
+from siftline.types import FailedChunk, PublishedFile, Record, ValidationReport
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as ds
+
+MANIFEST = "manifest.json"
+FORMAT_VERSION = 2
+
+
+class Manifest(Record):
+    """What ``manifest.json`` says of a result: whatever it does not name does not belong to it."""
+
+    name: str
+    job_id: str
+    publication: str
+    flow_run_id: str | None
+    published_at: str
+    config: dict[str, Any]
+    snapshot: dict[str, Any]
+    features: tuple[str, ...]
+    detector: dict[str, Any]
+    versions: dict[str, str]
+    complete: bool
+    rows: int
+    rows_failed: int
+    chunks: int
+    chunks_failed: tuple[FailedChunk, ...]
+    anomalies: int
+    threshold: float
+    score_minimum: float | None
+    score_maximum: float | None
+    validation: ValidationReport
+    scores: tuple[PublishedFile, ...]
+    anomaly_files: tuple[PublishedFile, ...]
+    failed_files: tuple[PublishedFile, ...]
+    replaces: str | None
+
+    @property
+    def missing(self) -> tuple[tuple[int, int], ...]:
+        """First and last row of every run of rows that has no result, because its chunks have none."""
+        ranges: list[tuple[int, int]] = []
+        for chunk in self.chunks_failed:
+            start, stop = chunk.first_row, chunk.first_row + chunk.rows - 1
+            if ranges and ranges[-1][1] + 1 == start:
+                start = ranges.pop()[0]
+            ranges.append((start, stop))
+        return tuple(ranges)
+
+    @property
+    def state(self) -> str:
+        """What the run came to that published this."""
+        if not self.complete:
+            return "Partial"
+        return "CompletedWithRejects" if self.rows_failed else "Completed"
+
+
+@dataclass(frozen=True)
+class Results:
+    """A published result.
+
+    Attributes
+    ----------
+    manifest : Manifest
+        Counts, threshold, versions, digests.
+    scores : pyarrow.dataset.Dataset
+        Every row: the key columns, ``score`` (float64) and ``label`` (int8, 1 = anomaly).
+    anomalies : pyarrow.Table
+        The flagged rows, highest score first: key columns, features, carried columns, ``score``, ``rank``
+        (int64, equal scores share one), ``reasons``.
+    """
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def scores(self) -> ds.Dataset:
+        """Every row with score and label, as a dataset that is read lazily."""
+        return self._dataset(self.manifest.scores)
+
+    @property
+    def anomalies(self) -> pa.Table:
+        """The flagged rows with their reasons, as a table."""
+        return self._dataset(self.manifest.anomaly_files).to_table()
+
+    @property
+    def failed(self) -> pa.Table | None:
+        """The rows that could not be scored, each with its error, as a table; None if there are none.
+
+        The rows of chunks that failed as a whole are not here: see ``manifest.missing``.
+        """
+        files = self.manifest.failed_files
+        return self._dataset(files).to_table() if files else None
+
+    def top(self, count: int = 10) -> pa.Table:
+        """Return the `count` most anomalous rows, highest score first."""
+        import pyarrow.compute as pc
+
+        found = self._dataset(self.manifest.anomaly_files).to_table(filter=pc.field("rank") <= count)
+        return found.sort_by("rank").slice(0, count)
+
+    def _dataset(self, files: tuple[PublishedFile, ...]) -> ds.Dataset:
+        import pyarrow.dataset as ds  # slow to import, and the workers of a job don't read results
+
+        return ds.dataset([str(self.path / file.name) for file in files], format="parquet")
+
+
+def open_results(output: Path | str) -> Results:
+    """Open what was last published in a directory: it is seen whole, however often it is replaced meanwhile.
+
+    The files of the publication before the last are kept, so that a reader has time to finish.
+
+    Parameters
+    ----------
+    output : path
+        The ``output.path`` of the configuration.
+
+    Raises
+    ------
+    SourceError
+        When nothing is published there.
+    IntegrityError
+        When the manifest is altered or of another format version.
+    """
+    path = Path(output)
+    return Results(path, read_manifest(path))
+
+
+def read_manifest(output: Path) -> Manifest:
+    """Read the manifest of an output directory; see `open_results`."""
+    path = output / MANIFEST
+    try:
+        return Manifest.model_validate(read_record(path, FORMAT_VERSION))
+    except FileNotFoundError:
+        raise SourceError(f"{output}: no results there", "give the output.path of a finished job") from None
+    except ValidationError as error:
+        raise IntegrityError(
+            f"{path}: not a manifest", "run the job again into an empty directory"
+        ) from error

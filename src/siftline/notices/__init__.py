@@ -1,0 +1,1 @@
+"""Notices: messages, their delivery, and the report of a result."""

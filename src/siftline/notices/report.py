@@ -1,0 +1,61 @@
+"""The report of a publication, in Markdown, for the page of its run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from siftline.config.template_variables import TopRow
+from siftline.jobs.results import Manifest
+
+# Of a colon and an at sign addresses would become links, although nobody made them any.
+_PUNCTUATION = re.compile(r"([\\`*_{}\[\]()<>#+.!|~&$:@-])")
+
+
+def report(manifest: Manifest, top: Sequence[TopRow]) -> str:
+    """Return what was published, and the most anomalous rows with their reasons.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        Of the publication.
+    top : sequence of TopRow
+        The most anomalous rows, highest score first.
+    """
+    scored = manifest.rows - manifest.rows_failed
+    share = manifest.anomalies / scored if scored else 0.0
+    facts = {
+        "Anomalies": f"{manifest.anomalies:,} ({share:.3%})",
+        "Rows": _count(manifest.rows, manifest.rows_failed, "could not be scored"),
+        "Threshold": f"{manifest.threshold:.6g}",
+        "Chunks": _count(manifest.chunks, len(manifest.chunks_failed), "failed"),
+        "Source": manifest.config["source"]["path"],
+        "Results": manifest.config["output"]["path"],
+        "Job": manifest.job_id,
+    }
+    lines = [f"# {_plain(manifest.name)}", "", *_table(facts)]
+    if top:
+        # Not a table: Prefect's pages don't wrap its cells, and would hide the reasons.
+        lines += ["", "## Most anomalous rows", "", *(line for row in top for line in _entry(row))]
+    return "\n".join(lines) + "\n"
+
+
+def _count(all_of_them: int, failed: int, how: str) -> str:
+    return f"{all_of_them:,}" + (f", of which {failed:,} {how}" if failed else "")
+
+
+def _table(facts: Mapping[str, str]) -> list[str]:
+    """Return a table, whose head is the first fact: an empty one would be drawn as well."""
+    head, *rows = [f"| {name} | {_plain(fact)} |" for name, fact in facts.items()]
+    return [head, "| --- | --- |", *rows]
+
+
+def _entry(row: TopRow) -> list[str]:
+    identity = ", ".join(f"{name}={value}" for name, value in row.identity.items())
+    head = f"- **Rank {row.rank}, score {row.score:.4f}** {_plain(identity)}"
+    return [head, *(f"  - {_plain(reason)}" for reason in row.reasons)]
+
+
+def _plain(text: str) -> str:
+    """Text that is shown as it is: whatever stands in the data is neither markup nor HTML."""
+    return _PUNCTUATION.sub(r"\\\1", " ".join(text.split()))

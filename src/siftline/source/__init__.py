@@ -1,0 +1,1 @@
+"""Source: finding, checking, reading, cutting and sampling the input."""

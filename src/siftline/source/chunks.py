@@ -1,0 +1,109 @@
+"""Cutting the rows into chunks: at row groups where they are of a fitting size, within them where not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from siftline.config.batch import ChunkingConfig, Cluster, LocalCluster, SerialCluster, parse_bytes
+from siftline.errors import ConfigError
+from siftline.types import ChunkTable
+
+_MIN_ROWS = 10_000
+_MAX_ROWS = 1 << 20
+_CHUNKS_PER_SLOT = 4
+# A worker holds a chunk as it is stored, and its keys and scores while they are written. Its features are
+# decoded batch by batch.
+_COPIES = 3
+
+
+def chunk_rows(
+    chunking: ChunkingConfig, cluster: Cluster, rows: int, row_bytes: int, row_group: int = 0
+) -> int:
+    """Rows per chunk.
+
+    Parameters
+    ----------
+    chunking : ChunkingConfig
+        What the user asks for.
+    cluster : Cluster
+        Whose workers have so much memory.
+    rows : int
+        Rows of the input.
+    row_bytes : int
+        Bytes that a row's features and keys take in memory.
+    row_group : int
+        Rows of the input's largest row group. To read a part of one, what comes before is decoded as well: so
+        those that keep all slots busy, and fit, are not cut.
+
+    Raises
+    ------
+    ConfigError
+        When a chunk of the size asked for would not fit a worker.
+    """
+    slots, memory = _slots_and_memory(cluster)
+    if chunking.rows != "auto":
+        size = chunking.rows
+    elif chunking.bytes is not None:
+        size = max(1, parse_bytes(chunking.bytes) // row_bytes)
+    else:
+        by_parallelism = max(_MIN_ROWS, -(-rows // (slots * _CHUNKS_PER_SLOT)))
+        by_memory = memory // (2 * _COPIES * row_bytes)
+        whole = row_group if rows >= 2 * slots * row_group else 0
+        size = max(1, min(max(by_parallelism, whole), by_memory, _MAX_ROWS))
+    needed = min(size, rows) * row_bytes * _COPIES
+    if needed > memory and not isinstance(cluster, SerialCluster):
+        raise ConfigError(
+            f"chunking: a chunk of {min(size, rows):,} rows needs about {needed >> 20:,} MiB, "
+            f"a worker's slot has {memory >> 20:,} MiB",
+            "lower chunking.rows, or raise cluster.memory_limit",
+        )
+    return size
+
+
+def _slots_and_memory(cluster: Cluster) -> tuple[int, int]:
+    """How many chunks are scored at once, and the memory in bytes that each may take."""
+    cores = os.cpu_count() or 1
+    if isinstance(cluster, SerialCluster):
+        return 1, parse_bytes("2GiB")
+    if isinstance(cluster, LocalCluster):
+        slots = (cluster.workers or cores) * cluster.threads
+        return slots, parse_bytes(cluster.memory_limit) // cluster.threads
+    return max(cores, 2), parse_bytes(cluster.memory_limit)
+
+
+def cut_chunks(row_groups: Sequence[tuple[int, int, int]], rows: int) -> ChunkTable:
+    """Cut row groups into chunks of about `rows` rows.
+
+    Small row groups are joined and big ones are split into equal runs, so that a chunk never has more
+    than `rows` rows.
+
+    Parameters
+    ----------
+    row_groups : sequence of (file, row_group, rows)
+        Every row group, in source order.
+    rows : int
+        Most rows of a chunk.
+    """
+    pieces: list[tuple[int, int, int, int]] = []
+    bounds = [0]
+    held = 0
+    for file, group, size in row_groups:
+        if not size:
+            continue
+        if held and held + size > rows:
+            bounds.append(len(pieces))
+            held = 0
+        runs = -(-size // rows)
+        edges = [size * i // runs for i in range(runs + 1)]
+        for start, stop in pairwise(edges):
+            pieces.append((file, group, start, stop - start))
+            if runs > 1:
+                bounds.append(len(pieces))
+        held = held + size if runs == 1 else 0
+    if bounds[-1] != len(pieces):
+        bounds.append(len(pieces))
+    return ChunkTable(np.asarray(pieces, dtype=np.int64).reshape(-1, 4), np.asarray(bounds, dtype=np.int64))

@@ -1,0 +1,188 @@
+"""CSV becomes Parquet once: a quoted newline makes it impossible to split a CSV file safely.
+
+The staged copy is named by the digest of what it was made from, so that a job that goes on, or another
+one on the same files, finds it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv as pc
+import pyarrow.parquet as pq
+
+from siftline.errors import SourceChanged, SourceError
+from siftline.source.reading import ParquetFile, Stamp, open_parquet, unreadable
+from siftline.storage.files import digest, file_digest, replacing
+
+_BLOCK_BYTES = 8 << 20
+_ROW_GROUP_ROWS = 131_072
+
+
+def csv_schema(path: Path, exact: Collection[str] = ()) -> pa.Schema:
+    """Return the columns of a CSV file, with the types that its first 8 MiB suggest.
+
+    Whole numbers are taken as floating point, because a later row may have a fraction, and so is a column
+    without any value yet.
+
+    Parameters
+    ----------
+    path : Path
+        The CSV file.
+    exact : collection of str
+        Columns whose whole numbers must stay so (keys and carried columns).
+
+    Raises
+    ------
+    SourceError
+        When the file is empty or is no CSV.
+    """
+
+    def settle(field: pa.Field) -> pa.Field:
+        unsettled = pa.types.is_null(field.type) or (
+            pa.types.is_integer(field.type) and field.name not in exact
+        )
+        return field.with_type(pa.float64()) if unsettled else field
+
+    with _reader(path, pc.ConvertOptions()) as reader:
+        return pa.schema([settle(field) for field in reader.schema])
+
+
+def open_csv(
+    path: Path, columns: Sequence[str], exact: Collection[str], directory: Path, content: bool
+) -> ParquetFile:
+    """Stage a CSV file and open the copy; its stamp is that of the CSV file.
+
+    Parameters
+    ----------
+    path, columns, exact, directory
+        As for `stage_csv`.
+    content : bool
+        Whether the stamp includes the bytes of the file.
+
+    Raises
+    ------
+    SourceError, StorageError
+        As `stage_csv`.
+    """
+    stamp = csv_stamp(path, content)
+    staged = stage_csv(path, columns, exact, directory, stamp)
+    return replace(open_parquet(staged), stamp=stamp)
+
+
+def csv_stamp(path: Path, content: bool = False) -> Stamp:
+    """Return what a CSV file is known by: its size and time, and if wanted the SHA-256 of its bytes.
+
+    Raises
+    ------
+    SourceError
+        When it is missing or cannot be read.
+    """
+    try:
+        stat = path.stat()
+        name = str(path.absolute())
+        return Stamp(name, stat.st_size, stat.st_mtime_ns, file_digest(path) if content else "")
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def stage_csv(
+    path: Path,
+    columns: Sequence[str],
+    exact: Collection[str],
+    directory: Path,
+    stamp: Stamp | None = None,
+) -> Path:
+    """Stream a CSV file into a Parquet file, in bounded memory, and return its path.
+
+    Parameters
+    ----------
+    path : Path
+        The CSV file; may be compressed with gzip, bzip2 or zstd.
+    columns : sequence of str
+        The columns to keep.
+    exact : collection of str
+        As for `csv_schema`.
+    directory : Path
+        Where staged files are.
+    stamp : Stamp, optional
+        What the file must be known by, before and after. Default: as it is now, without its bytes.
+
+    Raises
+    ------
+    SourceError
+        When a line has too many or too few fields, or a value does not fit its column; it names the row.
+    SourceChanged
+        When the file changes meanwhile.
+    StorageError
+        When the staged file cannot be written.
+    """
+    stamp = stamp or csv_stamp(path)
+    schema = csv_schema(path, exact)
+    fields = [schema.field(name) for name in columns]
+    staged = directory / f"{digest([stamp, *map(str, fields)])[:32]}.parquet"
+    if staged.exists():
+        return staged
+    # Another run may stage the same file just now, and have planned with its own copy already.
+    with replacing(staged, keep=True) as temporary:
+        try:
+            _convert(path, pa.schema(fields), temporary)
+        except SourceError:
+            _check_stamp(path, stamp)  # a file that is being written ends in a torn line
+            raise
+        _check_stamp(path, stamp)
+    return staged
+
+
+def _convert(path: Path, schema: pa.Schema, target: Path) -> None:
+    options = pc.ConvertOptions(include_columns=schema.names, column_types=schema)
+    with (
+        pq.ParquetWriter(target, schema, write_page_checksum=True) as writer,
+        _reader(path, options) as reader,
+    ):
+        for table in _grouped(reader, path):
+            writer.write_table(table, row_group_size=_ROW_GROUP_ROWS)
+
+
+def _check_stamp(path: Path, stamp: Stamp) -> None:
+    if csv_stamp(path, bool(stamp.content)) != stamp:
+        raise SourceChanged(f"{path}: changed while it was read", "run again when it is complete")
+
+
+def _reader(path: Path, options: pc.ConvertOptions) -> pc.CSVStreamingReader:
+    try:
+        return pc.open_csv(
+            pa.input_stream(str(path), compression="detect"),
+            # Only the serial reader knows the number of a row that it refuses.
+            read_options=pc.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),
+            parse_options=pc.ParseOptions(newlines_in_values=True),
+            convert_options=options,
+        )
+    except (pa.ArrowException, OSError) as error:
+        raise _malformed(path, error) from error
+
+
+def _grouped(reader: pc.CSVStreamingReader, path: Path) -> Iterator[pa.Table]:
+    batches: list[pa.RecordBatch] = []
+    try:
+        for batch in reader:
+            batches.append(batch)
+            if sum(held.num_rows for held in batches) >= _ROW_GROUP_ROWS:
+                yield pa.Table.from_batches(batches)
+                batches = []
+    except (pa.ArrowException, OSError) as error:
+        raise _malformed(path, error) from error
+    if batches:
+        yield pa.Table.from_batches(batches)
+
+
+def _malformed(path: Path, error: Exception) -> SourceError:
+    if isinstance(error, OSError):
+        return unreadable(path, error)
+    what = " ".join(str(error).split())
+    if len(what) > 200:
+        what = what[:197] + "..."
+    return SourceError(f"{path}: {what}", "correct that row, or leave the column out of source.features")

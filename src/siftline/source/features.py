@@ -1,0 +1,125 @@
+"""Features and columns: what of a source a job looks at, and what it merely reads along."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pyarrow as pa
+
+from siftline.config.batch import BatchConfig
+from siftline.detectors.fitted import load_model
+from siftline.detectors.preprocess import TIME_PERIODS, is_categorical, is_numeric
+from siftline.errors import ConfigError, FeatureError
+from siftline.types import Feature
+
+RESERVED_NAMES = ("score", "label", "rank", "reasons")
+
+
+def choose_features(config: BatchConfig, schema: pa.Schema) -> tuple[Feature, ...]:
+    """Return the features that a configuration names, or all numeric columns, checked against the schema.
+
+    Raises
+    ------
+    FeatureError
+        When a column is missing, or cannot be a feature.
+    ModelError
+        When ``detector.model`` is given and cannot be used.
+    """
+    if config.detector.model is not None:
+        return _model_features(config.detector.model, schema)
+    names = config.source.features
+    if names is None:
+        others = {*config.source.key, config.source.label, config.source.timestamp}
+        names = tuple(field.name for field in schema if field.name not in others and is_numeric(field.type))
+    features = [_feature(config, schema, name) for name in names]
+    timestamp = config.source.timestamp
+    for part in config.preprocess.time_parts:
+        if not pa.types.is_timestamp(_field(schema, str(timestamp), "source.timestamp").type):
+            raise FeatureError(
+                f"source.timestamp {timestamp}: a {schema.field(timestamp).type}, not a timestamp",
+                "give a timestamp column, or leave preprocess.time_parts out",
+            )
+        features.append(
+            Feature(
+                name=f"{timestamp}.{part}",
+                column=str(timestamp),
+                kind="time_part",
+                time_part=part,
+                period=TIME_PERIODS[part],
+            )
+        )
+    if not features:
+        raise FeatureError("source.features: the source has no numeric column", "name the features")
+    unknown = sorted(set(config.preprocess.cyclic) - {feature.name for feature in features})
+    if unknown:
+        raise FeatureError(f"preprocess.cyclic.{unknown[0]}: not a feature", "add it to source.features")
+    return tuple(features)
+
+
+def _feature(config: BatchConfig, schema: pa.Schema, name: str) -> Feature:
+    kind = _field(schema, name, "source.features").type
+    if is_numeric(kind):
+        return Feature(name=name, column=name, period=config.preprocess.cyclic.get(name))
+    if is_categorical(kind):
+        if config.preprocess.categorical != "refuse":
+            return Feature(name=name, column=name, kind="categorical")
+        raise FeatureError(
+            f"source.features: column {name} is text, not a number",
+            "set preprocess.categorical to onehot or ordinal, or leave it out",
+        )
+    raise FeatureError(
+        f"source.features: column {name} is a {kind}, not a number",
+        "leave it out, or make a number of it in the source",
+    )
+
+
+def _model_features(path: str, schema: pa.Schema) -> tuple[Feature, ...]:
+    features = load_model(Path(path)).features
+    for feature in features:
+        kind = _field(schema, feature.column, "detector.model").type
+        fits = {"numeric": is_numeric, "categorical": is_categorical, "time_part": pa.types.is_timestamp}
+        if not fits[feature.kind](kind):
+            raise FeatureError(
+                f"detector.model {path}: its feature {feature.name} is {feature.kind}, the source's a {kind}",
+                "give a model that was fitted on such data",
+            )
+    return features
+
+
+def _field(schema: pa.Schema, name: str, role: str) -> pa.Field:
+    if schema.get_all_field_indices(name)[1:]:
+        raise FeatureError(f"{role}: the source has several columns {name}", "rename all but one")
+    index = schema.get_field_index(name)
+    if index < 0:
+        raise FeatureError(f"{role}: the source has no column {name}", f"it has: {', '.join(schema.names)}")
+    return schema.field(index)
+
+
+def choose_columns(config: BatchConfig, features: Iterable[Feature], schema: pa.Schema) -> tuple[str, ...]:
+    """Return every column that the job reads: keys, features, carried ones.
+
+    Raises
+    ------
+    FeatureError
+        When a column is missing.
+    ConfigError
+        When its name is one that the results add.
+    """
+    kept = {"source.key": config.source.key, "output.columns": config.output.columns}
+    for role, names in kept.items():
+        for name in names:
+            _field(schema, name, role)
+            if name in RESERVED_NAMES:
+                raise ConfigError(
+                    f"{role}: {name} is a column that the results add", "rename it in the source"
+                )
+    if not config.source.key and "row" in {*config.output.columns, *(feature.column for feature in features)}:
+        raise ConfigError("source: a column named row, which the results add", "name source.key")
+    clash = [feature.column for feature in features if feature.column in RESERVED_NAMES]
+    if clash:
+        raise ConfigError(
+            f"source.features: {clash[0]} is a column that the results add", "rename it in the source"
+        )
+    wanted = [*config.source.key, *(feature.column for feature in features), *config.output.columns]
+    return tuple(dict.fromkeys(wanted))

@@ -1,0 +1,84 @@
+"""The training sample: seeded, spread over the whole input, the same however the rows are chunked.
+
+Two-stage sampling: row groups are drawn from equal strata of the input, then rows from within them, so
+that a billion-row input costs the reading of some of its row groups, not of all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from siftline.source.reading import joined, read_pieces, take_rows
+from siftline.types import Piece, SourceFile
+
+# Enough places to see the input's drift over time, and rows enough that none weighs too much.
+_MIN_GROUPS = 8
+_READ_PER_SAMPLED = 4
+
+
+def draw_sample(
+    files: Sequence[SourceFile],
+    row_groups: Sequence[tuple[int, int, int]],
+    columns: Sequence[str],
+    rows: int,
+    seed: int,
+) -> pa.Table:
+    """Draw the training sample.
+
+    Parameters
+    ----------
+    files : sequence of SourceFile
+        The files of the input.
+    row_groups : sequence of (file, row_group, rows)
+        Every row group of the input, in source order.
+    columns : sequence of str
+        The columns to read.
+    rows : int
+        Rows to draw. When the input has no more, the sample is the input, in order.
+    seed : int
+        Seed of the draw.
+
+    Returns
+    -------
+    Table
+        At most `rows` rows, in source order.
+    """
+    total = sum(size for _, _, size in row_groups)
+    generator = np.random.default_rng(seed)
+    drawn = row_groups if total <= rows else _draw_groups(row_groups, rows, generator)
+    sizes = [size for _, _, size in drawn]
+    batches = read_pieces(files, [Piece(file, group, 0, size) for file, group, size in drawn], columns)
+    if total <= rows:
+        return joined(batches).select(list(columns))
+    positions = np.sort(generator.choice(sum(sizes), size=min(rows, sum(sizes)), replace=False))
+    return take_rows(batches, positions).select(list(columns))
+
+
+def _draw_groups(
+    row_groups: Sequence[tuple[int, int, int]], rows: int, generator: np.random.Generator
+) -> list[tuple[int, int, int]]:
+    """Draw row groups stratum by stratum until there are enough rows from enough places."""
+    order = _stratified_order(len(row_groups), generator)
+    drawn: list[int] = []
+    held = 0
+    for group in order:
+        if held >= _READ_PER_SAMPLED * rows and len(drawn) >= _MIN_GROUPS:
+            break
+        drawn.append(group)
+        held += row_groups[group][2]
+    return [row_groups[group] for group in sorted(drawn)]
+
+
+def _stratified_order(count: int, generator: np.random.Generator) -> list[int]:
+    """Order ``range(count)`` so that every beginning of it is spread over the whole.
+
+    The position in a randomly shifted van der Corput sequence: each next group falls into the largest
+    gap that the earlier ones left.
+    """
+    bits = max(count - 1, 1).bit_length()
+    reversed_bits = [int(f"{i:0{bits}b}"[::-1], 2) for i in range(1 << bits)]
+    shift = int(generator.integers(count))
+    return [(i + shift) % count for i in reversed_bits if i < count]

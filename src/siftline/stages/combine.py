@@ -1,0 +1,321 @@
+"""Combining: one threshold for the whole batch, labels, and the anomalies with their reasons.
+
+The receipts' summaries are merged in chunk order; the threshold is exact. Workers
+write the labels, a run of chunks at a time, into a staged result beside the published one.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from siftline.detectors.fitted import cached_model
+from siftline.detectors.reasons import explain
+from siftline.engine.executor import Executor
+from siftline.engine.retries import run_with_retries
+from siftline.errors import JobError, PartDamaged
+from siftline.progress import Progress, report
+from siftline.signals import stop_on_signal
+from siftline.source.reading import only_files, read_pieces, take_rows
+from siftline.stages.threshold import flagged_count, kth_largest, may_reach, merge
+from siftline.storage.files import file_digest, replacing
+from siftline.storage.parquet import parquet_writer, read_part, read_scores, write_parquet
+from siftline.types import (
+    BatchPlan,
+    Chunk,
+    ChunkReceipt,
+    CombinedScores,
+    DetectorRef,
+    Float64s,
+    Ints,
+    PublishedFile,
+    Receipts,
+    ScoreSummary,
+    SourceFile,
+)
+
+_ROWS_PER_FILE = 1 << 19
+_CHUNKS_PER_FILE = 256
+# Sorting the anomalies by rank is a courtesy that must not cost memory without bound.
+_SORTED_ROWS = 100_000
+
+
+@dataclass(frozen=True)
+class LabelTask:
+    """All that a worker must know to label a run of consecutive chunks."""
+
+    number: int
+    chunks: tuple[Chunk, ...]
+    receipts: tuple[ChunkReceipt, ...]
+    files: tuple[SourceFile, ...]
+    detector: DetectorRef
+    key: tuple[str, ...]
+    columns: tuple[str, ...]
+    threshold: float
+    parts: str
+    staged: str
+    flagged: str
+
+    def __str__(self) -> str:
+        return f"labels of chunks {self.chunks[0].index}-{self.chunks[-1].index}"
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What became of a `LabelTask`."""
+
+    number: int
+    scores: PublishedFile
+    anomalies: int
+
+
+def combine_results(
+    plan: BatchPlan, detector: DetectorRef, receipts: Receipts, executor: Executor
+) -> CombinedScores:
+    """Find the threshold, label every row that has a score, and stage the result.
+
+    Rows at the threshold or above are anomalies. By contamination the threshold is the k-th largest score,
+    k = ceil(contamination x rows), so that at least k rows are flagged: more only where others tie with
+    the k-th, because equal rows must not get different labels.
+
+    Raises
+    ------
+    PartDamaged
+        When a part file is no longer what its receipt says: its chunk must be detected again.
+    SiftlineError
+        As reading the source and writing the result do.
+    """
+    summary = merge(receipt.summary for receipt in receipts.in_order)
+    if summary.non_finite == summary.rows:
+        raise JobError("no row has a score", "correct detector.params or the features' values")
+    threshold = _threshold(plan, detector, receipts, summary)
+    publication = f"{plan.job_id}-{plan.token}-{secrets.token_hex(4)}"
+    staged = _empty_stage(plan, publication)
+    flagged = _save_flagged(plan, receipts, threshold, staged)
+    tasks = list(_label_tasks(plan, detector, receipts, threshold, staged, flagged))
+    labelled = _label(plan, executor, tasks)
+    anomalies = _gather_anomalies(staged, labelled)
+    flagged.unlink()
+    return CombinedScores(
+        staged=str(staged),
+        publication=publication,
+        rows=summary.rows - summary.non_finite,
+        anomalies=sum(one.anomalies for one in labelled),
+        threshold=threshold,
+        summary=summary,
+        scores=tuple(one.scores for one in labelled),
+        anomaly_files=(anomalies,),
+        failed_files=_gather_rejects(plan, receipts, staged),
+    )
+
+
+def _label(plan: BatchPlan, executor: Executor, tasks: Sequence[LabelTask]) -> list[Labelled]:
+    labelled: list[Labelled] = []
+    timeout = plan.config.chunking.timeout_seconds
+    if timeout is not None:
+        timeout *= max(len(task.chunks) for task in tasks)
+    with stop_on_signal() as stop:
+        for settled in run_with_retries(
+            executor, label_chunks, tasks, plan.config.retries, timeout_seconds=timeout, stop=stop
+        ):
+            labelled.append(settled.result())
+            rows = sum(one.scores.rows for one in labelled)
+            report(Progress("combine", len(labelled), len(tasks), rows, plan.rows))
+    return sorted(labelled, key=lambda one: one.number)
+
+
+def _threshold(plan: BatchPlan, detector: DetectorRef, receipts: Receipts, summary: ScoreSummary) -> float:
+    if detector.threshold is not None:
+        return detector.threshold
+    k = flagged_count(plan.config.threshold.share, summary.rows - summary.non_finite)
+    return kth_largest(k, summary, lambda lowest: _scan(plan, receipts, lowest))
+
+
+def _scan(plan: BatchPlan, receipts: Receipts, lowest: float) -> Iterator[Float64s]:
+    """Give all scores that are so high or higher, and others."""
+    for receipt in receipts.in_order:
+        if may_reach(receipt.summary, lowest):
+            yield _high_scores(plan, receipt, lowest)
+
+
+def _high_scores(plan: BatchPlan, receipt: ChunkReceipt, lowest: float) -> Float64s:
+    """Read the scores of a chunk's candidates where these are enough, or else all."""
+    candidates = receipt.candidates
+    if candidates is not None and candidates.floor <= lowest:
+        with suppress(PartDamaged):  # the part has them all
+            return np.asarray(read_part(plan.parts, candidates.file, ["score"])["score"])
+    return read_scores(plan.parts, receipt.part)
+
+
+def _empty_stage(plan: BatchPlan, publication: str) -> Path:
+    """A place for the result on the output's own file system, so that publishing it is a rename."""
+    root = Path(plan.config.output.path).absolute() / ".staged"
+    for leftover in root.glob(f"{plan.job_id}-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    return root / publication
+
+
+def _save_flagged(plan: BatchPlan, receipts: Receipts, threshold: float, staged: Path) -> Path:
+    """Save the flagged scores in ascending order: from them every worker can tell a row's rank."""
+    found = [scores[scores >= threshold] for scores in _scan(plan, receipts, threshold)]
+    flagged = np.concatenate([np.empty(0), *found])
+    del found
+    flagged.sort()
+    path = staged / "flagged.npy"
+    with replacing(path, durable=False) as temporary, temporary.open("wb") as file:
+        np.save(file, flagged, allow_pickle=False)
+    return path
+
+
+def _label_tasks(
+    plan: BatchPlan, detector: DetectorRef, receipts: Receipts, threshold: float, staged: Path, flagged: Path
+) -> Iterator[LabelTask]:
+    for number, run in enumerate(_runs(receipts.in_order)):
+        files, chunks = only_files(plan.snapshot.files, [plan.chunks[receipt.chunk] for receipt in run])
+        yield LabelTask(
+            number=number,
+            chunks=chunks,
+            receipts=tuple(run),
+            files=files,
+            detector=detector,
+            key=plan.config.source.key,
+            columns=tuple(plan.snapshot.columns),
+            threshold=threshold,
+            parts=str(plan.parts),
+            staged=str(staged),
+            flagged=str(flagged),
+        )
+
+
+def _runs(receipts: Iterable[ChunkReceipt]) -> Iterator[list[ChunkReceipt]]:
+    """Consecutive chunks of about half a million rows together: one output file each."""
+    run: list[ChunkReceipt] = []
+    rows = 0
+    for receipt in receipts:
+        if run and (rows + receipt.rows > _ROWS_PER_FILE or len(run) == _CHUNKS_PER_FILE):
+            yield run
+            run, rows = [], 0
+        run.append(receipt)
+        rows += receipt.rows
+    if run:
+        yield run
+
+
+def label_chunks(task: LabelTask) -> Labelled:
+    """Label a run of chunks: write its rows with labels, and its anomalies with reasons. Runs on a worker."""
+    staged = Path(task.staged)
+    name = f"part-{task.number:05d}.parquet"
+    found: list[pa.Table] = []
+    rows = 0
+    with replacing(staged / "scores" / name) as temporary:
+        writer: pq.ParquetWriter | None = None
+        for chunk, receipt in zip(task.chunks, task.receipts, strict=True):
+            labelled = _labelled(task, receipt)
+            scored = labelled if receipt.rejects is None else labelled.filter(pc.is_finite(labelled["score"]))
+            writer = writer or parquet_writer(temporary, labelled.schema)
+            writer.write_table(scored.combine_chunks())
+            rows += scored.num_rows
+            positions = np.flatnonzero(labelled["label"].to_numpy())
+            if len(positions) or not found:
+                flagged = labelled.take(pa.array(positions))
+                found.append(_originals(task, chunk, receipt, flagged, positions))
+        if writer is not None:
+            writer.close()
+    anomalies = _explained(task, pa.concat_tables(found))
+    with replacing(staged / "found" / name, durable=False) as temporary:
+        write_parquet(anomalies, temporary)
+    return Labelled(task.number, _published(staged, f"scores/{name}", rows), anomalies.num_rows)
+
+
+def _labelled(task: LabelTask, receipt: ChunkReceipt) -> pa.Table:
+    table = read_part(Path(task.parts), receipt.part)
+    labels = (table["score"].to_numpy() >= task.threshold).astype(np.int8)
+    return table.append_column("label", pa.array(labels))
+
+
+def _originals(
+    task: LabelTask,
+    chunk: Chunk,
+    receipt: ChunkReceipt,
+    labelled: pa.Table,
+    positions: Ints,
+) -> pa.Table:
+    """Return the flagged rows of a chunk as they are in the source, with their keys and scores."""
+    kept = _kept(task, receipt)
+    missing = [name for name in task.columns if name not in kept]
+    if missing:
+        rows = take_rows(read_pieces(task.files, chunk.pieces, missing), positions)
+        kept |= {name: rows[name] for name in missing}
+    own = {name: labelled[name] for name in labelled.column_names if name != "label"}
+    return pa.table({name: kept[name] for name in task.columns if name not in own} | own)
+
+
+def _kept(task: LabelTask, receipt: ChunkReceipt) -> dict[str, pa.ChunkedArray]:
+    """Return the columns of the flagged rows that were kept when the chunk was scored, if enough were."""
+    candidates = receipt.candidates
+    if candidates is None or candidates.floor > task.threshold:
+        return {}
+    try:
+        rows = read_part(Path(task.parts), candidates.file)
+    except PartDamaged:  # the source has it all
+        return {}
+    flagged = rows.filter(pc.greater_equal(rows["score"], task.threshold))
+    return {name: flagged[name] for name in flagged.column_names if name != "score"}
+
+
+def _explained(task: LabelTask, rows: pa.Table) -> pa.Table:
+    """Give flagged rows their rank and reasons, and their columns the order of the anomalies table."""
+    model = cached_model(task.detector)
+    flagged = np.load(task.flagged, mmap_mode="r", allow_pickle=False)
+    scores = rows["score"].to_numpy()
+    ranks = len(flagged) - np.searchsorted(flagged, scores, side="right") + 1
+    key = list(task.key) or ["row"]
+    order = [*key, *(name for name in task.columns if name not in key), "score"]
+    table = rows.select(order).append_column("rank", pa.array(ranks, pa.int64()))
+    return table.append_column("reasons", explain(model, model.matrix(rows), scores))
+
+
+def _gather_anomalies(staged: Path, labelled: list[Labelled]) -> PublishedFile:
+    """Make one file of the anomalies that the workers found, the highest rank first."""
+    pieces = [staged / "found" / Path(one.scores.name).name for one in labelled]
+    rows = sum(one.anomalies for one in labelled)
+    name = "anomalies/part-00000.parquet"
+    with replacing(staged / name) as temporary:
+        schema = pq.read_schema(pieces[0])
+        with parquet_writer(temporary, schema) as writer:
+            if rows <= _SORTED_ROWS:
+                found = pa.concat_tables([pq.read_table(piece) for piece in pieces])
+                writer.write_table(found.sort_by("rank"))
+            else:
+                for piece in pieces:
+                    writer.write_table(pq.read_table(piece))
+    shutil.rmtree(staged / "found")
+    return _published(staged, name, rows)
+
+
+def _gather_rejects(plan: BatchPlan, receipts: Receipts, staged: Path) -> tuple[PublishedFile, ...]:
+    """Make one file of the rows that were set aside, in the order of the source; none if there are none."""
+    files = [receipt.rejects.file for receipt in receipts.in_order if receipt.rejects is not None]
+    if not files:
+        return ()
+    name = "failed/part-00000.parquet"
+    with replacing(staged / name) as temporary:
+        schema = read_part(plan.failed, files[0]).schema
+        with parquet_writer(temporary, schema) as writer:
+            for file in files:
+                writer.write_table(read_part(plan.failed, file))
+    return (_published(staged, name, receipts.rows_rejected),)
+
+
+def _published(staged: Path, name: str, rows: int) -> PublishedFile:
+    path = staged / name
+    return PublishedFile(name=name, rows=rows, size=path.stat().st_size, digest=file_digest(path))

@@ -1,0 +1,211 @@
+"""Detection: workers score the chunks (`siftline.stages.scoring`); every receipt is committed here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from siftline.engine.executor import Executor
+from siftline.engine.retries import Settled, run_with_retries
+from siftline.errors import JobError, RowError, SiftlineError
+from siftline.jobs.checkpoint import Checkpoint, CheckpointStore, missing
+from siftline.progress import Incident, Progress, report
+from siftline.signals import stop_on_signal
+from siftline.source.reading import only_files
+from siftline.stages.rejects import too_many
+from siftline.stages.scoring import ChunkTask, halved, score_chunk
+from siftline.stages.threshold import count_from, flagged_count
+from siftline.storage.files import write_record
+from siftline.storage.lease import Lease
+from siftline.types import BatchPlan, Chunk, ChunkReceipt, DetectorRef, FailedChunk, Receipts
+
+FORMAT_VERSION = 1
+
+
+def detect_chunks(
+    plan: BatchPlan,
+    detector: DetectorRef,
+    executor: Executor,
+    store: CheckpointStore,
+    lease: Lease | None = None,
+) -> Receipts:
+    """Score the chunks that have no receipt yet, and commit each receipt as it comes.
+
+    Whatever ends this early, an error or an interruption, what has arrived is committed first.
+
+    Raises
+    ------
+    SiftlineError
+        As soon as more rows or chunks have failed than are tolerated: the error of the last one. At once
+        when a fault is not one chunk's.
+    Cancelled
+        When a signal asked for it.
+    LeaseLost
+        When another run has taken the job over.
+    """
+    detection = _Detection(plan, detector, Checkpoint(plan, store, lease))
+    try:
+        with stop_on_signal() as stop:
+            for settled in run_with_retries(
+                executor,
+                score_chunk,
+                chunk_tasks(plan, detector, detection.todo),
+                plan.config.retries,
+                split=halved,
+                bundle=plan.bundle,
+                timeout_seconds=plan.config.chunking.timeout_seconds,
+                stop=stop,
+            ):
+                detection.take(settled)
+    finally:
+        detection.checkpoint.flush()
+    receipts = detection.receipts()
+    if lease is not None:
+        lease.check()
+    _tidy(plan, receipts)
+    return receipts
+
+
+def collect_receipts(plan: BatchPlan, detector: DetectorRef, store: CheckpointStore) -> Receipts:
+    """Return what earlier runs have done; the chunks that have no receipt are given up.
+
+    Raises
+    ------
+    JobError
+        When there is nothing yet.
+    """
+    done = Checkpoint(plan, store).load(detector.model_digest)
+    if not done:
+        raise JobError(
+            f"job {plan.job_id}: no chunk is done yet", f"resume it: siftline resume {plan.job_id}"
+        )
+    left = [plan.chunks[index] for index in missing(plan, done)]
+    return Receipts(done.values(), 0, (_failed(chunk, "NotComputed", "not computed", 0) for chunk in left))
+
+
+def chunk_tasks(plan: BatchPlan, detector: DetectorRef, chunks: Iterable[int]) -> Iterator[ChunkTask]:
+    """Give the tasks of some chunks, each with the files that it reads only."""
+    for index in chunks:
+        files, (chunk,) = only_files(plan.snapshot.files, [plan.chunks[index]])
+        yield ChunkTask(
+            chunk=chunk,
+            files=files,
+            key=plan.config.source.key,
+            detector=detector,
+            parts=str(plan.parts),
+            failed=str(plan.failed),
+            tolerated_rows=plan.tolerated_rows,
+            blocks=min(plan.blocks, chunk.rows),
+            share=plan.config.threshold.share,
+        )
+
+
+class _Detection:
+    """The chunks of a job, as they get done."""
+
+    def __init__(self, plan: BatchPlan, detector: DetectorRef, checkpoint: Checkpoint) -> None:
+        self._plan = plan
+        self.checkpoint = checkpoint
+        self._done = checkpoint.load(detector.model_digest)
+        self._failed: list[FailedChunk] = []
+        self._rejected = 0
+        self.todo = missing(plan, self._done)
+        self._tally = _Tally(plan, detector)
+        for receipt in self._done.values():
+            self._tally.add(receipt, reused=True)
+        self._tally.report()
+        for receipt in self._done.values():
+            self._count_rejects(receipt)
+
+    def take(self, settled: Settled[ChunkTask, ChunkReceipt]) -> None:
+        """Take what became of a chunk; raise when the job has failed."""
+        if settled.error is not None:
+            self._fail(self._plan.chunks[settled.item.chunk.index], settled.error, settled.attempts)
+            return
+        receipt = settled.result()
+        self.checkpoint.add(receipt)
+        self._done[receipt.chunk] = receipt
+        self._tally.add(receipt)
+        self._tally.report()
+        self._count_rejects(receipt)
+
+    def receipts(self) -> Receipts:
+        """Return what was done."""
+        return Receipts(self._done.values(), len(self.todo) - len(self._failed), self._failed)
+
+    def _count_rejects(self, receipt: ChunkReceipt) -> None:
+        rejects = receipt.rejects
+        if rejects is None:
+            return
+        plan = self._plan
+        self._rejected += rejects.rows
+        chunk = plan.chunks[receipt.chunk]
+        report(Incident("rejected", f"{chunk}: {_count(rejects.rows, 'row')} set aside; {rejects.first}"))
+        if self._rejected > plan.tolerated_rows:
+            raise too_many(self._rejected, plan.tolerated_rows, rejects.first, plan.failed)
+
+    def _fail(self, chunk: Chunk, error: SiftlineError, attempts: int) -> None:
+        if error.fault == "job" or isinstance(error, RowError):
+            raise error
+        plan = self._plan
+        self._failed.append(_failed(chunk, type(error).__name__, error.problem, attempts))
+        record = {"chunks": [one.model_dump(mode="json") for one in self._failed]}
+        write_record(plan.failed / "chunks.json", record, FORMAT_VERSION)
+        what = f"{chunk} failed after {_count(attempts, 'attempt')}"
+        report(Incident("chunk failed", f"{what}: {error.problem}"))
+        if len(self._failed) > plan.tolerated_chunks:
+            others = len(self._failed) - 1
+            raise error.about(what if not others else f"{_count(others, 'chunk')} failed, now {what}")
+
+
+def _failed(chunk: Chunk, error: str, message: str, attempts: int) -> FailedChunk:
+    return FailedChunk(
+        chunk=chunk.index,
+        first_row=chunk.first_row,
+        rows=chunk.rows,
+        error=error,
+        message=message,
+        attempts=attempts,
+    )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _tidy(plan: BatchPlan, receipts: Receipts) -> None:
+    """Remove the part files of attempts that came to nothing."""
+    named = {receipt.part.name for receipt in receipts.in_order}
+    named |= {one.candidates.file.name for one in receipts.in_order if one.candidates is not None}
+    for path in plan.parts.glob("*"):
+        if path.name not in named:
+            path.unlink(missing_ok=True)
+
+
+class _Tally:
+    """How far detection is."""
+
+    def __init__(self, plan: BatchPlan, detector: DetectorRef) -> None:
+        self._plan = plan
+        self._threshold = detector.threshold
+        self._chunks = self._rows = self._reused = self._reaching = 0
+
+    def add(self, receipt: ChunkReceipt, reused: bool = False) -> None:
+        self._chunks += 1
+        self._rows += receipt.rows
+        self._reused += reused
+        if self._threshold is not None:
+            self._reaching += count_from(receipt.summary, self._threshold)
+
+    def report(self) -> None:
+        expected = flagged_count(self._plan.config.threshold.share, self._rows)
+        report(
+            Progress(
+                "detect",
+                chunks_done=self._chunks,
+                chunks_total=len(self._plan.chunks),
+                rows_done=self._rows,
+                rows_total=self._plan.rows,
+                reused=self._reused,
+                anomalies=expected if self._threshold is None else self._reaching,
+            )
+        )

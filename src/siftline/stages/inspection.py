@@ -1,0 +1,199 @@
+"""Inspecting: whether a job can be done at all, before any of it is."""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from siftline.config.batch import BatchConfig
+from siftline.detectors.kinds import DETECTORS, check_params
+from siftline.errors import FeatureError, ModelError, OutputConflict, SourceError, storage_error
+from siftline.jobs.results import MANIFEST, read_manifest
+from siftline.source.chunks import chunk_rows
+from siftline.source.csv import csv_schema
+from siftline.source.features import choose_columns, choose_features
+from siftline.source.reading import ParquetFile, find_files, open_parquet
+from siftline.types import Feature
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What can be known of a job without doing any of its work.
+
+    For CSV there is no `parquet` yet, and `exact` are the columns whose whole numbers stay so.
+    """
+
+    files: tuple[Path, ...]
+    format: str
+    parquet: tuple[ParquetFile, ...]
+    features: tuple[Feature, ...]
+    columns: tuple[str, ...]
+    exact: frozenset[str]
+    rows: int | None
+    chunk_rows: int | None
+
+
+def inspect_batch(config: BatchConfig) -> Inspection:
+    """Check everything that can be checked without writing anything.
+
+    Parameters
+    ----------
+    config : BatchConfig
+        With its templates filled in.
+
+    Returns
+    -------
+    Inspection
+        `rows` is None for CSV, whose rows are not known before it is read.
+
+    Raises
+    ------
+    InputError
+        On the first thing that makes the job impossible.
+    StorageError
+        When the output or the checkpoint cannot be written.
+    """
+    files, kind = find_files(config.source)
+    parquet = [open_parquet(file) for file in files] if kind == "parquet" else []
+    schema = parquet[0].schema if parquet else csv_schema(files[0])
+    features = choose_features(config, schema)
+    columns = choose_columns(config, features, schema)
+    exact = {*config.source.key, *config.output.columns} - {feature.column for feature in features}
+    schemas = [file.schema for file in parquet] or [csv_schema(file, exact) for file in files]
+    for file, found in zip(files[1:], schemas[1:], strict=True):
+        _check_same(file, files[0], found, schemas[0], columns)
+    _check_detector(config)
+    _check_output(config)
+    rows = None
+    if parquet:
+        check_values(config, features, parquet)
+        rows = sum(file.rows for file in parquet)
+    return Inspection(
+        files=tuple(files),
+        format=kind,
+        parquet=tuple(parquet),
+        features=features,
+        columns=columns,
+        exact=frozenset(exact),
+        rows=rows,
+        chunk_rows=rows and planned_chunk_rows(config, features, parquet),
+    )
+
+
+def planned_chunk_rows(config: BatchConfig, features: Sequence[Feature], files: Sequence[ParquetFile]) -> int:
+    """Rows of a chunk for an input of such files; see `siftline.source.chunks.chunk_rows`."""
+    width = sum(2 if feature.period else 1 for feature in features)
+    row_bytes = 8 * (width + len(config.source.key) + 2)
+    sizes = [size for file in files for size in file.row_groups]
+    return chunk_rows(config.chunking, config.cluster, sum(sizes), row_bytes, max(sizes, default=0))
+
+
+def _check_same(file: Path, first: Path, found: pa.Schema, schema: pa.Schema, columns: Sequence[str]) -> None:
+    for name in columns:
+        index = found.get_field_index(name)
+        if index < 0 or found.field(index).type != schema.field(name).type:
+            has = "none" if index < 0 else str(found.field(index).type)
+            raise SourceError(
+                f"{file}: column {name} is {has}, in {first} it is {schema.field(name).type}",
+                "give files of one schema",
+            )
+
+
+def _check_detector(config: BatchConfig) -> None:
+    if config.detector.model is None:
+        check_params(config.detector.kind, config.detector.params)
+    elif config.threshold.quantile is not None:
+        raise ModelError(
+            "threshold.quantile: the training sample of detector.model is not at hand",
+            "set threshold.contamination or threshold.score",
+        )
+
+
+def _check_output(config: BatchConfig) -> None:
+    output = Path(config.output.path)
+    for path in (output, Path(config.checkpoint.path)):
+        _check_writable(path)
+    if not output.exists():
+        return
+    if (output / MANIFEST).exists():
+        owner = read_manifest(output).name
+        if owner != config.name:
+            raise OutputConflict(
+                f"output.path {output}: holds the results of {owner!r}, this is {config.name!r}",
+                "give another directory, or the same name",
+            )
+        return
+    # A run that is killed amid its first publication leaves these, and no manifest yet.
+    ours = {"scores", "anomalies", "failed"} if (output / ".publishing").exists() else set()
+    if any(not entry.name.startswith(".") and entry.name not in ours for entry in output.iterdir()):
+        raise OutputConflict(
+            f"output.path {output}: holds files that are no results", "give an empty directory"
+        )
+
+
+def _check_writable(path: Path) -> None:
+    existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    if not existing.is_dir():
+        raise OutputConflict(f"{path}: {existing} is a file", "give a directory")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise storage_error(PermissionError(errno.EACCES, "permission denied"), path)
+
+
+def check_values(config: BatchConfig, features: Sequence[Feature], files: Sequence[ParquetFile]) -> None:
+    """Refuse what the Parquet footers already tell: no rows, all-null features, infinite values."""
+    rows = sum(file.rows for file in files)
+    if not rows:
+        raise SourceError(f"source.path {config.source.path}: no rows", "give an input with rows")
+    # A given model may fill in what is missing; whether it does shows when it scores.
+    spare = (
+        config.detector.model is not None
+        or config.tolerate.rows != 0
+        or config.preprocess.missing != "keep"
+        or DETECTORS[config.detector.kind].takes_missing
+    )
+    nulls = dict.fromkeys((feature.column for feature in features), 0)
+    known = set(nulls)
+    for file in files:
+        for column, statistics in _statistics(file, nulls):
+            if statistics is None or not statistics.has_null_count:
+                known.discard(column)
+                continue
+            nulls[column] += statistics.null_count
+            if config.tolerate.rows or statistics.physical_type not in ("FLOAT", "DOUBLE"):
+                continue
+            if statistics.has_min_max and (math.isinf(statistics.min) or math.isinf(statistics.max)):
+                raise FeatureError(
+                    f"feature {column}: infinite values in {file.path}",
+                    "replace them in the source, or leave the feature out of source.features",
+                )
+    for feature in features:
+        if feature.column in known and nulls[feature.column] == rows:
+            raise FeatureError(
+                f"feature {feature.name}: no row has a value", "leave it out of source.features"
+            )
+        if feature.column in known and nulls[feature.column] and feature.kind != "categorical" and not spare:
+            raise FeatureError(
+                f"feature {feature.name}: has missing values, and {config.detector.kind} cannot score them",
+                "set preprocess.missing, for example to median",
+            )
+
+
+def _statistics(file: ParquetFile, columns: Iterable[str]) -> Iterator[tuple[str, Any]]:
+    metadata = file.read_metadata()
+    if not metadata.num_row_groups:
+        return
+    # Not from metadata.schema: the two refer to each other, and footers would pile up as garbage.
+    first = metadata.row_group(0)
+    paths = [first.column(index).path_in_schema for index in range(metadata.num_columns)]
+    where = {column: paths.index(column) for column in columns if column in paths}
+    for group in range(metadata.num_row_groups):
+        row_group = metadata.row_group(group)
+        for column in columns:
+            yield column, row_group.column(where[column]).statistics if column in where else None

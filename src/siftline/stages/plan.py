@@ -1,0 +1,278 @@
+"""Planning: what the input is, whether the job can be done at all, and how it is cut."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from siftline.config.batch import AddressCluster, BatchConfig, FactoryCluster, Section
+from siftline.detectors.kinds import changed_params
+from siftline.errors import ConfigError, IntegrityError, UnknownJob
+from siftline.progress import Progress, report
+from siftline.source.chunks import cut_chunks
+from siftline.source.csv import open_csv
+from siftline.source.reading import ParquetFile, with_contents
+from siftline.stages.inspection import Inspection, check_values, inspect_batch, planned_chunk_rows
+from siftline.storage.files import digest, file_digest, read_record, write_record
+from siftline.storage.lease import Lease
+from siftline.types import BatchPlan, ChunkTable, Feature, Snapshot, SourceFile
+
+FORMAT_VERSION = 2
+# Raise it when the same configuration and input would score differently.
+_SCORING_VERSION = 1
+_BUNDLE_CHUNKS = 16
+_BUNDLE_ROWS = 10_000
+_MIN_BUNDLES = 256
+
+
+def plan_batch(
+    config: BatchConfig, fresh: bool = False, lease: Lease | None = None, blocks: int = 1
+) -> BatchPlan:
+    """Plan a job: take the input's snapshot, cut it, and write ``plan.json``.
+
+    The plan of an earlier run of the same job is taken up again, with its chunks, so that what that run
+    committed still fits.
+
+    Parameters
+    ----------
+    config : BatchConfig
+        With its templates filled in.
+    fresh : bool
+        Give up what an earlier run of the job has done.
+    lease : Lease, optional
+        Taken before anything of the job is touched.
+    blocks : int
+        How many times fewer rows are read and scored at once than usual: less memory is taken.
+
+    Raises
+    ------
+    InputError, StorageError
+        As `inspect_batch`; and while CSV is read.
+    JobBusy
+        When another run is working on the job.
+    """
+    report(Progress("plan"))
+    inspection = inspect_batch(config)
+    root = Path(config.checkpoint.path).absolute()
+    parquet = _as_parquet(config, inspection, root)
+    snapshot = _snapshot(inspection, parquet)
+    job_id = _job_id(config, inspection.features, snapshot)
+    directory = root / "jobs" / job_id
+    if lease is not None:
+        lease.take(directory)
+    groups = list(_row_groups(parquet))
+    earlier = None if fresh else _earlier(directory, config, inspection.features, snapshot, groups)
+    if earlier is not None:
+        return replace(earlier, blocks=blocks)
+    _clear(directory)
+    rows = planned_chunk_rows(config, inspection.features, parquet)
+    chunks = cut_chunks(groups, rows)
+    # Very many tiny chunks travel together, and their receipts come together: so they are committed.
+    bundle = min(_BUNDLE_CHUNKS, len(chunks) // _MIN_BUNDLES, _BUNDLE_ROWS * len(chunks) // snapshot.rows)
+    bundle = max(1, bundle)
+    plan = BatchPlan(
+        job_id=job_id,
+        token=secrets.token_hex(4),
+        config=config,
+        snapshot=snapshot,
+        features=inspection.features,
+        chunks=chunks,
+        bundle=bundle,
+        commit_every=max(bundle, config.checkpoint.every),
+        directory=directory,
+        blocks=blocks,
+        fresh=fresh,
+    )
+    _write(plan)
+    return plan
+
+
+def identify_job(config: BatchConfig) -> str:
+    """Return the id of the job that a configuration makes of the input as it is now.
+
+    Raises
+    ------
+    InputError, StorageError
+        As `plan_batch`.
+    """
+    inspection = inspect_batch(config)
+    parquet = _as_parquet(config, inspection, Path(config.checkpoint.path).absolute())
+    return _job_id(config, inspection.features, _snapshot(inspection, parquet))
+
+
+def read_plan(directory: Path) -> BatchPlan:
+    """Return the plan of a job, as it was last written; its configuration lacks what may be secret.
+
+    Raises
+    ------
+    UnknownJob
+        When no job was planned there.
+    """
+    try:
+        record = read_record(directory / "plan.json", FORMAT_VERSION)
+        return BatchPlan(
+            job_id=directory.name,
+            token=record["token"],
+            config=BatchConfig.model_validate(record["config"]),
+            snapshot=Snapshot.model_validate(record["snapshot"]),
+            features=tuple(Feature.model_validate(feature) for feature in record["features"]),
+            chunks=ChunkTable.from_lists(record["chunks"]),
+            bundle=record["bundle"],
+            commit_every=record["commit_every"],
+            directory=directory,
+            fresh=record["fresh"],
+        )
+    except (FileNotFoundError, NotADirectoryError, IntegrityError, KeyError, ValidationError) as error:
+        raise UnknownJob(
+            f"job {directory.name}: no plan of it in {directory}",
+            "see `siftline jobs`, and give --checkpoint where it is not .siftline",
+        ) from error
+
+
+def planned_config(directory: Path) -> BatchConfig:
+    """Return the configuration of a job that was planned, with paths that hold anywhere.
+
+    Raises
+    ------
+    UnknownJob
+        When no job was planned there.
+    ConfigError
+        When what may be secret is needed, and was not written down.
+    """
+    config = read_plan(directory).config
+    if isinstance(config.cluster, FactoryCluster):
+        raise ConfigError(
+            f"job {directory.name}: the arguments of its cluster may be secret and were not written down",
+            "run the job again with its configuration",
+        )
+    return config
+
+
+def _clear(directory: Path) -> None:
+    """Remove what earlier runs did, but not the record of who works on the job."""
+    for path in directory.glob("*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name in ("plan.json", "detector.json"):
+            path.unlink()
+
+
+def _as_parquet(config: BatchConfig, inspection: Inspection, root: Path) -> Sequence[ParquetFile]:
+    content = config.source.verify == "content"
+    if inspection.parquet:
+        return [with_contents(file) for file in inspection.parquet] if content else inspection.parquet
+    parquet = [
+        open_csv(file, inspection.columns, inspection.exact, root / "staged", content)
+        for file in inspection.files
+    ]
+    check_values(config, inspection.features, parquet)
+    return parquet
+
+
+def _snapshot(inspection: Inspection, parquet: Sequence[ParquetFile]) -> Snapshot:
+    files = tuple(
+        SourceFile(
+            path=str(file.path.absolute()),
+            size=file.size,
+            mtime_ns=file.mtime_ns,
+            footer=file.footer,
+            contents=file.contents,
+            rows=file.rows,
+            origin=str(origin),
+            staged=not inspection.parquet,
+        )
+        for origin, file in zip(inspection.files, parquet, strict=True)
+    )
+    schema = parquet[0].schema
+    columns = {name: str(schema.field(name).type) for name in inspection.columns}
+    return Snapshot(files=files, columns=columns, identity=digest([file.stamp for file in parquet]))
+
+
+def _job_id(config: BatchConfig, features: Sequence[Feature], snapshot: Snapshot) -> str:
+    detector = config.detector
+    if detector.model is not None:
+        fitted: dict[str, Any] = {"model": file_digest(Path(detector.model))}
+    else:
+        fitted = detector.model_dump(mode="json", include={"kind", "sample_rows", "seed"})
+        fitted["params"] = changed_params(detector.kind, detector.params)
+    columns = {*config.source.key, *(feature.column for feature in features)}
+    identity = {
+        "scoring": [_SCORING_VERSION, version("scikit-learn"), version("numpy")],
+        "snapshot": snapshot.identity,
+        "columns": {name: snapshot.columns[name] for name in sorted(columns)},
+        "key": config.source.key,
+        "features": [feature.model_dump() for feature in features],
+        "preprocess": config.preprocess.model_dump(mode="json"),
+        "detector": fitted,
+    }
+    return digest(identity)[:16]
+
+
+def _row_groups(files: Iterable[ParquetFile]) -> Iterator[tuple[int, int, int]]:
+    for number, file in enumerate(files):
+        for group, rows in enumerate(file.row_groups):
+            yield number, group, rows
+
+
+def _earlier(
+    directory: Path,
+    config: BatchConfig,
+    features: tuple[Feature, ...],
+    snapshot: Snapshot,
+    row_groups: Sequence[tuple[int, int, int]],
+) -> BatchPlan | None:
+    """Return the plan that an earlier run of the job wrote, with this run's configuration."""
+    try:
+        plan = read_plan(directory)
+    except UnknownJob:
+        return None
+    # CSV that is staged anew, for other columns, may be elsewhere; its row groups are the same.
+    if plan.chunks.row_groups() != [group for group in row_groups if group[2]]:
+        return None
+    current = replace(plan, config=config, snapshot=snapshot, features=features)
+    if _anywhere(config).stated() != plan.config.stated():
+        # What cannot change a score may have changed: a job is resumed as it was last asked for.
+        _write(current)
+    return current
+
+
+def _anywhere(config: BatchConfig) -> BatchConfig:
+    """Return a configuration whose paths don't depend on the working directory."""
+
+    def absolute(section: Section, *names: str) -> Section:
+        paths = {name: getattr(section, name) for name in names}
+        update = {name: str(Path(path).absolute()) for name, path in paths.items() if path is not None}
+        return section.model_copy(update=update)
+
+    update = {
+        "source": absolute(config.source, "path"),
+        "detector": absolute(config.detector, "model"),
+        "checkpoint": absolute(config.checkpoint, "path"),
+        "output": absolute(config.output, "path"),
+    }
+    cluster = config.cluster
+    if isinstance(cluster, AddressCluster) and cluster.tls is not None:
+        update["cluster"] = cluster.model_copy(update={"tls": absolute(cluster.tls, "ca", "cert", "key")})
+    return config.model_copy(update=update)
+
+
+def _write(plan: BatchPlan) -> None:
+    record: Mapping[str, Any] = {
+        "job_id": plan.job_id,
+        "token": plan.token,
+        "config": _anywhere(plan.config).stated(),
+        "snapshot": plan.snapshot.model_dump(mode="json"),
+        "features": [feature.model_dump() for feature in plan.features],
+        "chunks": plan.chunks.to_lists(),
+        "bundle": plan.bundle,
+        "commit_every": plan.commit_every,
+        "fresh": plan.fresh,
+    }
+    write_record(plan.directory / "plan.json", record, FORMAT_VERSION)

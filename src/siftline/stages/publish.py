@@ -1,0 +1,185 @@
+"""Publishing: the staged result becomes the result, all at once.
+
+Data files get names that are never used again; the manifest, which says which of them count, is replaced
+last, atomically. Until then readers see the previous result, whole, and from then on the new one, whole.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import platform
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TextIO
+
+from siftline.errors import IntegrityError, JobBusy, SourceError, storage_error
+from siftline.jobs.results import FORMAT_VERSION, MANIFEST, Manifest, read_manifest
+from siftline.progress import Progress, report
+from siftline.storage.files import rename, write_record
+from siftline.storage.lease import Lease
+from siftline.types import (
+    BatchPlan,
+    CombinedScores,
+    DetectorRef,
+    PublishedFile,
+    Receipts,
+    ValidationReport,
+)
+
+# What a result depends on beside the job.
+_SECTIONS = ("name", "threshold", "tolerate", "validation")
+_LOCK_SECONDS = 60.0
+_POLL_SECONDS = 0.1
+_LIBRARIES = ("siftline", "scikit-learn", "numpy", "pyarrow", "dask", "distributed", "prefect")
+
+
+def publish_results(
+    plan: BatchPlan,
+    detector: DetectorRef,
+    receipts: Receipts,
+    combined: CombinedScores,
+    validation: ValidationReport,
+    flow_run_id: str | None = None,
+    lease: Lease | None = None,
+    complete: bool = True,
+) -> Manifest:
+    """Publish a staged result and return its manifest.
+
+    The files of the publication before are kept for readers that are still at them; older ones go.
+
+    Raises
+    ------
+    StorageError
+        When the output cannot be written; the previous result is then still the result.
+    LeaseLost
+        When another run has taken the job over, which publishes it.
+    """
+    report(Progress("publish", rows_total=plan.rows))
+    output = Path(plan.config.output.path).absolute()
+    with _alone(output):
+        if lease is not None:
+            lease.check()
+        earlier = published_already(plan) if complete else None
+        if earlier is not None and _of_this_start(earlier, plan):
+            shutil.rmtree(combined.staged, ignore_errors=True)
+            return earlier
+        previous = _previous(output)
+        manifest = Manifest(
+            name=plan.config.name,
+            job_id=plan.job_id,
+            publication=combined.publication,
+            flow_run_id=flow_run_id,
+            published_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            config=plan.config.stated(),
+            snapshot=plan.snapshot.model_dump(mode="json"),
+            features=tuple(feature.name for feature in plan.features),
+            detector=detector.model_dump(mode="json"),
+            versions={"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}},
+            complete=complete,
+            rows=plan.rows,
+            rows_failed=receipts.rows_failed,
+            chunks=len(plan.chunks),
+            chunks_failed=receipts.failed,
+            anomalies=combined.anomalies,
+            threshold=combined.threshold,
+            score_minimum=combined.summary.minimum,
+            score_maximum=combined.summary.maximum,
+            validation=validation,
+            scores=_move(combined, combined.scores, "scores", output),
+            anomaly_files=_move(combined, combined.anomaly_files, "anomalies", output),
+            failed_files=_move(combined, combined.failed_files, "failed", output),
+            replaces=previous.publication if previous else None,
+        )
+        # Now that it is empty: a run that is killed once the manifest is there leaves nothing to be done.
+        shutil.rmtree(combined.staged, ignore_errors=True)
+        write_record(output / MANIFEST, manifest.model_dump(mode="json"), FORMAT_VERSION)
+        _clean(output, {manifest.publication, manifest.replaces})
+    return manifest
+
+
+def published_already(plan: BatchPlan) -> Manifest | None:
+    """Return the manifest of what is published, if it is the whole result of this very job."""
+    output = Path(plan.config.output.path).absolute()
+    manifest = _previous(output)
+    if manifest is None or manifest.job_id != plan.job_id or not manifest.complete:
+        return None
+    if plan.fresh and not _of_this_start(manifest, plan):
+        return None
+    if _asked(manifest.config) != _asked(plan.config.stated()):
+        return None
+    files = (*manifest.scores, *manifest.anomaly_files, *manifest.failed_files)
+    try:
+        intact = all((output / file.name).stat().st_size == file.size for file in files)
+    except OSError:
+        return None
+    return manifest if intact else None
+
+
+def _of_this_start(manifest: Manifest, plan: BatchPlan) -> bool:
+    return manifest.publication.startswith(f"{plan.job_id}-{plan.token}-")
+
+
+def _asked(config: dict[str, Any]) -> list[Any]:
+    return [*(config.get(section) for section in _SECTIONS), config["output"]["columns"]]
+
+
+@contextmanager
+def _alone(output: Path) -> Iterator[None]:
+    """Keep other runs from publishing there meanwhile; the kernel's lock ends with the process."""
+    deadline = time.monotonic() + _LOCK_SECONDS
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        file = (output / ".publishing").open("w")
+    except OSError as error:
+        raise storage_error(error, output) from error
+    with file:
+        while not _locked(file):
+            if time.monotonic() > deadline:
+                raise JobBusy(f"{output}: another run has been publishing there for a while", "end that run")
+            time.sleep(_POLL_SECONDS)
+        yield
+
+
+def _locked(file: TextIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP):
+            raise
+    return True
+
+
+def _previous(output: Path) -> Manifest | None:
+    try:
+        return read_manifest(output)
+    except (SourceError, IntegrityError):
+        return None
+
+
+def _move(
+    combined: CombinedScores, files: tuple[PublishedFile, ...], kind: str, output: Path
+) -> tuple[PublishedFile, ...]:
+    if not files:
+        return ()
+    home = f"{kind}/{combined.publication}"
+    rename(Path(combined.staged) / kind, output / home)
+    return tuple(file.model_copy(update={"name": f"{home}/{Path(file.name).name}"}) for file in files)
+
+
+def _clean(output: Path, keep: set[str | None]) -> None:
+    """Remove what no manifest that may still be read names, and manifests that killed runs had begun."""
+    for begun in output.glob(f".{MANIFEST}.*.tmp"):
+        with suppress(OSError):
+            begun.unlink()
+    for kind in ("scores", "anomalies", "failed"):
+        for publication in (output / kind).glob("*"):
+            if publication.name not in keep:
+                shutil.rmtree(publication, ignore_errors=True)

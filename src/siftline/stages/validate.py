@@ -1,0 +1,150 @@
+"""Validating: the staged result is audited before anybody can see it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from siftline.errors import ValidationFailed
+from siftline.progress import Progress, report
+from siftline.storage.files import file_digest
+from siftline.types import (
+    BatchPlan,
+    Check,
+    ChunkReceipt,
+    CombinedScores,
+    FailedChunk,
+    PublishedFile,
+    Receipts,
+    ValidationReport,
+)
+
+Footers = dict[str, pq.FileMetaData | str]
+
+
+def validate_results(
+    plan: BatchPlan, receipts: Receipts, combined: CombinedScores, partial: bool = False
+) -> ValidationReport:
+    """Audit a staged result: every check is made, whatever the others say.
+
+    A partial one may have more rows set aside than are tolerated: it is asked for because of that.
+
+    Raises
+    ------
+    ValidationFailed
+        With all failures; the staged result stays for inspection.
+    """
+    report(Progress("validate", rows_total=plan.rows))
+    footers = _footers(combined)
+    checks = (
+        _coverage(plan, receipts),
+        _row_counts(plan, receipts, combined, footers),
+        _failed(plan, receipts, combined, footers, partial),
+        _anomaly_rate(plan, combined),
+        _schema(plan, combined, footers),
+        _digests(combined, footers),
+    )
+    validation = ValidationReport(checks=checks)
+    if validation.failures:
+        raise ValidationFailed(
+            f"the result did not pass {len(validation.failures)} of {len(checks)} checks: "
+            + "; ".join(validation.failures),
+            f"nothing was published; the staged result is in {combined.staged}",
+            validation.failures,
+        )
+    return validation
+
+
+def _coverage(plan: BatchPlan, receipts: Receipts) -> Check:
+    """Every chunk has one receipt or failure, and together they cover the source without gap or overlap."""
+    expected = [(chunk.index, chunk.first_row, chunk.rows) for chunk in plan.chunks]
+    accounts: list[ChunkReceipt | FailedChunk] = [*receipts.in_order, *receipts.failed]
+    found = sorted((one.chunk, one.first_row, one.rows) for one in accounts)
+    detail = (
+        f"{len(receipts.in_order)} receipts and {len(receipts.failed)} failures for {len(expected)} chunks"
+    )
+    return Check(name="coverage", passed=found == expected, detail=detail)
+
+
+def _files(combined: CombinedScores) -> tuple[PublishedFile, ...]:
+    return (*combined.scores, *combined.anomaly_files, *combined.failed_files)
+
+
+def _footers(combined: CombinedScores) -> Footers:
+    """Read the footers of the staged files; what cannot be read gives the reason why."""
+    footers: Footers = {}
+    for file in _files(combined):
+        try:
+            footers[file.name] = pq.read_metadata(Path(combined.staged) / file.name)
+        except (pa.ArrowException, OSError) as error:
+            footers[file.name] = " ".join(str(error).split())
+    return footers
+
+
+def _row_counts(plan: BatchPlan, receipts: Receipts, combined: CombinedScores, footers: Footers) -> Check:
+    """Rows in are rows scored and rows failed."""
+    written = _rows(combined.scores, footers)
+    found = _rows(combined.anomaly_files, footers)
+    failed = receipts.rows_failed
+    passed = plan.rows == combined.rows + failed and combined.rows == written and combined.anomalies == found
+    detail = (
+        f"{plan.rows} rows in the source, {combined.rows} scored, {failed} failed, {written} written; "
+        f"{combined.anomalies} labelled, {found} in the anomalies table"
+    )
+    return Check(name="row counts", passed=passed, detail=detail)
+
+
+def _rows(files: Iterable[PublishedFile], footers: Footers) -> int:
+    found = [footers[file.name] for file in files]
+    return sum(0 if isinstance(footer, str) else footer.num_rows for footer in found)
+
+
+def _failed(
+    plan: BatchPlan, receipts: Receipts, combined: CombinedScores, footers: Footers, partial: bool
+) -> Check:
+    """No more was set aside than is tolerated, and every row of it is told."""
+    rows, limit = receipts.rows_rejected, plan.tolerated_rows
+    without = combined.summary.non_finite
+    told = _rows(combined.failed_files, footers)
+    detail = (
+        f"{rows} rows set aside ({limit} tolerated), {without} without a score, {told} in the failed table"
+    )
+    passed = rows == without == told and (partial or rows <= limit)
+    return Check(name="failed rows", passed=passed, detail=detail)
+
+
+def _anomaly_rate(plan: BatchPlan, combined: CombinedScores) -> Check:
+    bounds = plan.config.validation.anomaly_rate
+    rate = combined.anomalies / combined.rows
+    detail = f"{rate:.6g} of the rows are anomalies, allowed are {bounds.min:g} to {bounds.max:g}"
+    return Check(name="anomaly rate", passed=bounds.min <= rate <= bounds.max, detail=detail)
+
+
+def _schema(plan: BatchPlan, combined: CombinedScores, footers: Footers) -> Check:
+    key = plan.config.source.key
+    expected = {name: plan.snapshot.columns[name] for name in key} or {"row": str(pa.int64())}
+    expected |= {"score": str(pa.float64()), "label": str(pa.int8())}
+    wrong = []
+    for file in combined.scores:
+        footer = footers[file.name]
+        if isinstance(footer, str):
+            continue
+        if {field.name: str(field.type) for field in footer.schema.to_arrow_schema()} != expected:
+            wrong.append(file.name)
+    detail = f"not as planned in {', '.join(wrong)}" if wrong else "as planned"
+    return Check(name="schema", passed=not wrong, detail=detail)
+
+
+def _digests(combined: CombinedScores, footers: Footers) -> Check:
+    wrong = []
+    for file in _files(combined):
+        footer = footers[file.name]
+        if isinstance(footer, str):
+            wrong.append(f"{file.name} ({footer})")
+        elif file_digest(Path(combined.staged) / file.name) != file.digest:
+            wrong.append(file.name)
+    detail = f"not as written: {', '.join(wrong)}" if wrong else "as written"
+    return Check(name="digests", passed=not wrong, detail=detail)

@@ -1,0 +1,1 @@
+"""Storage: durable files, sealed records, locks, leases, and Parquet files."""

@@ -1,0 +1,109 @@
+"""The Parquet files that Siftline writes: row keys and scores, one layout for parts and results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from siftline.errors import PartDamaged
+from siftline.storage.files import file_digest
+from siftline.types import StoredFile
+
+
+def key_columns(table: pa.Table, key: Sequence[str], first_row: int) -> pa.Table:
+    """Return the columns that identify a row: `key`, or else ``row``, the position in the source."""
+    if key:
+        # Not a selection: files may declare a column in other ways (nullable, with metadata).
+        return pa.table({name: table[name] for name in key})
+    rows = np.arange(first_row, first_row + table.num_rows, dtype=np.int64)
+    return pa.table({"row": rows})
+
+
+def parquet_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    """Open a writer whose pages carry checksums, and whose scores aren't compressed in vain."""
+    # Identifiers and ranks differ from row to row: a dictionary of them is slow and large. And neither a
+    # dictionary nor a compressor finds anything in the bits of a score.
+    delta = [field.name for field in schema if pa.types.is_integer(field.type) and field.name != "label"]
+    leaves = [leaf for field in schema if field.name not in delta for leaf in _leaves(field.name, field.type)]
+    compression = dict.fromkeys([*leaves, *delta], "zstd") | {"score": "none"}
+    return pq.ParquetWriter(
+        path,
+        schema,
+        use_dictionary=[leaf for leaf in leaves if leaf != "score"],
+        column_encoding=dict.fromkeys(delta, "DELTA_BINARY_PACKED"),
+        compression=compression,
+        write_page_checksum=True,
+    )
+
+
+def _leaves(path: str, kind: pa.DataType) -> list[str]:
+    """Return the paths of a column's values, as Parquet has them."""
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return _leaves(f"{path}.list.element", kind.value_type)
+    if pa.types.is_struct(kind):
+        return [leaf for field in kind for leaf in _leaves(f"{path}.{field.name}", field.type)]
+    return [path]
+
+
+def write_parquet(table: pa.Table, path: Path) -> None:
+    """Write a table as one Parquet file."""
+    with parquet_writer(path, table.schema) as writer:
+        writer.write_table(table)
+
+
+def stored(path: Path) -> StoredFile:
+    """Say what a file is that was just written."""
+    return StoredFile(name=path.name, size=path.stat().st_size, digest=file_digest(path))
+
+
+def is_intact(directory: Path, file: StoredFile) -> bool:
+    """Whether a file has the size and digest that were recorded."""
+    path = directory / file.name
+    try:
+        return path.stat().st_size == file.size and file_digest(path) == file.digest
+    except OSError:
+        return False
+
+
+def read_part(directory: Path, file: StoredFile, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a part file, once its digest has been checked.
+
+    Raises
+    ------
+    PartDamaged
+        When the file is missing or not what was recorded.
+    """
+    path = directory / file.name
+    remedy = "run the same command again: it is recomputed"
+    if not is_intact(directory, file):
+        raise PartDamaged(f"{path}: not what its receipt says", remedy)
+    try:
+        # One array for each column, however many runs of rows the file was written in.
+        return pq.read_table(
+            path, columns=columns, use_threads=False, page_checksum_verification=True
+        ).combine_chunks()
+    except (pa.ArrowException, OSError) as error:
+        raise PartDamaged(f"{path}: {' '.join(str(error).split())}", remedy) from error
+
+
+def read_scores(directory: Path, file: StoredFile) -> np.ndarray:
+    """Return the score column of a part file, as float64 of shape (n,).
+
+    The pages' checksums are checked, not the digest of the whole file.
+
+    Raises
+    ------
+    PartDamaged
+        When the file is missing or torn, or a page of it does not match its checksum.
+    """
+    path = directory / file.name
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as parquet:
+            return np.asarray(parquet.read(columns=["score"], use_threads=False)["score"].to_numpy())
+    except (pa.ArrowException, OSError) as error:
+        what = " ".join(str(error).split())
+        raise PartDamaged(f"{path}: {what}", "run the same command again: it is recomputed") from error

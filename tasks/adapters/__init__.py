@@ -1,0 +1,1 @@
+"""Prefect behind small interfaces: checkpoints, artifacts, retries, logs."""

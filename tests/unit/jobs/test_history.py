@@ -1,0 +1,82 @@
+"""The history of a pipeline's publications: each once, the last thirty, and none where it is lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from siftline.config.batch import BatchConfig
+from siftline.errors import StorageError
+from siftline.jobs.history import Publication, previous_rates, read_history, remember
+from siftline.jobs.results import Manifest
+from siftline.storage.files import write_record
+from siftline.storage.records import FORMAT_VERSION
+from tests.support import run_job
+
+
+@pytest.fixture
+def manifest(config: BatchConfig) -> Manifest:
+    return run_job(config).manifest
+
+
+def numbered(manifest: Manifest, number: int) -> Manifest:
+    """The manifest of another job, with as many anomalies as its number."""
+    update = {"publication": f"p-{number}", "job_id": f"j-{number}", "anomalies": number, "rows_failed": 100}
+    return manifest.model_copy(update=update)
+
+
+def test_a_publication_is_kept_once(tmp_path: Path, manifest: Manifest) -> None:
+    for _ in range(2):
+        remember(tmp_path, manifest, "2026-03-08T00:00:00+00:00", "2026-03-09T00:00:00+00:00")
+    assert read_history(tmp_path, manifest.name) == (
+        Publication(
+            publication=manifest.publication,
+            published_at=manifest.published_at,
+            job_id=manifest.job_id,
+            rows=600,
+            anomalies=manifest.anomalies,
+            interval_start="2026-03-08T00:00:00+00:00",
+            interval_end="2026-03-09T00:00:00+00:00",
+        ),
+    )
+
+
+def test_the_last_thirty_are_kept(tmp_path: Path, manifest: Manifest) -> None:
+    for number in range(33):
+        remember(tmp_path, numbered(manifest, number))
+    assert [one.publication for one in read_history(tmp_path, manifest.name)] == [
+        f"p-{number}" for number in range(3, 33)
+    ]
+
+
+def test_the_rates_before_are_those_of_other_jobs_newest_first(tmp_path: Path, manifest: Manifest) -> None:
+    for number in (5, 10, 20):
+        remember(tmp_path, numbered(manifest, number))
+    assert previous_rates(tmp_path, manifest.name, "j-20") == (10 / 500, 5 / 500)
+    assert previous_rates(tmp_path, manifest.name, "j-9") == (20 / 500, 10 / 500, 5 / 500)
+    assert previous_rates(tmp_path, "another", "j-9") == ()
+
+
+def test_what_is_published_in_part_is_no_measure(tmp_path: Path, manifest: Manifest) -> None:
+    remember(tmp_path, manifest.model_copy(update={"complete": False}))
+    assert read_history(tmp_path, manifest.name) == ()
+
+
+@pytest.mark.parametrize("publications", [None, "none", [3], [{"publication": "p"}]])
+def test_a_history_that_cannot_be_read_starts_anew(
+    tmp_path: Path, manifest: Manifest, publications: object
+) -> None:
+    write_record(
+        tmp_path / "history" / f"{manifest.name}.json", {"publications": publications}, FORMAT_VERSION
+    )
+    assert read_history(tmp_path, manifest.name) == ()
+    remember(tmp_path, manifest)
+    assert len(read_history(tmp_path, manifest.name)) == 1
+
+
+def test_a_history_that_cannot_be_written_is_told(tmp_path: Path, manifest: Manifest) -> None:
+    (tmp_path / "history").touch()
+    with pytest.raises(StorageError):
+        remember(tmp_path, manifest)
+    assert read_history(tmp_path, manifest.name) == ()

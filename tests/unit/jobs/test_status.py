@@ -1,0 +1,198 @@
+"""What became of the jobs of a checkpoint, as it is recorded and told."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from siftline.config.batch import BatchConfig
+from siftline.errors import StorageError, UnknownJob
+from siftline.jobs.status import (
+    FORMAT_VERSION,
+    JobRecord,
+    Outcome,
+    concluded,
+    find_job,
+    job_directories,
+    job_status,
+    read_job,
+    write_job,
+)
+from siftline.stages.plan import plan_batch
+from siftline.storage.files import write_record
+from siftline.storage.lease import Lease
+
+FAILED = JobRecord(
+    outcome="failed",
+    run="run-1",
+    at="2026-01-01T00:00:00+00:00",
+    error="ClusterError: no worker",
+    recoveries=2,
+    told=("failed: ClusterError", "recovering: "),
+)
+
+
+def planned(checkpoint: Path, *names: str) -> list[Path]:
+    """Directories of jobs, planned one after the other."""
+    directories = [checkpoint / "jobs" / name for name in names]
+    for number, directory in enumerate(directories):
+        directory.mkdir(parents=True)
+        (directory / "plan.json").touch()
+        os.utime(directory / "plan.json", ns=(0, 10**9 * (number + 1)))
+    return directories
+
+
+def test_a_record_comes_back(tmp_path: Path) -> None:
+    write_job(tmp_path, FAILED)
+    assert read_job(tmp_path) == FAILED
+
+
+def test_of_a_job_that_left_no_record_nothing_is_known(tmp_path: Path) -> None:
+    assert read_job(tmp_path) == read_job(tmp_path / "none") == JobRecord()
+    assert JobRecord().outcome == "interrupted"
+    (tmp_path / "file").touch()
+    assert read_job(tmp_path / "file") == JobRecord()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"format_version": 1, "outcome": "published"}'])
+def test_a_record_that_is_torn_or_forged_is_not_believed(tmp_path: Path, content: str) -> None:
+    (tmp_path / "job.json").write_text(content)
+    assert read_job(tmp_path) == JobRecord()
+
+
+def test_a_record_of_another_format_is_not_believed(tmp_path: Path) -> None:
+    write_record(tmp_path / "job.json", FAILED.model_dump(mode="json"), FORMAT_VERSION + 1)
+    assert read_job(tmp_path) == JobRecord()
+    write_record(tmp_path / "job.json", {"outcome": "lost"}, FORMAT_VERSION)
+    assert read_job(tmp_path) == JobRecord()
+
+
+def test_a_record_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError):
+        write_job(tmp_path / "file", FAILED)
+
+
+@pytest.mark.parametrize("outcome", ["failed", "failed for good", "cancelled"])
+def test_recoveries_and_what_was_told_count_on_until_the_job_is_published(outcome: Outcome) -> None:
+    record = concluded(FAILED, outcome, "run-2", "another error")
+    assert (record.outcome, record.run, record.error) == (outcome, "run-2", "another error")
+    assert (record.recoveries, record.told) == (FAILED.recoveries, FAILED.told)
+
+
+def test_what_is_published_starts_a_new_count() -> None:
+    record = concluded(FAILED, "published", "run-2")
+    assert record == JobRecord(outcome="published", run="run-2", at=record.at)
+    assert (record.recoveries, record.told, record.error) == (0, (), None)
+
+
+def test_a_conclusion_has_its_time() -> None:
+    before = datetime.now(UTC).replace(microsecond=0)
+    at = concluded(JobRecord(), "failed", None).at
+    assert at is not None
+    assert before <= datetime.fromisoformat(at) <= datetime.now(UTC)
+
+
+def test_jobs_are_listed_as_they_were_planned_and_others_are_none(tmp_path: Path) -> None:
+    directories = planned(tmp_path, "b2", "c3", "a1")
+    (tmp_path / "jobs" / "never-planned").mkdir()
+    assert job_directories(tmp_path) == directories
+    assert job_directories(str(tmp_path)) == directories
+    assert job_directories(tmp_path / "none") == []
+
+
+@pytest.mark.parametrize("job_id", ["b2c3d4", "b2c3", "b"])
+def test_a_job_is_found_by_the_beginning_of_its_id(tmp_path: Path, job_id: str) -> None:
+    planned(tmp_path, "a1b2c3", "b2c3d4")
+    assert find_job(tmp_path, job_id) == tmp_path / "jobs" / "b2c3d4"
+
+
+@pytest.mark.parametrize(
+    ("job_id", "problem"),
+    [
+        ("a1", "2 jobs begin so"),
+        ("", "3 jobs begin so"),
+        ("c", "there is no such job"),
+        ("2c3", "there is no such job"),
+        ("../jobs/b2c3d4", "there is no such job"),
+    ],
+)
+def test_a_job_that_is_none_or_several_is_told(tmp_path: Path, job_id: str, problem: str) -> None:
+    planned(tmp_path, "a1b2c3", "a1b2c4", "b2c3d4")
+    with pytest.raises(UnknownJob) as caught:
+        find_job(tmp_path, job_id)
+    assert str(caught.value) == (
+        f"job {job_id!r}: {problem} in {tmp_path}; "
+        "see `siftline jobs`, and give --checkpoint where it is not .siftline"
+    )
+
+
+def test_an_empty_id_is_nobodys_even_where_there_is_one_job(tmp_path: Path) -> None:
+    planned(tmp_path, "a1b2c3")
+    with pytest.raises(UnknownJob, match="1 jobs begin so"):
+        find_job(tmp_path, "")
+
+
+@pytest.mark.parametrize("outcome", get_args(Outcome))
+def test_a_job_that_nobody_works_on_is_what_became_of_it(config: BatchConfig, outcome: Outcome) -> None:
+    directory = plan_batch(config).directory
+    write_job(directory, JobRecord(outcome=outcome))
+    assert job_status(directory, "batch", 9, 4).state == outcome
+
+
+def test_a_status_is_of_the_run_that_works_on_the_job_or_did_last(config: BatchConfig) -> None:
+    directory = plan_batch(config).directory
+    write_job(directory, FAILED)
+    with Lease("run-2") as lease:
+        lease.take(directory)
+        running = job_status(directory, "batch", 9, 4)
+    assert (running.job_id, running.name, running.chunks, running.chunks_done) == (
+        directory.name,
+        "batch",
+        9,
+        4,
+    )
+    assert (running.state, running.run, running.error) == ("running", "run-2", None)
+
+    ended = job_status(directory, "batch", 9, 4)
+    assert (ended.state, ended.run, ended.error) == ("failed", "run-2", "ClusterError: no worker")
+
+
+def test_a_job_that_never_came_to_an_end_was_interrupted(config: BatchConfig) -> None:
+    status = job_status(plan_batch(config).directory, "batch", 9, 0)
+    assert (status.state, status.run, status.error) == ("interrupted", None, None)
+
+
+def test_a_job_whose_last_run_died_without_a_word_was_interrupted_whatever_was_before(
+    config: BatchConfig,
+) -> None:
+    directory = plan_batch(config).directory
+    write_job(directory, FAILED)
+    child = os.fork()
+    if child == 0:
+        Lease("run-3").take(directory)
+        os._exit(0)
+    os.waitpid(child, 0)
+    status = job_status(directory, "batch", 9, 4)
+    assert (status.state, status.run, status.error) == ("interrupted", "run-3", None)
+
+
+@pytest.mark.parametrize(
+    ("record", "had_failed"),
+    [
+        (JobRecord(), False),
+        (JobRecord(outcome="cancelled"), False),
+        (JobRecord(outcome="published"), False),
+        (JobRecord(outcome="failed"), True),
+        (JobRecord(outcome="failed for good"), True),
+        (JobRecord(recoveries=1), True),
+        (JobRecord(outcome="cancelled", told=("failed: ClusterError",)), True),
+        (concluded(FAILED, "published", "run-2"), False),
+    ],
+)
+def test_a_job_had_failed_until_it_is_published(record: JobRecord, had_failed: bool) -> None:
+    assert record.had_failed is had_failed

@@ -1,0 +1,249 @@
+"""Who is told what: by rules, in a template's words, tried again; one that fails changes nothing."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from siftline.config.batch import NotifyConfig
+from siftline.notices.delivery import Delivery, NotDelivered, Patience, Say, concerns, deliver
+from siftline.notices.messages import Message, Run, completed_message, failed_message, recovering_message
+from tests.unit.notices.test_messages import REJECTS, RESULT, TOP
+
+RUN = Run("flights")
+COMPLETED = completed_message(RUN, RESULT, [0.002, 0.001], TOP)
+RECOVERED = completed_message(RUN, RESULT, recovered=True)
+FAILED = failed_message(RUN, ValueError("broken"), None, False)
+AT_ONCE = Patience(delays=(0.0, 0.0))
+
+
+class Blocks:
+    """Keeps what was said through which block, and fails as often as it is told to."""
+
+    def __init__(self, **failures: list[Exception]) -> None:
+        self.said: list[tuple[str, str, str]] = []
+        self.attempts: list[str] = []
+        self._failures = failures
+
+    def load(self, block: str) -> Say:
+        def say(body: str, subject: str) -> None:
+            self.attempts.append(block)
+            failures = self._failures.get(block.partition("/")[2], [])
+            if failures:
+                raise failures.pop(0)
+            self.said.append((block, subject, body))
+
+        return say
+
+    @property
+    def told(self) -> list[str]:
+        return sorted(block for block, _, _ in self.said)
+
+
+def rule(block: str = "slack-webhook/ops", **fields: Any) -> NotifyConfig:
+    return NotifyConfig(block=block, **fields)
+
+
+def told(
+    blocks: Blocks, message: Message, *rules: NotifyConfig, memory: Path | None = None
+) -> list[Delivery]:
+    return deliver(message, rules, blocks.load, memory, AT_ONCE)
+
+
+def test_those_are_told_who_asked_for_it() -> None:
+    rules = [rule(), rule("email/boss", on=("failed",)), rule("custom-webhook/log", on=("completed",))]
+    blocks = Blocks()
+    assert told(blocks, COMPLETED, *rules) == [Delivery("slack-webhook/ops"), Delivery("custom-webhook/log")]
+    assert blocks.told == ["custom-webhook/log", "slack-webhook/ops"]
+    blocks = Blocks()
+    told(blocks, FAILED, *rules)
+    assert blocks.told == ["email/boss", "slack-webhook/ops"]
+
+
+@pytest.mark.parametrize(
+    ("recovered", "rejects", "wanted"),
+    [
+        (False, False, {"completed"}),
+        (False, True, {"rejected"}),
+        (True, False, {"recovered", "completed"}),
+        (True, True, {"recovered", "rejected"}),
+    ],
+)
+def test_a_publication_is_one_message_for_whoever_wants_any_of_what_it_is(
+    recovered: bool, rejects: bool, wanted: set[str]
+) -> None:
+    message = completed_message(RUN, REJECTS if rejects else RESULT, recovered=recovered)
+    events = {"completed", "rejected", "recovering", "recovered", "failed"}
+    assert {event for event in events if concerns(rule(on=(event,)), message)} == wanted
+    blocks = Blocks()
+    told(blocks, message, rule())
+    assert len(blocks.said) == 1
+
+
+@pytest.mark.parametrize(("least", "concerned"), [(0, True), (124, True), (125, False)])
+def test_results_with_too_few_anomalies_are_not_told(least: int, concerned: bool) -> None:
+    for message in (COMPLETED, RECOVERED, completed_message(RUN, REJECTS)):
+        assert concerns(rule(min_anomalies=least), message) is concerned
+
+
+def test_failures_are_told_whatever_the_number_of_anomalies() -> None:
+    for message in (FAILED, recovering_message(RUN, Path("/c/jobs/abc"), 1, 3, 5)):
+        assert concerns(rule(min_anomalies=10**9), message)
+
+
+def test_a_block_that_fails_does_not_keep_the_others_from_being_told() -> None:
+    blocks = Blocks(ops=[ConnectionError("refused")])
+    deliveries = told(blocks, COMPLETED, rule(), rule("custom-webhook/log"))
+    assert blocks.told == ["custom-webhook/log"]
+    assert deliveries == [
+        Delivery("slack-webhook/ops", "ConnectionError: refused"),
+        Delivery("custom-webhook/log"),
+    ]
+
+
+def test_a_block_that_cannot_be_loaded_does_not_either() -> None:
+    blocks = Blocks()
+
+    def load(block: str) -> Say:
+        if block == "a/b":
+            raise NotDelivered("there is no such block")
+        return blocks.load(block)
+
+    deliveries = deliver(COMPLETED, [rule("a/b"), rule()], load, patience=AT_ONCE)
+    assert deliveries == [Delivery("a/b", "there is no such block"), Delivery("slack-webhook/ops")]
+    assert blocks.told == ["slack-webhook/ops"]
+
+
+def test_nobody_is_told_when_nobody_asked() -> None:
+    assert told(Blocks(), COMPLETED) == []
+
+
+def passing(count: int) -> list[Exception]:
+    return [NotDelivered("answered with status 500", passing=True) for _ in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("failures", "attempts", "error"),
+    [
+        (passing(2), 3, None),
+        (passing(3), 3, "answered with status 500"),
+        ([NotDelivered("answered with status 404")], 1, "answered with status 404"),
+        ([*passing(1), NotDelivered("answered with status 404")], 2, "answered with status 404"),
+    ],
+    ids=["passes", "stays", "for good", "then for good"],
+)
+def test_what_may_pass_is_tried_again_and_what_is_said_is_said_once(
+    failures: list[Exception], attempts: int, error: str | None
+) -> None:
+    blocks = Blocks(ops=failures)
+    assert told(blocks, COMPLETED, rule()) == [Delivery("slack-webhook/ops", error)]
+    assert len(blocks.attempts) == attempts
+    assert len(blocks.said) == (error is None)
+
+
+def test_attempts_are_a_delay_apart_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr("siftline.notices.delivery.time.sleep", waited.append)
+    blocks = Blocks(ops=passing(9))
+    deliver(COMPLETED, [rule()], blocks.load, patience=Patience(delays=(1.0, 4.0)))
+    assert waited == [1.0, 4.0]
+
+
+@pytest.fixture
+def hanging() -> Iterator[Callable[[str, str], None]]:
+    """Says nothing until the test is over."""
+    over = threading.Event()
+    yield lambda body, subject: (over.wait(), None)[1]
+    over.set()
+
+
+def test_nobody_waits_for_ever_for_a_block_that_hangs(hanging: Say) -> None:
+    blocks = Blocks()
+    deliveries = deliver(
+        COMPLETED,
+        [rule("custom-webhook/hangs"), rule()],
+        lambda block: hanging if block.endswith("hangs") else blocks.load(block),
+        patience=Patience(seconds=0.2),
+    )
+    assert deliveries == [
+        Delivery("custom-webhook/hangs", "no answer within 0.2 s"),
+        Delivery("slack-webhook/ops"),
+    ]
+
+
+def test_a_template_says_it_in_its_own_words() -> None:
+    blocks = Blocks()
+    template = (
+        "{{ anomalies }} of {{ rows }} ({{ '%.2f' | format(100 * rate) }} %, usually {{ usual_rate }})\n"
+        "{% for row in top %}{{ row.identity.id }}: {{ row.reasons[0] }}\n{% endfor %}"
+        "{{ interval or 'ever' }}"
+    )
+    told(blocks, COMPLETED, rule(template=template, subject="{{ name | upper }} {{ event }}"))
+    assert blocks.said == [
+        (
+            "slack-webhook/ops",
+            "FLIGHTS completed",
+            "124 of 12345 (1.00 %, usually 0.0015)\n"
+            "7: amount 9 (typical 1, 8.0 σ above)\n3: age 90 (typical 3)\never",
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        ("{{ rate / 0 }}", "division by zero"),
+        ("{{ top[5].score }}", "no element 5"),
+        ("{{ error.upper() }}", "'None' has no attribute 'upper'"),
+        ("{{ '%(x)s' | format }}", "format"),
+        ("{% include 'secrets' %}", "no loader"),
+        ("{{ name.__class__.__mro__ }}", "unsafe"),
+        ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "recursion"),
+    ],
+)
+def test_a_template_that_cannot_be_filled_in_gives_way_to_the_usual_words(template: str, reason: str) -> None:
+    blocks = Blocks()
+    (delivery,) = told(blocks, COMPLETED, rule(template=template))
+    assert blocks.said == [("slack-webhook/ops", COMPLETED.subject, COMPLETED.body)]
+    assert delivery.error is None
+    assert delivery.remark is not None
+    assert delivery.remark.startswith("its template could not be filled in, the usual text was sent: ")
+    assert reason in delivery.remark
+
+
+def test_no_more_is_told_than_asked_for_and_the_next_message_counts_what_was_held_back(
+    tmp_path: Path,
+) -> None:
+    hourly, always = rule(at_most_every="1h"), rule("custom-webhook/log")
+    blocks, memory = Blocks(), tmp_path / "notified" / "flights.json"
+    deliveries = [told(blocks, COMPLETED, hourly, always, memory=memory) for _ in range(3)]
+    assert [one.held for one, _ in deliveries] == [False, True, True]
+    assert blocks.told == ["custom-webhook/log"] * 3 + ["slack-webhook/ops"]
+
+    told(blocks, FAILED, hourly, memory=memory)
+    assert blocks.said[-1][1] == FAILED.subject, "another event is not held back"
+
+    told(blocks, COMPLETED, rule(at_most_every="0s"), memory=memory)
+    assert blocks.said[-1][2].startswith(f"{COMPLETED.body}\n2 more since 20")
+    told(blocks, COMPLETED, rule(at_most_every="0s"), memory=memory)
+    assert blocks.said[-1][2] == COMPLETED.body
+
+
+def test_what_was_not_delivered_does_not_hold_the_next_message_back(tmp_path: Path) -> None:
+    blocks, memory = Blocks(ops=[NotDelivered("gone")]), tmp_path / "flights.json"
+    hourly = rule(at_most_every="1h")
+    assert told(blocks, COMPLETED, hourly, memory=memory)[0].error == "gone"
+    assert told(blocks, COMPLETED, hourly, memory=memory) == [Delivery("slack-webhook/ops")]
+    assert len(blocks.said) == 1
+
+
+def test_what_cannot_be_remembered_is_told(tmp_path: Path) -> None:
+    (tmp_path / "notified").touch()
+    blocks = Blocks()
+    for _ in range(2):
+        told(blocks, COMPLETED, rule(at_most_every="1h"), memory=tmp_path / "notified" / "flights.json")
+    assert len(blocks.said) == 2

@@ -1,0 +1,43 @@
+"""The most anomalous rows in words; none, where the result is not there or not the one that is meant."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from siftline import open_results
+from siftline.config.batch import BatchConfig
+from siftline.notices.top_rows import top_of, top_rows
+from tests.support import run_job
+from tests.unit.notices.test_messages import RESULT
+
+
+def test_rows_are_named_by_their_key_and_what_is_carried_over_and_say_why(config: BatchConfig) -> None:
+    output = config.output.model_copy(update={"columns": ("color",)})
+    results = open_results(run_job(config.model_copy(update={"output": output})).plan.config.output.path)
+    rows, found = top_rows(results, 2), results.top(2).to_pylist()
+    assert [(row.rank, row.score) for row in rows] == [(row["rank"], row["score"]) for row in found]
+    assert [row.identity for row in rows] == [{"row": row["row"], "color": row["color"]} for row in found]
+    assert str(rows[0]) == f"score {rows[0].score:.4f}  row={found[0]['row']}  color={found[0]['color']}"
+    assert all("typical" in reason for row in rows for reason in row.reasons)
+
+
+def test_only_what_the_run_has_published_is_shown(config: BatchConfig, tmp_path: Path) -> None:
+    manifest = run_job(config).manifest
+    mine = RESULT.model_copy(update={"output": config.output.path, "job_id": manifest.job_id})
+    assert len(top_of(mine, 3)) == 3
+    assert top_of(mine.model_copy(update={"job_id": "another"}), 3) == ()
+    assert top_of(mine.model_copy(update={"output": str(tmp_path / "nothing")}), 3) == ()
+
+
+@pytest.mark.parametrize(
+    "damage", [shutil.rmtree, lambda path: next(path.rglob("*.parquet")).write_bytes(b"x")]
+)
+def test_a_result_that_cannot_be_read_shows_nothing(config: BatchConfig, damage: object) -> None:
+    manifest = run_job(config).manifest
+    assert callable(damage)
+    damage(Path(config.output.path) / "anomalies")
+    mine = RESULT.model_copy(update={"output": config.output.path, "job_id": manifest.job_id})
+    assert top_of(mine, 3) == ()
