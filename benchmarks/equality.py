@@ -16,7 +16,7 @@ from benchmarks.peers.catalogue import PEERS
 from benchmarks.peers.common import KEY, SAMPLE_ROWS
 from benchmarks.records import LABELS, Expectation, Proof
 from siftline import open_results
-from siftline.source.reading import open_parquet
+from siftline.source.files import open_parquet
 from siftline.source.sample import draw_sample
 from siftline.types import SourceFile
 

@@ -22,7 +22,7 @@ from flows.server import server
 from siftline.config.schedules import Interval, intervals_of
 from siftline.errors import BackfillFailed, ConfigError, IntegrityError
 from siftline.jobs.intervals import Ledger
-from siftline.pipelines.spec import assignment_of
+from siftline.pipelines.assignment import assignment_of
 from siftline.storage.files import read_record, write_record
 from siftline.types import Record
 from tasks.adapters.resolve import waited

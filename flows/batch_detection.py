@@ -12,7 +12,8 @@ from flows.run.assignment import Begin, carry_out, due_time, of_a_schedule
 from flows.run.pipeline import run_pipeline
 from siftline.config.batch import BatchConfig
 from siftline.config.schedules import Interval, Schedule
-from siftline.pipelines.spec import STANDARD_STEPS, Assignment, Step, assignment_of
+from siftline.pipelines.assignment import Assignment, assignment_of
+from siftline.pipelines.steps import STANDARD_STEPS, Step
 from siftline.storage.lease import Lease
 from siftline.types import BatchResult
 

@@ -21,7 +21,7 @@ from siftline.errors import ConfigError, GivenUp, SiftlineError, UnknownJob
 from siftline.jobs.checkpoint import Checkpoint
 from siftline.jobs.status import JobStatus, find_job, job_directories, job_status, read_job, write_job
 from siftline.notices.messages import recovering_message, resume_command
-from siftline.pipelines.spec import Assignment, assignment_of, kept_assignment
+from siftline.pipelines.assignment import Assignment, assignment_of, kept_assignment
 from siftline.stages.plan import planned_config, read_plan
 from siftline.storage.lease import Lease
 from siftline.types import BatchPlan, BatchResult

@@ -8,7 +8,7 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from siftline.errors import StepFailed
-from siftline.pipelines.spec import Step, import_step
+from siftline.pipelines.steps import Step, import_step
 from siftline.types import BatchResult
 from tasks.adapters.resolve import waited
 from tasks.adapters.retrying import retried

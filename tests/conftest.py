@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from siftline.config.batch import BatchConfig, LocalCluster
+from siftline.config.batch import BatchConfig
+from siftline.config.clusters import LocalCluster
 from siftline.detectors.forest.compilation import find_kernels, prepare
 from siftline.engine.executor import Executor, open_executor
 from tests.support import make_config, make_table, write_files

@@ -24,7 +24,7 @@ from prefect.utilities.callables import parameter_schema
 from flows.batch_detection import batch_detection
 from flows.control.automations import automation_changes, mistakes_of
 from flows.control.change import Change
-from siftline.config.batch import parse_duration
+from siftline.config.fields import parse_duration
 from siftline.config.schedules import ANCHOR, Schedule
 from siftline.errors import ConfigError, UnknownPipeline
 from siftline.pipelines.spec import Pipeline

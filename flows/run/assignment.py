@@ -19,7 +19,8 @@ from siftline.config.schedules import Interval, Schedule, reason_to_skip
 from siftline.errors import Cancelled, IntervalSkipped, JobBusy, LeaseLost, SiftlineError, StorageError
 from siftline.jobs.intervals import Ledger
 from siftline.jobs.status import read_job, write_job
-from siftline.pipelines.spec import Assignment, Step, keep_assignment
+from siftline.pipelines.assignment import Assignment, keep_assignment
+from siftline.pipelines.steps import Step
 from siftline.storage.lease import Lease
 from siftline.types import BatchPlan, BatchResult
 from tasks.run_step import run_step

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from prefect.runtime import flow_run
 
 from flows.run.main_module import spare_children_prefect
-from siftline.config.batch import BatchConfig, Cluster, LocalCluster, RetriesConfig
+from siftline.config.batch import BatchConfig, RetriesConfig
+from siftline.config.clusters import Cluster, LocalCluster
 from siftline.engine.executor import Executor, open_executor, prepare_executor
 from siftline.errors import PartDamaged
 from siftline.jobs.results import Manifest

@@ -14,7 +14,7 @@ from siftline.config.batch import DetectorConfig
 from siftline.detectors.fitted import FittedModel, load_model, save_model
 from siftline.detectors.kinds import DETECTORS, SklearnDetector, make_estimator
 from siftline.errors import ModelError, RowError
-from siftline.stages.fit import fit_model
+from siftline.stages.training import fit_model
 from siftline.types import Feature, Matrix
 from tests.support import make_config
 

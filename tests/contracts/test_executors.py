@@ -15,7 +15,7 @@ import distributed
 import httpx
 import pytest
 
-from siftline.config.batch import AddressCluster, FactoryCluster, LocalCluster, SerialCluster
+from siftline.config.clusters import AddressCluster, FactoryCluster, LocalCluster, SerialCluster
 from siftline.engine.executor import DaskExecutor, Executor, Later, SerialExecutor, open_executor
 from siftline.errors import (
     ClusterError,

@@ -21,7 +21,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from siftline.config.batch import BatchConfig, LocalCluster, RetriesConfig, SerialCluster
+from siftline.config.batch import BatchConfig, RetriesConfig
+from siftline.config.clusters import LocalCluster, SerialCluster
 from siftline.engine.executor import Executor, open_executor, prepare_executor
 from siftline.engine.retries import run_with_retries
 from siftline.errors import (

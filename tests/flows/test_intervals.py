@@ -26,7 +26,7 @@ from siftline import open_results
 from siftline.config.schedules import Interval, Schedule, intervals_of
 from siftline.errors import StepFailed, StorageUnavailable
 from siftline.jobs.intervals import Entry, Ledger
-from siftline.pipelines.spec import STANDARD
+from siftline.pipelines.steps import STANDARD
 from siftline.stages import detect
 from siftline.stages.scoring import ChunkTask, score_chunk
 from siftline.storage.lease import Lease

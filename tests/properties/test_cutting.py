@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from siftline.config.batch import SourceConfig
 from siftline.source.chunks import cut_chunks
-from siftline.source.reading import find_files, open_parquet, read_chunk
+from siftline.source.files import find_files, open_parquet
+from siftline.source.reading import read_chunk
 from siftline.source.sample import draw_sample
 from siftline.types import ChunkTable, SourceFile
 from tests.support import write_files

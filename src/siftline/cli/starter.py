@@ -11,7 +11,7 @@ from siftline.config.batch import SourceConfig
 from siftline.detectors.preprocess import is_categorical, is_numeric
 from siftline.source.csv import csv_schema
 from siftline.source.features import RESERVED_NAMES
-from siftline.source.reading import find_files, open_parquet
+from siftline.source.files import find_files, open_parquet
 
 _KEY_NAMES = ("id", "key", "uuid")
 _LABEL_NAMES = ("label", "target", "is_anomaly", "anomaly")

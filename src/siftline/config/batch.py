@@ -7,97 +7,28 @@ what editors complete from, what the Prefect UI draws its form from, and what th
 
 from __future__ import annotations
 
-import re
-from dataclasses import fields
-from datetime import timedelta
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ByteSize,
-    ConfigDict,
     Field,
     PositiveInt,
     StringConstraints,
-    TypeAdapter,
     model_validator,
 )
 
-from siftline.config.template_variables import Facts
-from siftline.config.templates import check_template
-
-_BYTE_SIZE = TypeAdapter(ByteSize)
-
-
-def parse_bytes(size: str) -> int:
-    """Bytes in a size such as ``2GiB`` or ``500MB``."""
-    return int(_BYTE_SIZE.validate_python(size))
-
-
-def _check_size(size: str) -> str:
-    if parse_bytes(size) <= 0:
-        raise ValueError("must be more than nothing")
-    return size
-
-
-def _stated_size(size: object) -> object:
-    return str(size) if isinstance(size, int) and not isinstance(size, bool) else size
-
-
-_DURATION = r"^(\d{1,8}(?:\.\d{1,6})?)([smhd]?)$"
-_UNITS = {"": "seconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-
-
-def parse_duration(text: str) -> timedelta:
-    """Length of time in a text such as ``90s``, ``15m``, ``2h`` or ``1d``; a plain number is of seconds."""
-    found = re.fullmatch(_DURATION, text)
-    if found is None:
-        raise ValueError(f"should be a length of time such as 90s, 15m, 2h or 1d, not {text!r}")
-    return timedelta(**{_UNITS[found[2]]: float(found[1])})
-
-
-def _check_duration(text: str) -> str:
-    parse_duration(text)
-    return text
-
-
-def _stated_duration(value: object) -> object:
-    return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
-
-
-def _check_message(template: str) -> str:
-    check_template(template, [field.name for field in fields(Facts)])
-    return template
-
-
-def _check_names(names: tuple[str, ...]) -> tuple[str, ...]:
-    for number, name in enumerate(names):
-        if name in names[:number]:
-            raise ValueError(f"names {name!r} twice")
-    return names
-
-
-MemorySize = Annotated[str, BeforeValidator(_stated_size), AfterValidator(_check_size)]
-Duration = Annotated[
-    str,
-    BeforeValidator(_stated_duration),
-    AfterValidator(_check_duration),
-    Field(json_schema_extra={"pattern": _DURATION, "examples": ["90s", "15m", "2h", "1d"]}),
-]
-Names = Annotated[tuple[Annotated[str, StringConstraints(min_length=1)], ...], AfterValidator(_check_names)]
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
-BlockName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+/[A-Za-z0-9._-]+$")]
-MessageTemplate = Annotated[str, StringConstraints(min_length=1), AfterValidator(_check_message)]
-Event = Literal["completed", "rejected", "recovering", "recovered", "failed"]
-TimePart = Literal["minute", "hour", "day_of_week", "day", "month"]
-
-
-class Section(BaseModel):
-    """Base of every section: frozen, and a misspelt field is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+from siftline.config.clusters import Cluster, LocalCluster, default_kind
+from siftline.config.fields import (
+    BlockName,
+    Duration,
+    Event,
+    MemorySize,
+    MessageTemplate,
+    Name,
+    Names,
+    Section,
+    TimePart,
+)
 
 
 class SourceConfig(Section):
@@ -268,80 +199,6 @@ class TolerateConfig(Section):
     chunks: Tolerance = Field(
         default=0, description="Chunks that fail as a whole, after all attempts.", examples=["5%"]
     )
-
-
-class LocalCluster(Section):
-    """Worker processes on this machine, started for the job and gone with it."""
-
-    kind: Literal["local"] = Field(default="local", description="A Dask cluster on this machine.")
-    workers: PositiveInt | None = Field(
-        default=None, description="Worker processes. Default: one for every core."
-    )
-    threads: PositiveInt = Field(default=1, description="Chunks that a worker scores at once.")
-    memory_limit: MemorySize = Field(default="2GiB", description="Memory of each worker.")
-
-
-class TlsConfig(Section):
-    """Certificates for a scheduler that wants TLS: paths of PEM files."""
-
-    ca: str = Field(description="Certificate of the authority.")
-    cert: str = Field(description="Certificate of the client.")
-    key: str = Field(description="Private key of the client.")
-
-
-class AddressCluster(Section):
-    """A Dask scheduler that is already running."""
-
-    kind: Literal["address"] = Field(description="A running Dask scheduler.")
-    address: str = Field(
-        pattern=r"^[a-z]+://\S+$",
-        description="Address of the scheduler.",
-        examples=["tcp://127.0.0.1:8786"],
-    )
-    tls: TlsConfig | None = Field(
-        default=None, title="TLS", description="Certificates, for tls:// addresses."
-    )
-    timeout_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
-        default=10, description="How long to wait for the scheduler and a first worker."
-    )
-    memory_limit: MemorySize = Field(
-        default="2GiB", description="Memory of each of its workers, for sizing chunks."
-    )
-
-
-class FactoryCluster(Section):
-    """Any cluster class of the Dask family, such as SLURMCluster or KubeCluster."""
-
-    kind: Literal["factory"] = Field(description="A cluster that a class of your choice starts.")
-    factory: str = Field(
-        pattern=r"^[A-Za-z_][\w.]*[.:][A-Za-z_]\w*$",
-        description="Import path of the cluster class.",
-        examples=["dask_jobqueue.SLURMCluster", "dask_kubernetes.operator.KubeCluster"],
-    )
-    kwargs: dict[str, Any] = Field(default={}, description="Arguments of the class.")
-    workers: PositiveInt = Field(default=2, description="Workers to scale the cluster to.")
-    timeout_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
-        default=300, description="How long to wait for a first worker."
-    )
-    memory_limit: MemorySize = Field(
-        default="2GiB", description="Memory of each of its workers, for sizing chunks."
-    )
-
-
-class SerialCluster(Section):
-    """No cluster: chunks are scored one after the other in the flow's own process, for debugging."""
-
-    kind: Literal["serial"] = Field(description="No cluster; for debugging.")
-
-
-Cluster = Annotated[
-    LocalCluster | AddressCluster | FactoryCluster | SerialCluster, Field(discriminator="kind")
-]
-
-
-def default_kind(value: object) -> object:
-    """A cluster without a kind is a local one."""
-    return {"kind": "local", **value} if isinstance(value, dict) and "kind" not in value else value
 
 
 class CheckpointConfig(Section):

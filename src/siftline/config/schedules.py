@@ -23,7 +23,7 @@ from zoneinfo import ZoneInfo
 from croniter import CroniterBadDateError, croniter
 from pydantic import AfterValidator, AwareDatetime, Field, PositiveInt, model_validator
 
-from siftline.config.batch import Duration, Name, Section, parse_duration
+from siftline.config.fields import Duration, Name, Section, parse_duration
 
 # Nowhere do clocks change by more.
 _MOST_SHIFTED = timedelta(hours=3)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Generic, Protocol, TypeVar
 
-from siftline.config.batch import AddressCluster, Cluster, FactoryCluster, LocalCluster, SerialCluster
+from siftline.config.clusters import AddressCluster, Cluster, FactoryCluster, LocalCluster, SerialCluster
 from siftline.engine.workers import ENVIRONMENT, START_METHOD, prepare_workers
 from siftline.errors import (
     ChunkTimeout,

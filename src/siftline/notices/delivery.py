@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from siftline.config.batch import NotifyConfig, parse_duration
+from siftline.config.batch import NotifyConfig
+from siftline.config.fields import parse_duration
 from siftline.config.templates import render
 from siftline.notices.messages import Message
 from siftline.notices.rate_limit import turn

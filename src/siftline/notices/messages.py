@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from siftline.config.batch import Event
+from siftline.config.fields import Event
 from siftline.config.template_variables import Facts, TopRow
 from siftline.types import BatchResult
 

@@ -8,7 +8,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from siftline.config.batch import ChunkingConfig, Cluster, LocalCluster, SerialCluster, parse_bytes
+from siftline.config.batch import ChunkingConfig
+from siftline.config.clusters import Cluster, LocalCluster, SerialCluster
+from siftline.config.fields import parse_bytes
 from siftline.errors import ConfigError
 from siftline.types import ChunkTable
 

@@ -15,7 +15,7 @@ import pyarrow.csv as pc
 import pyarrow.parquet as pq
 
 from siftline.errors import SourceChanged, SourceError
-from siftline.source.reading import ParquetFile, Stamp, open_parquet, unreadable
+from siftline.source.files import ParquetFile, Stamp, open_parquet, unreadable
 from siftline.storage.files import digest, file_digest, replacing
 
 _BLOCK_BYTES = 8 << 20

@@ -2,40 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import numpy as np
-import pyarrow as pa
 from pydantic import ValidationError
 
-from siftline.config.batch import BatchConfig, RetriesConfig
+from siftline.config.batch import RetriesConfig
 from siftline.detectors import forest
-from siftline.detectors.fitted import FittedModel, Typical, cached_model, load_model, save_model
-from siftline.detectors.kinds import make_estimator
-from siftline.detectors.preprocess import (
-    learn_categories,
-    make_transform,
-    plain_numbers,
-    raw_matrix,
-    refuse_infinite,
-)
+from siftline.detectors.fitted import load_model
 from siftline.engine.executor import Executor
 from siftline.engine.retries import run_with_retries
-from siftline.errors import FeatureError, IntegrityError, ModelError, RowError
+from siftline.errors import IntegrityError
 from siftline.progress import Incident, Progress, report
-from siftline.source.sample import draw_sample
-from siftline.stages.rejects import score_around
+from siftline.stages.training import fit_on_sample, sample_quantile
 from siftline.storage.files import file_digest, read_record, write_record
-from siftline.types import BatchPlan, DetectorRef, Feature, Matrix
+from siftline.types import BatchPlan, DetectorRef
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 FORMAT_VERSION = 1
-# A robust standard deviation of normal data is its interquartile range over this.
-_IQR_OF_NORMAL = 1.349
 
 
 def fit_detector(plan: BatchPlan, executor: Executor) -> DetectorRef:
@@ -71,34 +58,6 @@ def _only(executor: Executor, function: Callable[[T], R], item: T, retries: Retr
     return settled.result()
 
 
-def fit_on_sample(plan: BatchPlan) -> DetectorRef:
-    """Draw the sample, fit the detector on it, and save it. Runs on a worker."""
-    sample = _sample(plan)
-    model = _fit_around(sample, plan)
-    path, name = save_model(model, plan.directory / "model")
-    return DetectorRef(kind=model.kind, path=str(path), model_digest=name, sample_rows=sample.num_rows)
-
-
-def sample_quantile(job: tuple[BatchPlan, DetectorRef]) -> float | None:
-    """Return the score at the configured quantile of the training sample. Runs on a worker."""
-    plan, ref = job
-    model = cached_model(ref)
-    sample = _sample(plan)
-    scores, _ = score_around(lambda rows: model.score(model.matrix(rows)), sample, 0, sample.num_rows)
-    return float(np.nanquantile(scores, plan.config.threshold.quantile or 0.0))
-
-
-def _fit_around(sample: pa.Table, plan: BatchPlan) -> FittedModel:
-    """Fit on the sample without the rows that cannot be digested, if such are tolerated."""
-    while True:
-        try:
-            return fit_model(sample, plan.features, plan.config)
-        except RowError as error:
-            if not plan.tolerated_rows or not error.rows or len(error.rows) == sample.num_rows:
-                raise error.about("a row of the sample") from error
-            sample = sample.take(pa.array(np.delete(np.arange(sample.num_rows), error.rows)))
-
-
 def _given(plan: BatchPlan) -> DetectorRef | None:
     model = plan.config.detector.model
     if model is None:
@@ -115,70 +74,3 @@ def _earlier(plan: BatchPlan) -> DetectorRef | None:
     except (OSError, IntegrityError, ValidationError):
         return None
     return ref if intact else None
-
-
-def _sample(plan: BatchPlan) -> pa.Table:
-    columns = list(dict.fromkeys(feature.column for feature in plan.features))
-    detector = plan.config.detector
-    groups = plan.chunks.row_groups()
-    return draw_sample(plan.snapshot.files, groups, columns, detector.sample_rows, detector.seed)
-
-
-def fit_model(sample: pa.Table, features: Sequence[Feature], config: BatchConfig) -> FittedModel:
-    """Fit preprocessing and detector on a sample.
-
-    Parameters
-    ----------
-    sample : Table
-        The features' columns.
-    features : sequence of Feature
-        The features.
-    config : BatchConfig
-        For its preprocess and detector sections.
-    """
-    plain = plain_numbers(features, config.preprocess)
-    categories = learn_categories(sample, features)
-    dtype = np.float32 if plain else np.float64
-    matrix = raw_matrix(sample, features, categories, dtype)
-    for column, feature in enumerate(features):
-        if np.isnan(matrix[:, column]).all():
-            raise FeatureError(
-                f"feature {feature.name}: no row of the sample has a value",
-                "leave it out of source.features, or raise detector.sample_rows",
-            )
-    transform = None if plain else make_transform(features, config.preprocess)
-    seen = matrix
-    if transform is not None:
-        with np.errstate(over="ignore"):
-            seen = np.asarray(transform.fit_transform(matrix), dtype=np.float32, order="C")
-        refuse_infinite(seen, "a preprocessed feature")
-    estimator = make_estimator(config.detector.kind, config.detector.params, config.detector.seed)
-    return FittedModel(
-        kind=config.detector.kind,
-        features=tuple(features),
-        categories=categories,
-        typical=tuple(_typical(matrix[:, column], feature) for column, feature in enumerate(features)),
-        transform=transform,
-        estimator=_fit(estimator, seen),
-    )
-
-
-def _fit(estimator: Any, matrix: Matrix) -> Any:
-    try:
-        return estimator.fit(matrix)
-    except ValueError as error:
-        what = " ".join(str(error).split())
-        raise ModelError(
-            f"detector: {type(estimator).__name__} cannot be fitted on the sample: {what}",
-            "correct detector.params, or set preprocess.missing if values are missing",
-        ) from error
-
-
-def _typical(values: Matrix, feature: Feature) -> Typical:
-    present = values[~np.isnan(values)].astype(np.float64)
-    if feature.kind == "categorical":
-        codes, counts = np.unique(present, return_counts=True)
-        return Typical(float(codes[np.argmax(counts)]), 0.0)
-    low, middle, high = np.quantile(present, [0.25, 0.5, 0.75])
-    spread = (high - low) / _IQR_OF_NORMAL or float(present.std())
-    return Typical(float(middle), float(spread))

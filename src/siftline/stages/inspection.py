@@ -19,7 +19,7 @@ from siftline.jobs.results import MANIFEST, read_manifest
 from siftline.source.chunks import chunk_rows
 from siftline.source.csv import csv_schema
 from siftline.source.features import choose_columns, choose_features
-from siftline.source.reading import ParquetFile, find_files, open_parquet
+from siftline.source.files import ParquetFile, find_files, open_parquet
 from siftline.types import Feature
 
 

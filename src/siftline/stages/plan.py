@@ -12,13 +12,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from siftline.config.batch import AddressCluster, BatchConfig, FactoryCluster, Section
+from siftline.config.batch import BatchConfig
+from siftline.config.clusters import AddressCluster, FactoryCluster
+from siftline.config.fields import Section
 from siftline.detectors.kinds import changed_params
 from siftline.errors import ConfigError, IntegrityError, UnknownJob
 from siftline.progress import Progress, report
 from siftline.source.chunks import cut_chunks
 from siftline.source.csv import open_csv
-from siftline.source.reading import ParquetFile, with_contents
+from siftline.source.files import ParquetFile, with_contents
 from siftline.stages.inspection import Inspection, check_values, inspect_batch, planned_chunk_rows
 from siftline.storage.files import digest, file_digest, read_record, write_record
 from siftline.storage.lease import Lease

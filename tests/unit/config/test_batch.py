@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from siftline.config.batch import BatchConfig, Duration, LocalCluster, parse_bytes, parse_duration
+from siftline.config.batch import BatchConfig
+from siftline.config.clusters import LocalCluster
+from siftline.config.fields import Duration, parse_bytes, parse_duration
 from siftline.config.loading import parse_config
 from siftline.errors import ConfigError
 from siftline.pipelines.spec import Pipeline

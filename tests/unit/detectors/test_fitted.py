@@ -15,7 +15,7 @@ import skops.io
 
 from siftline.detectors.fitted import FittedModel, cached_model, load_model, save_model
 from siftline.errors import IntegrityError, ModelError, StorageUnavailable
-from siftline.stages.fit import fit_model
+from siftline.stages.training import fit_model
 from siftline.types import DetectorRef, Feature
 from tests.support import make_config, make_table
 

@@ -11,7 +11,7 @@ import pytest
 
 from siftline.detectors.fitted import FittedModel
 from siftline.detectors.reasons import REASON, explain
-from siftline.stages.fit import fit_model
+from siftline.stages.training import fit_model
 from siftline.types import Feature
 from tests.support import make_config
 

@@ -13,17 +13,9 @@ from siftline.config.batch import RetriesConfig
 from siftline.config.loading import parse_config
 from siftline.config.schedules import Interval, Schedule
 from siftline.errors import ConfigError
-from siftline.pipelines.spec import (
-    STANDARD,
-    Assignment,
-    Pipeline,
-    Step,
-    import_step,
-    is_pipeline,
-    keep_assignment,
-    kept_assignment,
-    load_pipeline,
-)
+from siftline.pipelines.assignment import Assignment, keep_assignment, kept_assignment
+from siftline.pipelines.spec import Pipeline, is_pipeline, load_pipeline
+from siftline.pipelines.steps import STANDARD, Step, import_step
 
 BATCH = {"source": {"path": "d"}, "output": {"path": "r"}}
 OWN = {"uses": "company.reports:send"}

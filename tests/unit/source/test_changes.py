@@ -18,15 +18,8 @@ import pytest
 from siftline.config.batch import BatchConfig
 from siftline.errors import IntegrityError, SourceChanged, SourceError, SourceUnavailable
 from siftline.source import csv as staging
-from siftline.source.reading import (
-    check_unchanged,
-    joined,
-    only_files,
-    open_parquet,
-    read_chunk,
-    read_pieces,
-    with_contents,
-)
+from siftline.source.files import open_parquet, with_contents
+from siftline.source.reading import check_unchanged, joined, only_files, read_chunk, read_pieces
 from siftline.source.sample import draw_sample
 from siftline.stages.plan import plan_batch
 from siftline.storage.files import seal

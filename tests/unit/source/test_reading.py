@@ -14,7 +14,8 @@ import pytest
 from siftline.config.batch import SourceConfig
 from siftline.errors import SourceChanged, SourceError, SourceUnavailable
 from siftline.source import reading as source
-from siftline.source.reading import find_files, joined, only_files, open_parquet, read_chunk, unreadable
+from siftline.source.files import find_files, open_parquet, unreadable
+from siftline.source.reading import joined, only_files, read_chunk
 from siftline.types import Chunk, Piece, SourceFile
 
 TABLE = pa.table({"a": np.arange(10), "b": np.arange(10) / 2, "c": [f"t{i}" for i in range(10)]})
@@ -212,12 +213,12 @@ def test_a_footer_is_read_once_as_long_as_the_file_stays(
     chunk = Chunk(0, 0, (Piece(0, 0, 0, 10),))
     read: list[object] = []
 
-    def watched(handle: pa.NativeFile) -> source._Footer:
+    def watched(handle: pa.NativeFile) -> source.Footer:
         read.append(handle)
         return footer(handle)
 
-    footer = source._footer
-    monkeypatch.setattr(source, "_footer", watched)
+    footer = source.read_footer
+    monkeypatch.setattr(source, "read_footer", watched)
     for _ in range(3):
         joined(read_chunk([file], chunk, ["a"]))
     assert len(read) == 1

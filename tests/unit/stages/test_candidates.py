@@ -108,7 +108,7 @@ def test_to_label_only_columns_are_read_that_were_not_kept(
         asked.update(names)
         return read_pieces(files, pieces, names)
 
-    monkeypatch.setattr("siftline.stages.combine.read_pieces", watched)
+    monkeypatch.setattr("siftline.stages.labelling.read_pieces", watched)
     anomalies_of(tmp_path, output={"columns": columns})
     assert sorted(asked) == read
 

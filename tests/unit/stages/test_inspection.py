@@ -24,9 +24,9 @@ from siftline.errors import (
     SourceError,
     StorageError,
 )
-from siftline.stages.fit import fit_model
 from siftline.stages.inspection import inspect_batch
 from siftline.stages.plan import plan_batch
+from siftline.stages.training import fit_model
 from siftline.types import Feature
 from tests.support import make_config, make_table, run_job, visible_files, write_files
 

@@ -10,14 +10,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from siftline.config.batch import (
-    AddressCluster,
-    BatchConfig,
-    ChunkingConfig,
-    LocalCluster,
-    SerialCluster,
-    TlsConfig,
-)
+from siftline.config.batch import BatchConfig, ChunkingConfig
+from siftline.config.clusters import AddressCluster, LocalCluster, SerialCluster, TlsConfig
 from siftline.errors import ConfigError, JobBusy, UnknownJob
 from siftline.jobs.status import JobRecord, read_job, write_job
 from siftline.source.chunks import chunk_rows

@@ -1,0 +1,89 @@
+"""Clusters: where the chunks are scored."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    Field,
+    PositiveInt,
+)
+
+from siftline.config.fields import (
+    MemorySize,
+    Section,
+)
+
+
+class LocalCluster(Section):
+    """Worker processes on this machine, started for the job and gone with it."""
+
+    kind: Literal["local"] = Field(default="local", description="A Dask cluster on this machine.")
+    workers: PositiveInt | None = Field(
+        default=None, description="Worker processes. Default: one for every core."
+    )
+    threads: PositiveInt = Field(default=1, description="Chunks that a worker scores at once.")
+    memory_limit: MemorySize = Field(default="2GiB", description="Memory of each worker.")
+
+
+class TlsConfig(Section):
+    """Certificates for a scheduler that wants TLS: paths of PEM files."""
+
+    ca: str = Field(description="Certificate of the authority.")
+    cert: str = Field(description="Certificate of the client.")
+    key: str = Field(description="Private key of the client.")
+
+
+class AddressCluster(Section):
+    """A Dask scheduler that is already running."""
+
+    kind: Literal["address"] = Field(description="A running Dask scheduler.")
+    address: str = Field(
+        pattern=r"^[a-z]+://\S+$",
+        description="Address of the scheduler.",
+        examples=["tcp://127.0.0.1:8786"],
+    )
+    tls: TlsConfig | None = Field(
+        default=None, title="TLS", description="Certificates, for tls:// addresses."
+    )
+    timeout_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        default=10, description="How long to wait for the scheduler and a first worker."
+    )
+    memory_limit: MemorySize = Field(
+        default="2GiB", description="Memory of each of its workers, for sizing chunks."
+    )
+
+
+class FactoryCluster(Section):
+    """Any cluster class of the Dask family, such as SLURMCluster or KubeCluster."""
+
+    kind: Literal["factory"] = Field(description="A cluster that a class of your choice starts.")
+    factory: str = Field(
+        pattern=r"^[A-Za-z_][\w.]*[.:][A-Za-z_]\w*$",
+        description="Import path of the cluster class.",
+        examples=["dask_jobqueue.SLURMCluster", "dask_kubernetes.operator.KubeCluster"],
+    )
+    kwargs: dict[str, Any] = Field(default={}, description="Arguments of the class.")
+    workers: PositiveInt = Field(default=2, description="Workers to scale the cluster to.")
+    timeout_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        default=300, description="How long to wait for a first worker."
+    )
+    memory_limit: MemorySize = Field(
+        default="2GiB", description="Memory of each of its workers, for sizing chunks."
+    )
+
+
+class SerialCluster(Section):
+    """No cluster: chunks are scored one after the other in the flow's own process, for debugging."""
+
+    kind: Literal["serial"] = Field(description="No cluster; for debugging.")
+
+
+Cluster = Annotated[
+    LocalCluster | AddressCluster | FactoryCluster | SerialCluster, Field(discriminator="kind")
+]
+
+
+def default_kind(value: object) -> object:
+    """A cluster without a kind is a local one."""
+    return {"kind": "local", **value} if isinstance(value, dict) and "kind" not in value else value

@@ -1,0 +1,109 @@
+"""Types of configuration fields: sizes, durations, names and templates."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from datetime import timedelta
+from typing import Annotated, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+)
+
+from siftline.config.template_variables import Facts
+from siftline.config.templates import check_template
+
+_BYTE_SIZE = TypeAdapter(ByteSize)
+
+
+def parse_bytes(size: str) -> int:
+    """Bytes in a size such as ``2GiB`` or ``500MB``."""
+    return int(_BYTE_SIZE.validate_python(size))
+
+
+def _check_size(size: str) -> str:
+    if parse_bytes(size) <= 0:
+        raise ValueError("must be more than nothing")
+    return size
+
+
+def _stated_size(size: object) -> object:
+    return str(size) if isinstance(size, int) and not isinstance(size, bool) else size
+
+
+_DURATION = r"^(\d{1,8}(?:\.\d{1,6})?)([smhd]?)$"
+
+
+_UNITS = {"": "seconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def parse_duration(text: str) -> timedelta:
+    """Length of time in a text such as ``90s``, ``15m``, ``2h`` or ``1d``; a plain number is of seconds."""
+    found = re.fullmatch(_DURATION, text)
+    if found is None:
+        raise ValueError(f"should be a length of time such as 90s, 15m, 2h or 1d, not {text!r}")
+    return timedelta(**{_UNITS[found[2]]: float(found[1])})
+
+
+def _check_duration(text: str) -> str:
+    parse_duration(text)
+    return text
+
+
+def _stated_duration(value: object) -> object:
+    return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
+def _check_message(template: str) -> str:
+    check_template(template, [field.name for field in fields(Facts)])
+    return template
+
+
+def _check_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            raise ValueError(f"names {name!r} twice")
+    return names
+
+
+MemorySize = Annotated[str, BeforeValidator(_stated_size), AfterValidator(_check_size)]
+
+
+Duration = Annotated[
+    str,
+    BeforeValidator(_stated_duration),
+    AfterValidator(_check_duration),
+    Field(json_schema_extra={"pattern": _DURATION, "examples": ["90s", "15m", "2h", "1d"]}),
+]
+
+
+Names = Annotated[tuple[Annotated[str, StringConstraints(min_length=1)], ...], AfterValidator(_check_names)]
+
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+
+
+BlockName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+/[A-Za-z0-9._-]+$")]
+
+
+MessageTemplate = Annotated[str, StringConstraints(min_length=1), AfterValidator(_check_message)]
+
+
+Event = Literal["completed", "rejected", "recovering", "recovered", "failed"]
+
+
+TimePart = Literal["minute", "hour", "day_of_week", "day", "month"]
+
+
+class Section(BaseModel):
+    """Base of every section: frozen, and a misspelt field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")

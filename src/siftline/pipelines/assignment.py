@@ -1,0 +1,139 @@
+"""What a run is to do, and the record of it with a job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    ValidationError,
+)
+
+from siftline.config.batch import BatchConfig, RetriesConfig
+from siftline.config.fields import Section
+from siftline.config.loading import parse, resolve_config
+from siftline.config.schedules import Interval, Schedule, last_interval
+from siftline.errors import IntegrityError
+from siftline.pipelines.steps import STANDARD_STEPS, Step, Steps
+from siftline.storage.files import read_record, write_record
+
+_KEPT = "assignment.json"
+
+
+_FORMAT_VERSION = 1
+
+
+def _check_slugs(schedules: tuple[Schedule, ...]) -> tuple[Schedule, ...]:
+    slugs = [schedule.slug for schedule in schedules]
+    for slug in slugs:
+        if slugs.count(slug) > 1:
+            raise ValueError(f"two schedules have the slug {slug!r}; give each a slug of its own")
+    return schedules
+
+
+Schedules = Annotated[tuple[Schedule, ...], AfterValidator(_check_slugs)]
+
+
+def _check_unset(steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    for step in steps:
+        if step.settings and not step.own:
+            raise ValueError(f"the settings of {step.uses} belong in the configuration of the batch")
+    return steps
+
+
+class Assignment(Section):
+    """What a run is to do.
+
+    Attributes
+    ----------
+    config : BatchConfig
+        The batch, with the settings of the standard steps in it.
+    steps : tuple of Step
+        What is done, in order.
+    parameters : dict
+        Values for the templates of the configuration.
+    schedules : tuple of Schedule
+        Whose intervals the runs are about.
+    interval : Interval or None
+        What this run is about; by default the last interval that was over when it was due.
+    """
+
+    config: BatchConfig
+    steps: Annotated[Steps, AfterValidator(_check_unset)] = STANDARD_STEPS
+    parameters: dict[str, Any] | None = None
+    schedules: Schedules = ()
+    interval: Interval | None = None
+
+    @property
+    def told(self) -> BatchConfig:
+        """The batch, before its templates are filled in; without notification, nobody is told of it."""
+        if any(step.uses == "notification" for step in self.steps):
+            return self.config
+        return self.config.model_copy(update={"notify": ()})
+
+    def due(self, when: datetime) -> Interval | None:
+        """Return the interval that a run is about which was due at a moment."""
+        schedule = self.schedule(when)
+        if self.interval is not None:
+            return self.interval.local(schedule.timezone if schedule else "UTC")
+        return last_interval(schedule, when) if schedule else None
+
+    def schedule(self, when: datetime) -> Schedule | None:
+        """Return the schedule that fired at a moment, or was the last to fire before it."""
+        return max(self.schedules, key=lambda one: last_interval(one, when).end, default=None)
+
+    def batch(self, when: datetime, interval: Interval | None) -> BatchConfig:
+        """Return the batch, with its templates filled in.
+
+        Raises
+        ------
+        ConfigError
+            When a template is wrong.
+        """
+        return resolve_config(self.config, when, interval, self.parameters)
+
+    def own_steps(self, *, notified: bool) -> list[Step]:
+        """Return the steps of the user's own before the notification, or those after it."""
+        order = [step.uses for step in self.steps]
+        cut = order.index("notification") if "notification" in order else len(order)
+        return [step for step in (self.steps[cut:] if notified else self.steps[:cut]) if step.own]
+
+    def retries_of(self, uses: str) -> RetriesConfig | None:
+        """Return how often a step is tried, where that is said."""
+        return next((step.retries for step in self.steps if step.uses == uses), None)
+
+
+def assignment_of(parameters: Mapping[str, Any]) -> Assignment:
+    """Return what the parameters of a run, or of a deployment, say is to be done.
+
+    Raises
+    ------
+    ConfigError
+        When they are wrong.
+    """
+    given = {key: value for key, value in parameters.items() if key != "fresh"}
+    return parse(Assignment, given, "parameters of the run")
+
+
+def keep_assignment(assignment: Assignment, directory: Path) -> None:
+    """Write down in a job's directory what its run is to do, but for the batch: that is in the job's plan.
+
+    Raises
+    ------
+    StorageError
+        When it cannot be written.
+    """
+    record = assignment.model_dump(mode="json", exclude={"config"})
+    write_record(directory / _KEPT, record, _FORMAT_VERSION)
+
+
+def kept_assignment(config: BatchConfig, directory: Path) -> Assignment:
+    """Return what the run of a job was to do; where that is not known, the standard steps."""
+    try:
+        record = read_record(directory / _KEPT, _FORMAT_VERSION)
+        return Assignment.model_validate({**record, "config": config})
+    except (FileNotFoundError, IntegrityError, ValidationError):
+        return Assignment(config=config)

@@ -1,0 +1,135 @@
+"""Labels of a run of chunks, on a worker: its rows with labels, its anomalies with reasons."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from siftline.detectors.fitted import cached_model
+from siftline.detectors.reasons import explain
+from siftline.errors import PartDamaged
+from siftline.source.reading import read_pieces, take_rows
+from siftline.storage.files import file_digest, replacing
+from siftline.storage.parquet import parquet_writer, read_part, write_parquet
+from siftline.types import (
+    Chunk,
+    ChunkReceipt,
+    DetectorRef,
+    Ints,
+    PublishedFile,
+    SourceFile,
+)
+
+
+@dataclass(frozen=True)
+class LabelTask:
+    """All that a worker must know to label a run of consecutive chunks."""
+
+    number: int
+    chunks: tuple[Chunk, ...]
+    receipts: tuple[ChunkReceipt, ...]
+    files: tuple[SourceFile, ...]
+    detector: DetectorRef
+    key: tuple[str, ...]
+    columns: tuple[str, ...]
+    threshold: float
+    parts: str
+    staged: str
+    flagged: str
+
+    def __str__(self) -> str:
+        return f"labels of chunks {self.chunks[0].index}-{self.chunks[-1].index}"
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What became of a `LabelTask`."""
+
+    number: int
+    scores: PublishedFile
+    anomalies: int
+
+
+def label_chunks(task: LabelTask) -> Labelled:
+    """Label a run of chunks: write its rows with labels, and its anomalies with reasons. Runs on a worker."""
+    staged = Path(task.staged)
+    name = f"part-{task.number:05d}.parquet"
+    found: list[pa.Table] = []
+    rows = 0
+    with replacing(staged / "scores" / name) as temporary:
+        writer: pq.ParquetWriter | None = None
+        for chunk, receipt in zip(task.chunks, task.receipts, strict=True):
+            labelled = _labelled(task, receipt)
+            scored = labelled if receipt.rejects is None else labelled.filter(pc.is_finite(labelled["score"]))
+            writer = writer or parquet_writer(temporary, labelled.schema)
+            writer.write_table(scored.combine_chunks())
+            rows += scored.num_rows
+            positions = np.flatnonzero(labelled["label"].to_numpy())
+            if len(positions) or not found:
+                flagged = labelled.take(pa.array(positions))
+                found.append(_originals(task, chunk, receipt, flagged, positions))
+        if writer is not None:
+            writer.close()
+    anomalies = _explained(task, pa.concat_tables(found))
+    with replacing(staged / "found" / name, durable=False) as temporary:
+        write_parquet(anomalies, temporary)
+    return Labelled(task.number, published_file(staged, f"scores/{name}", rows), anomalies.num_rows)
+
+
+def _labelled(task: LabelTask, receipt: ChunkReceipt) -> pa.Table:
+    table = read_part(Path(task.parts), receipt.part)
+    labels = (table["score"].to_numpy() >= task.threshold).astype(np.int8)
+    return table.append_column("label", pa.array(labels))
+
+
+def _originals(
+    task: LabelTask,
+    chunk: Chunk,
+    receipt: ChunkReceipt,
+    labelled: pa.Table,
+    positions: Ints,
+) -> pa.Table:
+    """Return the flagged rows of a chunk as they are in the source, with their keys and scores."""
+    kept = _kept(task, receipt)
+    missing = [name for name in task.columns if name not in kept]
+    if missing:
+        rows = take_rows(read_pieces(task.files, chunk.pieces, missing), positions)
+        kept |= {name: rows[name] for name in missing}
+    own = {name: labelled[name] for name in labelled.column_names if name != "label"}
+    return pa.table({name: kept[name] for name in task.columns if name not in own} | own)
+
+
+def _kept(task: LabelTask, receipt: ChunkReceipt) -> dict[str, pa.ChunkedArray]:
+    """Return the columns of the flagged rows that were kept when the chunk was scored, if enough were."""
+    candidates = receipt.candidates
+    if candidates is None or candidates.floor > task.threshold:
+        return {}
+    try:
+        rows = read_part(Path(task.parts), candidates.file)
+    except PartDamaged:  # the source has it all
+        return {}
+    flagged = rows.filter(pc.greater_equal(rows["score"], task.threshold))
+    return {name: flagged[name] for name in flagged.column_names if name != "score"}
+
+
+def _explained(task: LabelTask, rows: pa.Table) -> pa.Table:
+    """Give flagged rows their rank and reasons, and their columns the order of the anomalies table."""
+    model = cached_model(task.detector)
+    flagged = np.load(task.flagged, mmap_mode="r", allow_pickle=False)
+    scores = rows["score"].to_numpy()
+    ranks = len(flagged) - np.searchsorted(flagged, scores, side="right") + 1
+    key = list(task.key) or ["row"]
+    order = [*key, *(name for name in task.columns if name not in key), "score"]
+    table = rows.select(order).append_column("rank", pa.array(ranks, pa.int64()))
+    return table.append_column("reasons", explain(model, model.matrix(rows), scores))
+
+
+def published_file(staged: Path, name: str, rows: int) -> PublishedFile:
+    """Describe a staged file by its rows, size and digest."""
+    path = staged / name
+    return PublishedFile(name=name, rows=rows, size=path.stat().st_size, digest=file_digest(path))
