@@ -1,4 +1,4 @@
-"""Recovery: a job that failed or crashed is taken up again, a limited number of times."""
+"""Recovery: a failed or crashed job is resumed, a limited number of times."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
 
+from flows.run.announcements import announce_once
 from flows.run.api_retries import PatientTaskRunner
-from flows.run.assignment import Begin, carry_out
-from flows.run.conclusion import conclude, failed_for_good, tell
-from flows.run.pipeline import run_pipeline
-from siftline.config.batch import BatchConfig
+from flows.run.batch import SAFER_BLOCKS, already_published, process_batch
+from flows.run.intervals import interval_of
+from flows.run.lifecycle import failed_for_good, run_of
 from siftline.errors import ConfigError, GivenUp, SiftlineError, UnknownJob
 from siftline.jobs.checkpoint import Checkpoint
 from siftline.jobs.status import JobStatus, find_job, job_directories, job_status, read_job, write_job
 from siftline.notices.messages import recovering_message, resume_command
 from siftline.pipelines.assignment import Assignment, assignment_of, kept_assignment
 from siftline.stages.plan import planned_config, read_plan
-from siftline.storage.lease import Lease
 from siftline.types import BatchPlan, BatchResult
 from tasks.adapters.checkpoints import open_checkpoints
 from tasks.notify import this_run
+from tasks.plan_batch import plan_batch
 
 
 def _name() -> str:
-    """Name the run by what is taken up again."""
+    """Name the run by the job or the run that it recovers."""
     given = flow_run.parameters
     return f"recovery of {given.get('job_id') or given.get('flow_run_id')}"
 
@@ -43,62 +43,61 @@ def recovery(
     max_recoveries: int | None = 3,
     safer: bool = True,
 ) -> BatchResult:
-    """Take a failed or crashed job up again: only what is left of it is done.
+    """Resume a failed or crashed job: only the chunks that are left are scored.
 
     Args:
         flow_run_id: The run that failed: of batch-detection, or of recovery itself.
-        job_id: Instead: the job. The beginning of its id is enough.
-        checkpoint: Where the job is; only needed with job_id.
-        max_recoveries: How many recoveries a job gets before it has failed for good; none: they are not
-            counted, and nobody is told that one has begun.
+        job_id: Instead: the job, by a unique prefix of its id.
+        checkpoint: Directory of the jobs; only needed with job_id.
+        max_recoveries: Recoveries of a job before it has failed for good; none: they are not counted,
+            and their start is not announced.
         safer: Take less memory: one chunk at a time for each worker, and each chunk in quarters.
     """
     try:
         failed = _planned(checkpoint, job_id) if job_id is not None else _run_before(flow_run_id)
     except SiftlineError as error:
         return failed_for_good(error)
-
-    def work(batch: BatchConfig, lease: Lease, begin: Begin) -> BatchResult:
-        retries = failed.assignment.retries_of("result_validation")
-        if max_recoveries is not None and failed.recoveries > max_recoveries:
-            # The job counts its recoveries itself; but one may fail before it gets that far.
-            raise GivenUp(
-                f"{failed.recoveries} recoveries in a row did not help",
-                "see to the cause, then run it again",
-            )
-
-        def begin_recovery(plan: BatchPlan) -> None:
-            if max_recoveries is not None:
-                _begin(plan, max_recoveries)
-            begin(plan)
-
-        return run_pipeline(batch, lease, safer=safer, begin=begin_recovery, validation_retries=retries)
-
-    return carry_out(failed.assignment, failed.due, work, again=failed.fresh)
+    with run_of(failed.assignment) as run:
+        with interval_of(run, failed.due, again=failed.fresh) as turn:
+            result = turn.published
+            if result is None:
+                _refuse_endless(failed, max_recoveries)
+                plan = plan_batch(turn.batch, False, run.lease, SAFER_BLOCKS if safer else 1)
+                result = already_published(plan, run)
+                if result is None:
+                    _count_recovery(plan, max_recoveries)
+                    result = process_batch(run.begin(plan), run, safer=safer)
+                result = turn.publish(result)
+        run.complete(result, turn.job_of(result))
+    return run.outcome
 
 
 @flow(name="partial-publication", persist_result=False, task_runner=PatientTaskRunner())
 def partial_publication(job_id: str, checkpoint: str = ".siftline") -> BatchResult:
-    """Publish what is done of a job that failed; the manifest says what is missing.
+    """Publish the finished chunks of a failed job; the manifest lists the missing ones.
 
     Args:
-        job_id: The job. The beginning of its id is enough.
-        checkpoint: Where the job is.
+        job_id: The job, by a unique prefix of its id.
+        checkpoint: Directory of the jobs.
     """
     try:
-        config = _planned(checkpoint, job_id).assignment.told
+        config = _planned(checkpoint, job_id).assignment.announced
     except SiftlineError as error:
         return failed_for_good(error)
-    return conclude(config, lambda lease: run_pipeline(config, lease, partial=True))
+    with run_of(Assignment(config=config)) as run:
+        plan = plan_batch(config, False, run.lease)
+        result = already_published(plan, run) or process_batch(plan, run, partial=True)
+        run.complete(result, plan.directory)
+    return run.outcome
 
 
 def job_statuses(checkpoint: str) -> list[JobStatus]:
-    """Return the status of every job in a checkpoint, the one that was planned last at the end."""
+    """Return the status of every job in a checkpoint, in the order of planning."""
     statuses = []
     for directory in job_directories(checkpoint):
         try:
             plan = read_plan(directory)
-        except UnknownJob:  # of another version: it can be run again, or removed
+        except UnknownJob:  # of another version: run it again, or remove it
             statuses.append(job_status(directory, "unreadable", 0, 0))
             continue
         done = Checkpoint(plan, open_checkpoints(plan)).committed()
@@ -108,7 +107,7 @@ def job_statuses(checkpoint: str) -> list[JobStatus]:
 
 @dataclass(frozen=True)
 class _Failed:
-    """What failed, when it was due, after how many recoveries, and whether it was to start over."""
+    """What failed, its scheduled start, the recoveries before, and whether it was to start over."""
 
     assignment: Assignment
     due: datetime
@@ -123,7 +122,7 @@ def _planned(checkpoint: str, job_id: str) -> _Failed:
 
 
 def _run_before(flow_run_id: UUID | None) -> _Failed:
-    """Find out what a run was to do; of a recovery that failed, what that was to recover."""
+    """Find the assignment of a run; of a failed recovery, that of the run it recovered."""
     parameters: dict[str, Any] = {"flow_run_id": flow_run_id}
     runs = 0
     with get_client(sync_client=True) as client:
@@ -150,16 +149,26 @@ def _run_before(flow_run_id: UUID | None) -> _Failed:
     )
 
 
-def _begin(plan: BatchPlan, most: int) -> None:
-    """Count the recovery, and tell of it."""
+def _refuse_endless(failed: _Failed, most: int | None) -> None:
+    """Give up after too many recoveries in a row: one may fail before its job can count it."""
+    if most is not None and failed.recoveries > most:
+        raise GivenUp(
+            f"{failed.recoveries} recoveries in a row did not help", "fix the cause, then run it again"
+        )
+
+
+def _count_recovery(plan: BatchPlan, most: int | None) -> None:
+    """Count the recovery with the job, and announce it."""
+    if most is None:
+        return
     record = read_job(plan.directory)
     if record.recoveries >= most:
         raise GivenUp(
             f"job {plan.job_id} failed, and {record.recoveries} recoveries did not help: {record.error}",
-            f"see to the cause, then: {resume_command(plan.directory)}",
+            f"fix the cause, then: {resume_command(plan.directory)}",
         )
     number = record.recoveries + 1
     write_job(plan.directory, record.model_copy(update={"recoveries": number}))
     left = len(plan.chunks) - Checkpoint(plan, open_checkpoints(plan)).committed()
     message = recovering_message(this_run(plan.config.name), plan.directory, number, most, left)
-    tell(message, plan.config, plan.directory)
+    announce_once(message, plan.config, plan.directory)

@@ -1,4 +1,4 @@
-"""The step that looks at the input and cuts it."""
+"""The step that takes the input's snapshot and cuts it into chunks."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from siftline.config.batch import BatchConfig
+from siftline.engine.executor import prepare_executor
 from siftline.stages import plan
 from siftline.storage.lease import Lease
 from siftline.types import BatchPlan
+from tasks.adapters.main_module import spare_children_prefect
 
 
 @task(name="plan_batch", task_run_name="plan_batch", cache_policy=NO_CACHE, persist_result=False)
-def plan_batch(config: BatchConfig, fresh: bool, lease: Lease, blocks: int) -> BatchPlan:
-    """Plan the job; see `siftline.stages.plan.plan_batch`."""
+def plan_batch(config: BatchConfig, fresh: bool, lease: Lease, blocks: int = 1) -> BatchPlan:
+    """Plan the job while the workers' imports begin; see `siftline.stages.plan.plan_batch`."""
+    spare_children_prefect()
+    prepare_executor(config.cluster)
     return plan.plan_batch(config, fresh, lease, blocks)

@@ -21,7 +21,7 @@ from siftline.config.schedules import Interval, Schedule, missed_intervals
 from siftline.jobs.intervals import Ledger
 
 
-def make_up(schedule: Schedule, ledger: Ledger, present: Interval) -> None:
+def schedule_missed(schedule: Schedule, ledger: Ledger, present: Interval) -> None:
     """Start a run for every interval since the last known one that has none, due when the interval was."""
     known = [entry.interval.end for entry in ledger.entries()]
     before = [end for end in known if end < present.end]

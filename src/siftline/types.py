@@ -354,14 +354,20 @@ class ValidationReport(Record):
         return tuple(f"{check.name}: {check.detail}" for check in self.checks if not check.passed)
 
 
+ResultState = Literal["Completed", "CompletedWithRejects", "Partial", "AlreadyPublished"]
+RunState = (
+    ResultState | Literal["AlreadyRunning", "Superseded", "Skipped", "Cancelled", "Failed", "FailedForGood"]
+)
+
+
 class BatchResult(Record):
-    """What a run of a job came to."""
+    """The result of a run."""
 
     name: str
     interval: Interval | None = None
     job_id: str
     flow_run_id: str | None
-    state: str
+    state: ResultState
     rows: int
     chunks: int
     chunks_reused: int

@@ -1,8 +1,9 @@
-"""The run that had a job before and did not come to an end."""
+"""Runs that died with a job, and that Prefect still shows as running."""
 
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
@@ -14,12 +15,12 @@ from siftline.storage.lease import Lease
 from tasks.adapters.artifacts import write_aside
 
 
-def end_predecessor(lease: Lease) -> None:
-    """Say of the run that died with this job that it crashed, so that it doesn't stay Running for ever."""
-    previous = lease.previous
-    if previous is not None:
-        message = f"Its process ended without a word; run {flow_run.id} went on with the job."
-        write_aside("the end of the run before", lambda: _crash(UUID(previous.run), message))
+def end_crashed_runs(lease: Lease) -> None:
+    """Mark all earlier holders of a job that died without releasing it as crashed."""
+    message = f"Its process ended without a word; run {flow_run.id} went on with the job."
+    while (previous := lease.previous) is not None:
+        write_aside("the end of the run before", partial(_crash, UUID(previous.run), message))
+        lease.forget_previous()
 
 
 def _crash(run_id: UUID, message: str) -> None:

@@ -20,8 +20,8 @@ from prefect.states import Failed, Scheduled
 
 from flows.batch_detection import batch_detection
 from flows.recovery import job_statuses, recovery
-from flows.run import conclusion
 from flows.run import schedule_missed as catch_up
+from flows.run.lifecycle import Run
 from siftline import open_results
 from siftline.config.schedules import Interval, Schedule, intervals_of
 from siftline.errors import StepFailed, StorageUnavailable
@@ -395,7 +395,7 @@ def test_a_fresh_start_that_failed_is_not_done_by_what_was_published_for_its_int
 def test_a_run_that_a_schedule_started_too_late_is_skipped(
     tmp_path: Path, own: Steps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flows.batch_detection.of_a_schedule", lambda: True)
+    monkeypatch.setattr("flows.run.intervals.started_by_schedule", lambda: True)
     late = {**DAILY, "catch_up": "skip", "max_lateness": "2h"}
     state = batch_detection(
         batch(tmp_path), schedules=[late], interval=DAY, steps=steps("a"), return_state=True
@@ -423,8 +423,8 @@ def test_an_interval_whose_run_died_after_publishing_is_told_of_by_the_next(
         raise RuntimeError("the machine is gone")
 
     with monkeypatch.context() as patch:
-        patch.setattr(conclusion, "_completed", die)
-        patch.setattr(conclusion, "_failed", die)
+        patch.setattr(Run, "complete", die)
+        patch.setattr(Run, "fail", die)
         run(values)
     assert (entry(tmp_path).outcome, webhook.received) == ("published", [])
     assert run(values).name == "AlreadyPublished"
@@ -445,15 +445,15 @@ def test_missed_intervals_are_made_up_for_once_by_runs_of_their_own(
     monkeypatch.setattr(catch_up, "deployment", SimpleNamespace(id=str(deployment_id)))
     monkeypatch.setattr(catch_up, "get_run_logger", logging.getLogger)
 
-    catch_up.make_up(schedule, ledger, days[6])
+    catch_up.schedule_missed(schedule, ledger, days[6])
     assert made_up(deployment_id) == []  # nothing is known to be missed of a pipeline that never ran
 
     ledger.write(days[0], "published", None)
     for _ in range(2):
-        catch_up.make_up(schedule, ledger, days[6])
+        catch_up.schedule_missed(schedule, ledger, days[6])
         assert made_up(deployment_id) == days[4:6]
 
-    catch_up.make_up(schedule, ledger, days[1])
+    catch_up.schedule_missed(schedule, ledger, days[1])
     assert made_up(deployment_id) == days[4:6]
 
 

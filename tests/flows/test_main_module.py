@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from flows.run.main_module import spare_children_prefect
+from tasks.adapters.main_module import spare_children_prefect
 
 
 def prepared(monkeypatch: pytest.MonkeyPatch, name: str) -> set[str]:

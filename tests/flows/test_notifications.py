@@ -472,7 +472,7 @@ def test_a_result_whose_run_died_before_it_could_tell_is_told_by_the_next_one_on
 ) -> None:
     values = configuration(tmp_path, notify=[{"block": webhook.block("all")}])
     with monkeypatch.context() as dying:
-        dying.setattr("flows.run.conclusion._completed", lambda *given: sys.exit(1))
+        dying.setattr("flows.run.lifecycle.Run.complete", lambda *given: sys.exit(1))
         with pytest.raises(SystemExit):
             batch_detection(values)
     assert webhook.received == []

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from siftline.errors import IntegrityError, SourceError
 from siftline.storage.files import read_record
-from siftline.types import FailedChunk, PublishedFile, Record, ValidationReport
+from siftline.types import FailedChunk, PublishedFile, Record, ResultState, ValidationReport
 
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
@@ -60,8 +60,8 @@ class Manifest(Record):
         return tuple(ranges)
 
     @property
-    def state(self) -> str:
-        """What the run came to that published this."""
+    def state(self) -> ResultState:
+        """State of the run that published this."""
         if not self.complete:
             return "Partial"
         return "CompletedWithRejects" if self.rows_failed else "Completed"

@@ -68,8 +68,8 @@ class Assignment(Section):
     interval: Interval | None = None
 
     @property
-    def told(self) -> BatchConfig:
-        """The batch, before its templates are filled in; without notification, nobody is told of it."""
+    def announced(self) -> BatchConfig:
+        """The batch, before its templates are filled in; without a notification step, without rules."""
         if any(step.uses == "notification" for step in self.steps):
             return self.config
         return self.config.model_copy(update={"notify": ()})

@@ -97,8 +97,8 @@ def test_without_notification_nobody_is_told() -> None:
     quiet = pipeline(batch={**BATCH, "notify": rules}, steps=standard()[:2])
     assert quiet.config().notify == ()
     assignment = Assignment.model_validate({"config": {**BATCH, "notify": rules}, "steps": standard()[:1]})
-    assert assignment.told.notify == ()
-    assert Assignment.model_validate({"config": {**BATCH, "notify": rules}}).told.notify != ()
+    assert assignment.announced.notify == ()
+    assert Assignment.model_validate({"config": {**BATCH, "notify": rules}}).announced.notify != ()
 
 
 def test_retries_of_the_batch_count_for_more_than_those_of_its_step() -> None:

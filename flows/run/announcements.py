@@ -1,0 +1,58 @@
+"""Notifications of a run: its result, its failure, its recovery; each cause once for a job."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from prefect import get_run_logger
+
+from siftline.config.batch import BatchConfig
+from siftline.config.schedules import Interval
+from siftline.errors import StorageError
+from siftline.jobs.history import previous_rates
+from siftline.jobs.status import read_job, write_job
+from siftline.notices.messages import Message, completed_message, failed_message
+from siftline.notices.top_rows import top_of
+from siftline.types import BatchResult
+from tasks.notify import notify, this_run
+from tasks.publish_results import report_page
+
+# Rows that a message names.
+_TOP = 3
+
+
+def announce_result(config: BatchConfig, result: BatchResult, job: Path | None, recovered: bool) -> None:
+    """Notify of a published result."""
+    checkpoint = _checkpoint(config, job)
+    previous = previous_rates(checkpoint, config.name, result.job_id) if checkpoint is not None else ()
+    run = replace(this_run(config.name, result.interval), report_url=report_page())
+    message = completed_message(run, result, previous, top_of(result, _TOP), recovered)
+    notify(message, config.notify, checkpoint)
+
+
+def announce_failure(
+    config: BatchConfig, error: BaseException, job: Path | None, interval: Interval | None, for_good: bool
+) -> None:
+    """Notify of a failure."""
+    announce_once(failed_message(this_run(config.name, interval), error, job, for_good), config, job)
+
+
+def announce_once(message: Message, config: BatchConfig, job: Path | None) -> None:
+    """Notify, but of each cause only once for a job, however many runs fail for it."""
+    if job is not None:
+        record, cause = read_job(job), f"{message.event}: {message.cause}"
+        if cause in record.told:
+            return
+        try:
+            write_job(job, record.model_copy(update={"told": (*record.told, cause)}))
+        except StorageError as error:
+            get_run_logger().warning("the notification could not be recorded with the job: %s", error)
+    notify(message, config.notify, _checkpoint(config, job))
+
+
+def _checkpoint(config: BatchConfig, job: Path | None) -> Path | None:
+    """Return the checkpoint's directory; None while its path is a template."""
+    if job is not None:
+        return job.parent.parent
+    return None if "{{" in config.checkpoint.path else Path(config.checkpoint.path).absolute()

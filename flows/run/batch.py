@@ -1,0 +1,100 @@
+"""A planned batch, scored, validated and published."""
+
+from __future__ import annotations
+
+import functools
+import time
+
+from prefect.runtime import flow_run
+
+from flows.run.lifecycle import Run
+from siftline.config.clusters import Cluster, LocalCluster
+from siftline.engine.executor import Executor, open_executor
+from siftline.errors import PartDamaged
+from siftline.jobs.results import Manifest
+from siftline.stages.publish import published_already
+from siftline.stages.scoring import warm_up
+from siftline.types import BatchPlan, BatchResult, CombinedScores, DetectorRef, Receipts, ResultState
+from tasks.adapters.retrying import retried
+from tasks.combine_results import combine_results
+from tasks.detect_chunks import detect_chunks
+from tasks.fit_detector import fit_detector
+from tasks.publish_results import keep_in_history, publish_results
+from tasks.validate_results import validate_results
+
+# With safer resources, batches have so many times fewer rows.
+SAFER_BLOCKS = 4
+# A disk that damages files faster than they are recomputed is unusable.
+_REPAIRS = 2
+
+
+def already_published(plan: BatchPlan, run: Run) -> BatchResult | None:
+    """Return the result of the job, if it is published already."""
+    manifest = published_already(plan)
+    if manifest is None:
+        return None
+    keep_in_history(plan, manifest)  # the run that published it may have died before it did
+    return _result(plan, manifest, "AlreadyPublished", 0, run)
+
+
+def process_batch(plan: BatchPlan, run: Run, *, safer: bool = False, partial: bool = False) -> BatchResult:
+    """Do what is left of a job, and publish its result.
+
+    Parameters
+    ----------
+    plan : BatchPlan
+        The plan, whose job the run holds.
+    run : Run
+        The run.
+    safer : bool
+        Score one chunk at a time on each worker.
+    partial : bool
+        Score nothing, and publish what earlier runs have done.
+    """
+    config = plan.config
+    cluster = _safer(config.cluster) if safer else config.cluster
+    with open_executor(cluster, functools.partial(warm_up, config.detector.kind, plan.rows)) as executor:
+        detector = fit_detector(plan, executor)
+        receipts, combined = _detect(plan, detector, executor, run, partial)
+    validate = retried(validate_results, run.assignment.retries_of("result_validation"))
+    validation = validate(plan, receipts, combined, partial)
+    manifest = publish_results(plan, detector, receipts, combined, validation, run.lease, not partial)
+    return _result(plan, manifest, manifest.state, receipts.computed, run)
+
+
+def _safer(cluster: Cluster) -> Cluster:
+    return cluster.model_copy(update={"threads": 1}) if isinstance(cluster, LocalCluster) else cluster
+
+
+def _detect(
+    plan: BatchPlan, detector: DetectorRef, executor: Executor, run: Run, partial: bool
+) -> tuple[Receipts, CombinedScores]:
+    """Detect and combine; detect again what the disk damaged in between."""
+    repairs = 0
+    while True:
+        receipts = detect_chunks(plan, detector, executor, run.lease, partial)
+        try:
+            return receipts, combine_results(plan, detector, receipts, executor)
+        except PartDamaged:
+            repairs += 1
+            if repairs > _REPAIRS:
+                raise
+
+
+def _result(plan: BatchPlan, manifest: Manifest, state: ResultState, computed: int, run: Run) -> BatchResult:
+    return BatchResult(
+        name=manifest.name,
+        job_id=plan.job_id,
+        flow_run_id=flow_run.id,
+        state=state,
+        rows=manifest.rows,
+        chunks=manifest.chunks,
+        chunks_reused=manifest.chunks - len(manifest.chunks_failed) - computed,
+        chunks_computed=computed,
+        chunks_failed=len(manifest.chunks_failed),
+        rows_failed=manifest.rows_failed,
+        anomalies=manifest.anomalies,
+        threshold=manifest.threshold,
+        output=plan.config.output.path,
+        wall_seconds=round(time.monotonic() - run.started, 3),
+    )

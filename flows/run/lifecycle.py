@@ -1,0 +1,233 @@
+"""The life of a run: it takes its job, does its work, and ends in its true state."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import cast
+
+from prefect import State, get_run_logger
+from prefect._internal.control_listener import get_intent  # nothing public says why a run is ended
+from prefect.client.schemas.objects import StateType
+from prefect.context import FlowRunContext
+from prefect.exceptions import TerminationSignal
+from prefect.runtime import flow_run
+from prefect.states import Completed
+
+from flows.run.announcements import announce_failure, announce_result
+from flows.run.steps import run_steps
+from siftline.config.schedules import Interval
+from siftline.errors import (
+    Cancelled,
+    IntervalSkipped,
+    JobBusy,
+    LeaseLost,
+    SiftlineError,
+    StorageError,
+)
+from siftline.jobs.status import Outcome, concluded, read_job, write_job
+from siftline.pipelines.assignment import Assignment, keep_assignment
+from siftline.storage.lease import Lease
+from siftline.types import BatchPlan, BatchResult, RunState
+from tasks.adapters.crashed_runs import end_crashed_runs
+from tasks.adapters.incidents import incidents_logged
+
+
+@dataclass(frozen=True)
+class Ending:
+    """One way for a run to end: its state, and the outcome in the job's record.
+
+    Attributes
+    ----------
+    type, name
+        Of the state in Prefect.
+    outcome : str or None
+        Outcome in the job's record; None leaves the record as it is.
+    announced : bool
+        Send a notification of the failure.
+    """
+
+    type: StateType
+    name: RunState
+    outcome: Outcome | None = None
+    announced: bool = False
+
+
+FAILED = Ending(StateType.FAILED, "Failed", "failed", announced=True)
+# The recovery starts for no run of this name; see deployments/automations.yaml.
+FAILED_FOR_GOOD = Ending(StateType.FAILED, "FailedForGood", "failed for good", announced=True)
+STOPPED = Ending(StateType.CANCELLED, "Cancelled", "cancelled")
+_ENDINGS: dict[type[BaseException], Ending] = {
+    Cancelled: STOPPED,
+    KeyboardInterrupt: STOPPED,
+    TerminationSignal: STOPPED,
+    JobBusy: Ending(StateType.FAILED, "AlreadyRunning"),
+    LeaseLost: Ending(StateType.FAILED, "Superseded"),
+    IntervalSkipped: Ending(StateType.CANCELLED, "Skipped"),
+}
+
+
+def ending_of(error: BaseException) -> Ending:
+    """Return how a run ends with an error."""
+    for kind, ending in _ENDINGS.items():
+        if isinstance(error, kind):
+            return ending
+    for_good = isinstance(error, SiftlineError) and not error.recoverable
+    return FAILED_FOR_GOOD if for_good else FAILED
+
+
+@dataclass
+class Run:
+    """A run while it lives.
+
+    Attributes
+    ----------
+    assignment : Assignment
+        What the run is to do.
+    lease : Lease
+        Open; planning takes the job with it.
+    interval : Interval or None
+        The interval that the run is about.
+    started : float
+        Start of the run, by the monotonic clock.
+    """
+
+    assignment: Assignment
+    lease: Lease
+    interval: Interval | None = None
+    started: float = field(default_factory=time.monotonic)
+    _outcome: BatchResult | State | None = None
+
+    @property
+    def outcome(self) -> BatchResult:
+        """The return value of the flow: its result, or the state that the flow ends in."""
+        # Calling a flow that returns a state gives the state's data, or raises it.
+        return cast(BatchResult, self._outcome)
+
+    def begin(self, plan: BatchPlan) -> BatchPlan:
+        """Keep the assignment with the job, for whoever resumes it."""
+        keep_assignment(self.assignment.model_copy(update={"interval": self.interval}), plan.directory)
+        return plan
+
+    def complete(self, result: BatchResult, job: Path) -> None:
+        """Run the user's steps before the notification, record and notify, then run those after it."""
+        result = run_steps(self.assignment, result, job, notified=False)
+        record = read_job(self.lease.directory) if self.lease.directory is not None else None
+        recovered = self.lease.previous is not None or (record is not None and record.had_failed)
+        before = record.outcome if record is not None else "published"
+        end_crashed_runs(self.lease)
+        again = result.state == "AlreadyPublished"
+        if again:
+            get_run_logger().info("job %s is published already: nothing to do", result.job_id)
+        if result.state != "Partial" and not (again and before == "published"):
+            self._record("published")
+        # A run that was interrupted after it had published could not notify.
+        if not again or before == "interrupted":
+            recovered = recovered and result.state != "Partial"
+            announce_result(self.assignment.announced, result, self.lease.directory, recovered)
+        self._outcome = _completed(result)
+        run_steps(self.assignment, result, job, notified=True)
+
+    def fail(self, error: BaseException) -> None:
+        """End the run with an error, or raise the error for Prefect to end the run with it."""
+        error = _reason(error, self.lease)
+        ending = ending_of(error)
+        if ending.announced:
+            for_good = ending is FAILED_FOR_GOOD
+            announce_failure(self.assignment.announced, error, self.lease.directory, self.interval, for_good)
+        published = self._outcome is not None
+        if ending.outcome is not None and not (published and ending is STOPPED):
+            self._record(ending.outcome, str(error) if ending.announced else None)
+            end_crashed_runs(self.lease)
+        if ending is STOPPED and get_intent() is not None:
+            # Prefect asked for the end, and decides on the state.
+            raise error if isinstance(error, TerminationSignal) else TerminationSignal(signal.SIGTERM)
+        if ending is FAILED:
+            raise error
+        self._outcome = _ended(ending, error)
+
+    def _record(self, outcome: Outcome, error: str | None = None) -> None:
+        """Write the outcome into the job's record; a full disk must not change the outcome."""
+        job = self.lease.directory
+        if job is None:
+            return
+        try:
+            write_job(job, concluded(read_job(job), outcome, run_id(), error))
+        except StorageError as problem:
+            get_run_logger().warning("the outcome could not be recorded with the job: %s", problem)
+
+
+@contextmanager
+def run_of(assignment: Assignment) -> Iterator[Run]:
+    """Give a run its lease, and end it as its block ends.
+
+    Raises
+    ------
+    SiftlineError
+        When the run failed, and another run may do better.
+    """
+    with Lease(run_id()) as lease, incidents_logged():
+        run = Run(assignment, lease)
+        try:
+            yield run
+        except (Exception, KeyboardInterrupt, TerminationSignal) as error:  # noqa: BLE001  `fail` raises it again
+            run.fail(error)
+
+
+def failed_for_good(error: SiftlineError) -> BatchResult:
+    """End a run that has no job yet, and that no recovery can help."""
+    return cast(BatchResult, _ended(FAILED_FOR_GOOD, error))
+
+
+def run_id() -> str:
+    """Return the id of the present flow run."""
+    return str(flow_run.id or "a run without a server")
+
+
+def due_time() -> datetime:
+    """Return the scheduled start of the present run."""
+    return flow_run.scheduled_start_time or datetime.now(UTC)
+
+
+def started_by_schedule() -> bool:
+    """Return whether a schedule started the present run."""
+    context = FlowRunContext.get()
+    return bool(context and context.flow_run and context.flow_run.auto_scheduled)
+
+
+def _reason(error: BaseException, lease: Lease) -> BaseException:
+    """Find the reason of an end: a lost lease, a signal behind a library's error, or the error itself."""
+    if isinstance(error, (JobBusy, LeaseLost, IntervalSkipped)):
+        return error
+    try:
+        lease.check()
+    except LeaseLost as lost:
+        return lost
+    except StorageError:
+        pass  # the error says more
+    # Pydantic, for one, turns what a signal's handler raises into errors of its own.
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, (KeyboardInterrupt, TerminationSignal)):
+        cause = cause.__cause__ or cause.__context__
+    return cause or error
+
+
+def _completed(result: BatchResult) -> BatchResult | State:
+    if result.state == "Completed":
+        return result
+    message = f"{result.rows_failed} of {result.rows} rows have no score."
+    if result.state == "AlreadyPublished":
+        message = "Published already: nothing to do."
+    return Completed(message=message, data=result, name=result.state)
+
+
+def _ended(ending: Ending, error: BaseException) -> State:
+    if ending.type == StateType.CANCELLED:
+        message = "Stopped on request; finished chunks are kept." if ending is STOPPED else str(error)
+        return State(type=ending.type, name=ending.name, message=message)
+    return State(type=ending.type, name=ending.name, message=str(error), data=error)
