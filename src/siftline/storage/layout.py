@@ -1,0 +1,179 @@
+"""The layout on disk of a checkpoint and of an output, and the format versions of what is in them.
+
+::
+
+    <checkpoint.path>/
+        jobs/<job id>/                JobFiles
+            plan.json                 snapshot, features, chunks, configuration
+            assignment.json           the other parameters of its run
+            detector.json             the fitted detector, by digest
+            job.json                  how its runs ended
+            lease-<epoch>.json        the run that works on it
+            audit.jsonl               runs that lost the lease
+            model/                    the fitted model
+            receipts/<token>/         receipts, one file per group of chunks
+            parts-<token>/            scores and candidates, one file per chunk
+            failed-<token>/           rejected rows, one file per chunk; chunks.json
+        intervals/<name>/<key>/       entry.json, lease-<epoch>.json, audit.jsonl
+        history/<name>.json           the last publications
+        notified/<name>.json          the last notifications
+        backfills/<deployment>.json   a backfill that may be continued
+        staged/<digest>.parquet       CSV input, converted
+    <output.path>/
+        manifest.json                 names every file that counts
+        scores/<publication>/         and anomalies/, failed/: part-<number>.parquet
+        .staged/<publication>/        a result before it is published
+        .publishing                   locked while a run publishes
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class Version:
+    """Format versions of records; readers refuse any other."""
+
+    ASSIGNMENT = 1
+    DETECTOR = 1
+    FAILED_CHUNKS = 1
+    HISTORY = 1
+    INTERVAL = 1
+    JOB = 1
+    LEASE = 2
+    MANIFEST = 2
+    MODEL = 1
+    NOTIFIED = 1
+    PLAN = 2
+    RECEIPTS = 2
+    STACK = 1
+
+
+@dataclass(frozen=True)
+class CheckpointFiles:
+    """The files of a checkpoint, by the directory ``checkpoint.path``."""
+
+    root: Path
+
+    @classmethod
+    def at(cls, path: Path | str) -> CheckpointFiles:
+        """Return the files of the checkpoint at a path, made absolute."""
+        return cls(Path(path).absolute())
+
+    @property
+    def staged(self) -> Path:
+        """Directory of CSV input that was converted to Parquet."""
+        return self.root / "staged"
+
+    def job(self, job_id: str) -> JobFiles:
+        """Return the files of a job."""
+        return JobFiles(self.root / "jobs" / job_id)
+
+    def jobs(self) -> list[JobFiles]:
+        """Return the files of all jobs that have a plan, in no order."""
+        return [JobFiles(plan.parent) for plan in self.root.glob("jobs/*/plan.json")]
+
+    def intervals(self, name: str) -> Path:
+        """Return the directory of a pipeline's intervals."""
+        return self.root / "intervals" / name
+
+    def history(self, name: str) -> Path:
+        """Return the record of a pipeline's last publications."""
+        return self.root / "history" / f"{name}.json"
+
+    def notified(self, name: str) -> Path:
+        """Return the record of a pipeline's last notifications."""
+        return self.root / "notified" / f"{name}.json"
+
+    def backfill(self, deployment: str) -> Path:
+        """Return the record of a deployment's last backfill."""
+        return self.root / "backfills" / f"{deployment}.json"
+
+
+@dataclass(frozen=True)
+class JobFiles:
+    """The files of a job, by its directory."""
+
+    directory: Path
+
+    @property
+    def checkpoint(self) -> CheckpointFiles:
+        """The checkpoint that the job is in."""
+        return CheckpointFiles(self.directory.parent.parent)
+
+    @property
+    def plan(self) -> Path:
+        """Record of the plan."""
+        return self.directory / "plan.json"
+
+    @property
+    def assignment(self) -> Path:
+        """Record of the other parameters of the job's run."""
+        return self.directory / "assignment.json"
+
+    @property
+    def detector(self) -> Path:
+        """Record of the fitted detector."""
+        return self.directory / "detector.json"
+
+    @property
+    def job(self) -> Path:
+        """Record of how the job's runs ended."""
+        return self.directory / "job.json"
+
+    @property
+    def model(self) -> Path:
+        """Directory of the fitted model."""
+        return self.directory / "model"
+
+    @property
+    def receipts(self) -> Path:
+        """Directory of the receipts, unless ``checkpoint.storage`` names another place."""
+        return self.directory / "receipts"
+
+    def parts(self, token: str) -> Path:
+        """Return the directory of scores and candidates of one start of the job."""
+        return self.directory / f"parts-{token}"
+
+    def failed(self, token: str) -> Path:
+        """Return the directory of rejected rows and failed chunks of one start of the job."""
+        return self.directory / f"failed-{token}"
+
+    def failed_chunks(self, token: str) -> Path:
+        """Return the record of the failed chunks of one start of the job."""
+        return self.failed(token) / "chunks.json"
+
+
+@dataclass(frozen=True)
+class OutputFiles:
+    """The files of a result, by the directory ``output.path``."""
+
+    root: Path
+
+    KINDS = ("scores", "anomalies", "failed")
+
+    @property
+    def manifest(self) -> Path:
+        """Record that names every file of the published result."""
+        return self.root / "manifest.json"
+
+    @property
+    def staged(self) -> Path:
+        """Directory of results that are not published yet."""
+        return self.root / ".staged"
+
+    @property
+    def publishing(self) -> Path:
+        """Lock of the run that publishes."""
+        return self.root / ".publishing"
+
+
+def lease_path(directory: Path, epoch: int) -> Path:
+    """Return the lease of an epoch, in the directory of a job or an interval."""
+    return directory / f"lease-{epoch:06d}.json"
+
+
+def audit_path(directory: Path) -> Path:
+    """Return the log of runs that lost the lease of a job or an interval."""
+    return directory / "audit.jsonl"
