@@ -21,6 +21,7 @@ from siftline.config.batch import NotifyConfig
 from siftline.config.schedules import Interval
 from siftline.notices.delivery import Delivery, NotDelivered, Patience, Say, deliver
 from siftline.notices.messages import Message, Run
+from siftline.storage.layout import CheckpointFiles
 from tasks.adapters.resolve import waited
 
 PATIENCE = Patience()
@@ -31,7 +32,7 @@ def notify(message: Message, rules: Sequence[NotifyConfig], checkpoint: Path | N
     """Log the message and send it through the configured blocks; a block that fails changes nothing else."""
     logger = get_run_logger()
     logger.log(message.level, "%s\n%s", message.subject, message.body)
-    memory = checkpoint / "notified" / f"{message.facts.name}.json" if checkpoint is not None else None
+    memory = CheckpointFiles(checkpoint).notified(message.facts.name) if checkpoint is not None else None
     deliveries = deliver(message, rules, _load, memory, PATIENCE)
     for delivery in deliveries:
         if delivery.error is not None:

@@ -62,7 +62,7 @@ def publish_results(
 def keep_in_history(plan: BatchPlan, manifest: Manifest) -> None:
     """Add a publication to the history of its pipeline, once; without it, the publication is as good."""
     try:
-        remember(plan.directory.parent.parent, manifest)
+        remember(plan.files.checkpoint.root, manifest)
     except StorageError as error:
         get_run_logger().warning("the history of the publications could not be written: %s", error)
 

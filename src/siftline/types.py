@@ -11,21 +11,18 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from siftline.config.batch import BatchConfig
 from siftline.config.schedules import Interval
+from siftline.storage.layout import JobFiles
+from siftline.storage.records import Record as Record
+from siftline.storage.records import StoredFile as StoredFile
 
 Float64s = npt.NDArray[np.float64]
 Float32s = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 Matrix = npt.NDArray[np.float32] | npt.NDArray[np.float64]
-
-
-class Record(BaseModel):
-    """Base of what is persisted as JSON."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class SourceFile(Record):
@@ -183,14 +180,19 @@ class BatchPlan:
         return self.snapshot.rows
 
     @property
+    def files(self) -> JobFiles:
+        """The job's files on disk."""
+        return JobFiles(self.directory)
+
+    @property
     def parts(self) -> Path:
-        """Where the workers leave their part files."""
-        return self.directory / f"parts-{self.token}"
+        """Directory of the part files that workers write."""
+        return self.files.parts(self.token)
 
     @property
     def failed(self) -> Path:
-        """Where rows and chunks that cannot be scored are set aside."""
-        return self.directory / f"failed-{self.token}"
+        """Directory of the rows and chunks that cannot be scored."""
+        return self.files.failed(self.token)
 
     @property
     def tolerated_rows(self) -> int:
@@ -233,14 +235,6 @@ class ScoreSummary(Record):
     maximum: float | None = None
     buckets: tuple[int, ...] = ()
     counts: tuple[int, ...] = ()
-
-
-class StoredFile(Record):
-    """A file of a job, by its name and what it must be."""
-
-    name: str
-    size: int
-    digest: str
 
 
 class Rejects(Record):

@@ -77,7 +77,7 @@ def open_checkpoints(plan: BatchPlan) -> PrefectCheckpoints:
     """Open the store that the configuration names: a storage block, or the checkpoint's directory."""
     block = plan.config.checkpoint.block
     if block is None:
-        return PrefectCheckpoints(LocalFileSystem(basepath=str(plan.directory / "receipts")))
+        return PrefectCheckpoints(LocalFileSystem(basepath=str(plan.files.receipts)))
     try:
         return PrefectCheckpoints(waited(resolve_result_storage(block)), prefix=f"{plan.job_id}/")
     except ValueError as error:

@@ -12,8 +12,8 @@ from prefect.results import ResultStore
 
 from flows.batch_detection import batch_detection
 from siftline.errors import IntegrityError
-from siftline.jobs.checkpoint import FORMAT_VERSION
 from siftline.storage.files import unseal
+from siftline.storage.layout import Version
 from tasks.adapters.checkpoints import PrefectCheckpoints
 from tests.faults import flip_bit, forge_pickle, truncate
 from tests.flows.batches import configuration, part_files, receipt_files, scores_digest
@@ -130,7 +130,7 @@ def test_no_altered_byte_of_a_receipt_goes_unnoticed(job: Job, tmp_path: Path) -
     receipt = tmp_path / "receipt.json"
     whole = receipt_files(job.checkpoint)[2].read_bytes()
     receipt.write_bytes(whole)
-    body = unseal(store.load(receipt.name), FORMAT_VERSION, "whole")
+    body = unseal(store.load(receipt.name), Version.RECEIPTS, "whole")
 
     for place in range(len(whole)):
         altered = bytearray(whole)
@@ -139,7 +139,7 @@ def test_no_altered_byte_of_a_receipt_goes_unnoticed(job: Job, tmp_path: Path) -
         record = store.load(receipt.name)
         if record is not None:
             try:
-                assert unseal(record, FORMAT_VERSION, "altered") == body, f"byte {place}"
+                assert unseal(record, Version.RECEIPTS, "altered") == body, f"byte {place}"
             except IntegrityError:
                 continue
 

@@ -19,9 +19,9 @@ from siftline.detectors.kinds import DETECTORS, SklearnDetector
 from siftline.detectors.preprocess import raw_matrix, refuse_infinite, rows_of
 from siftline.errors import IntegrityError, ModelError, RowError, StorageUnavailable, may_pass
 from siftline.storage.files import file_digest, rename, replacing
+from siftline.storage.layout import Version
 from siftline.types import DetectorRef, Feature, Float64s, Matrix
 
-FORMAT_VERSION = 1
 # Beyond skops' own list. A forged Tree can crash the process, though it runs no code: it is what a forest is.
 _TRUSTED = (
     "numpy.dtype",
@@ -109,7 +109,7 @@ def save_model(model: FittedModel, directory: Path) -> tuple[Path, str]:
     import skops.io
 
     record = {
-        "format_version": FORMAT_VERSION,
+        "format_version": Version.MODEL,
         "kind": model.kind,
         "features": [feature.model_dump() for feature in model.features],
         "categories": {name: list(values) for name, values in model.categories.items()},
@@ -141,8 +141,8 @@ def load_model(path: Path) -> FittedModel:
     try:
         record = skops.io.load(path, trusted=list(_TRUSTED))
         found = record.get("format_version") if isinstance(record, dict) else None
-        if found != FORMAT_VERSION:
-            raise ModelError(f"{path}: format version {found!r}, this version reads {FORMAT_VERSION}", remedy)
+        if found != Version.MODEL:
+            raise ModelError(f"{path}: format version {found!r}, this version reads {Version.MODEL}", remedy)
         return FittedModel(
             kind=record["kind"],
             features=tuple(Feature.model_validate(feature) for feature in record["features"]),

@@ -14,11 +14,11 @@ from siftline.engine.retries import attempt_again
 from siftline.errors import IntegrityError
 from siftline.progress import Incident, report
 from siftline.storage.files import seal, unseal
+from siftline.storage.layout import Version
 from siftline.storage.lease import Lease
 from siftline.storage.parquet import is_intact
 from siftline.types import BatchPlan, ChunkReceipt
 
-FORMAT_VERSION = 2
 _PLACES = ("", "-partial", "-partial2")
 
 
@@ -138,7 +138,7 @@ class Checkpoint:
             self._lease.check()
         place = self._place(group, complete)
         key = self._key(group, place)
-        sealed = seal(record, FORMAT_VERSION)
+        sealed = seal(record, Version.RECEIPTS)
         attempt_again("receipt", lambda: self._store.commit(key, sealed), self._plan.config.retries)
         self._places[group] = {place}
         del self._pending[group]
@@ -158,7 +158,7 @@ class Checkpoint:
         if record is None:
             return []
         try:
-            body = unseal(record, FORMAT_VERSION, key)
+            body = unseal(record, Version.RECEIPTS, key)
             return [ChunkReceipt.model_validate(receipt) for receipt in body["receipts"]]
         except (IntegrityError, ValidationError) as error:
             report(Incident("recomputed", f"receipt {key} is torn or altered ({type(error).__name__})"))

@@ -1,32 +1,29 @@
-"""The last publications of a pipeline, with which people compare the next one."""
+"""History: the last publications of a pipeline, with which the next one is compared."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict
 
+from siftline.errors import StorageError
 from siftline.jobs.results import Manifest
-from siftline.storage.records import read_ledger, updating
-from siftline.types import Record
+from siftline.storage.layout import CheckpointFiles, Version
+from siftline.storage.records import RecordFile
 
 _MOST = 30
 
 
-class Publication(Record):
-    """A publication: of which job, how many rows have a score, and how many of those are flagged.
+class Publication(BaseModel):
+    """A publication: its job, the rows that have a score, and how many of those are flagged."""
 
-    `interval_start` and `interval_end` say what time the data is of, where the pipeline has such a thing.
-    """
+    model_config = ConfigDict(frozen=True)  # records of earlier versions have more fields
 
     publication: str
     published_at: str
     job_id: str
     rows: int
     anomalies: int
-    interval_start: str | None = None
-    interval_end: str | None = None
 
     @property
     def rate(self) -> float:
@@ -34,10 +31,12 @@ class Publication(Record):
         return self.anomalies / self.rows if self.rows else 0.0
 
 
-def remember(
-    checkpoint: Path, manifest: Manifest, interval_start: str | None = None, interval_end: str | None = None
-) -> None:
-    """Add a whole publication to the history of its pipeline, once.
+class _History(BaseModel):
+    publications: tuple[Publication, ...] = ()
+
+
+def remember(checkpoint: Path, manifest: Manifest) -> None:
+    """Add a complete publication to the history of its pipeline, once.
 
     Raises
     ------
@@ -52,18 +51,18 @@ def remember(
         job_id=manifest.job_id,
         rows=manifest.rows - manifest.rows_failed,
         anomalies=manifest.anomalies,
-        interval_start=interval_start,
-        interval_end=interval_end,
     )
-    with updating(_path(checkpoint, manifest.name)) as record:
-        known = _publications(record)
-        if latest.publication not in {one.publication for one in known}:
-            record["publications"] = [one.model_dump() for one in (*known, latest)[-_MOST:]]
+    with _record(checkpoint, manifest.name).updating() as history:
+        if latest.publication not in {one.publication for one in history.publications}:
+            history.publications = (*history.publications, latest)[-_MOST:]
 
 
 def read_history(checkpoint: Path, name: str) -> tuple[Publication, ...]:
-    """Return the last publications of a pipeline, the newest at the end; none, where they are not known."""
-    return _publications(read_ledger(_path(checkpoint, name)))
+    """Return the last publications of a pipeline, the newest last; none if they are unknown."""
+    try:
+        return _record(checkpoint, name).read().publications
+    except (FileNotFoundError, StorageError):
+        return ()
 
 
 def previous_rates(checkpoint: Path, name: str, job_id: str) -> tuple[float, ...]:
@@ -71,12 +70,5 @@ def previous_rates(checkpoint: Path, name: str, job_id: str) -> tuple[float, ...
     return tuple(one.rate for one in reversed(read_history(checkpoint, name)) if one.job_id != job_id)
 
 
-def _path(checkpoint: Path, name: str) -> Path:
-    return checkpoint / "history" / f"{name}.json"
-
-
-def _publications(record: dict[str, Any]) -> tuple[Publication, ...]:
-    try:
-        return tuple(Publication.model_validate(one) for one in record.get("publications", ()))
-    except (ValidationError, TypeError):  # of another version
-        return ()
+def _record(checkpoint: Path, name: str) -> RecordFile[_History]:
+    return RecordFile(CheckpointFiles(checkpoint).history(name), _History, Version.HISTORY)

@@ -1,7 +1,7 @@
-"""The ledger: what became of each interval of a pipeline, so that none is published twice.
+"""The ledger of a pipeline's intervals, so that none is published twice.
 
-Every interval has a directory below the checkpoint, with its record, and with the lease of the run that
-works on it: the input of an interval may change between two runs, which makes two jobs of one interval.
+Every interval has a directory in the checkpoint, with its record and the lease of the run that works on it:
+the input of an interval may change between two runs, which makes two jobs of one interval.
 """
 
 from __future__ import annotations
@@ -11,21 +11,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
-
 from siftline.config.schedules import Interval
-from siftline.errors import IntegrityError, storage_error
-from siftline.storage.files import read_record, write_record
-from siftline.types import BatchResult, Record
-
-FORMAT_VERSION = 1
+from siftline.storage.layout import CheckpointFiles, Version, entry_path
+from siftline.storage.records import Record, RecordFile
+from siftline.types import BatchResult
 
 
 class Entry(Record):
-    """What became of an interval.
-
-    `result` is what was published for it last, whatever happened to later runs.
-    """
+    """The outcome of an interval's last run; `result` is the last publication of any run."""
 
     interval: Interval
     outcome: Literal["published", "failed", "skipped"]
@@ -36,7 +29,7 @@ class Entry(Record):
 
 
 class Ledger:
-    """What became of the intervals of a pipeline.
+    """The outcomes of a pipeline's intervals.
 
     Parameters
     ----------
@@ -47,25 +40,25 @@ class Ledger:
     """
 
     def __init__(self, checkpoint: Path | str, name: str) -> None:
-        self._root = Path(checkpoint).absolute() / "intervals" / name
+        self._root = CheckpointFiles.at(checkpoint).intervals(name)
 
     def directory(self, interval: Interval) -> Path:
-        """Return the directory of an interval, of which a run takes the lease."""
+        """Return the directory of an interval, where its runs take a lease."""
         return self._root / interval.key
 
     def entry(self, interval: Interval) -> Entry | None:
-        """Return what became of an interval; None, if that is not known."""
-        return _read(self.directory(interval))
+        """Return the entry of an interval; None if it is unknown."""
+        return _record(self.directory(interval)).read_or(None)
 
     def entries(self) -> Iterator[Entry]:
-        """Yield what became of all intervals, the oldest first."""
+        """Yield the entries of all intervals, the oldest first."""
         for directory in sorted(self._root.glob("*")):
-            entry = _read(directory)
+            entry = _record(directory).read_or(None)
             if entry is not None:
                 yield entry
 
     def published(self, interval: Interval) -> BatchResult | None:
-        """Return what was published for an interval; None, if nothing was."""
+        """Return the last publication of an interval; None without one."""
         entry = self.entry(interval)
         return entry.result if entry else None
 
@@ -77,7 +70,7 @@ class Ledger:
         reason: str | None = None,
         result: BatchResult | None = None,
     ) -> None:
-        """Write what became of an interval; what was published for it before stays written.
+        """Write the outcome of an interval's run; without a result, the last one is kept.
 
         Raises
         ------
@@ -92,16 +85,8 @@ class Ledger:
             reason=reason,
             result=result or self.published(interval),
         )
-        path = self.directory(interval) / "entry.json"
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise storage_error(error, path.parent) from error
-        write_record(path, entry.model_dump(mode="json"), FORMAT_VERSION)
+        _record(self.directory(interval)).write(entry)
 
 
-def _read(directory: Path) -> Entry | None:
-    try:
-        return Entry.model_validate(read_record(directory / "entry.json", FORMAT_VERSION))
-    except (FileNotFoundError, NotADirectoryError, IntegrityError, ValidationError):
-        return None
+def _record(directory: Path) -> RecordFile[Entry]:
+    return RecordFile(entry_path(directory), Entry, Version.INTERVAL)

@@ -7,17 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-from pydantic import ValidationError
 
-from siftline.errors import IntegrityError, SourceError
-from siftline.storage.files import read_record
-from siftline.types import FailedChunk, PublishedFile, Record, ResultState, ValidationReport
+from siftline.errors import SourceError
+from siftline.storage.layout import OutputFiles, Version
+from siftline.storage.records import Record, RecordFile
+from siftline.types import FailedChunk, PublishedFile, ResultState, ValidationReport
 
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
-
-MANIFEST = "manifest.json"
-FORMAT_VERSION = 2
 
 
 class Manifest(Record):
@@ -140,12 +137,12 @@ def open_results(output: Path | str) -> Results:
 
 def read_manifest(output: Path) -> Manifest:
     """Read the manifest of an output directory; see `open_results`."""
-    path = output / MANIFEST
     try:
-        return Manifest.model_validate(read_record(path, FORMAT_VERSION))
+        return manifest_record(output).read()
     except FileNotFoundError:
         raise SourceError(f"{output}: no results there", "give the output.path of a finished job") from None
-    except ValidationError as error:
-        raise IntegrityError(
-            f"{path}: not a manifest", "run the job again into an empty directory"
-        ) from error
+
+
+def manifest_record(output: Path) -> RecordFile[Manifest]:
+    """Return the manifest of an output directory, as a record on disk."""
+    return RecordFile(OutputFiles(output).manifest, Manifest, Version.MANIFEST)

@@ -7,14 +7,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
-
-from siftline.errors import IntegrityError, UnknownJob
-from siftline.storage.files import read_record, write_record
+from siftline.errors import UnknownJob
+from siftline.storage.layout import CheckpointFiles, JobFiles, Version
 from siftline.storage.lease import last_holder
-from siftline.types import Record
-
-FORMAT_VERSION = 1
+from siftline.storage.records import Record, RecordFile
 
 Outcome = Literal["interrupted", "published", "failed", "failed for good", "cancelled"]
 
@@ -68,23 +64,25 @@ class JobStatus:
     error: str | None
 
 
+def job_record(directory: Path) -> RecordFile[JobRecord]:
+    """Return the record of how a job's runs ended, in the job's directory."""
+    return RecordFile(JobFiles(directory).job, JobRecord, Version.JOB)
+
+
 def read_job(directory: Path) -> JobRecord:
-    """Read what became of a job; nothing, where that is not known."""
-    try:
-        return JobRecord.model_validate(read_record(directory / "job.json", FORMAT_VERSION))
-    except (FileNotFoundError, NotADirectoryError, IntegrityError, ValidationError):
-        return JobRecord()
+    """Read how a job's runs ended; an empty record if that is unknown."""
+    return job_record(directory).read_or(JobRecord())
 
 
 def write_job(directory: Path, record: JobRecord) -> None:
-    """Write what became of a job.
+    """Write how a job's runs ended.
 
     Raises
     ------
     StorageError
         When it cannot be written.
     """
-    write_record(directory / "job.json", record.model_dump(mode="json"), FORMAT_VERSION)
+    job_record(directory).write(record)
 
 
 def concluded(record: JobRecord, outcome: Outcome, run: str | None, error: str | None = None) -> JobRecord:
@@ -97,9 +95,10 @@ def concluded(record: JobRecord, outcome: Outcome, run: str | None, error: str |
 
 
 def job_directories(checkpoint: Path | str) -> list[Path]:
-    """Return the directories of all jobs in a checkpoint, the one that was planned last at the end."""
-    planned = [(path.stat().st_mtime_ns, path.parent) for path in Path(checkpoint).glob("jobs/*/plan.json")]
-    return [directory for _, directory in sorted(planned)]
+    """Return the directories of all jobs in a checkpoint, the newest plan last."""
+    jobs = CheckpointFiles(Path(checkpoint)).jobs()
+    planned = sorted((job.plan.stat().st_mtime_ns, job.directory) for job in jobs)
+    return [directory for _, directory in planned]
 
 
 def find_job(checkpoint: Path | str, job_id: str) -> Path:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from siftline.config.fields import Event
 from siftline.config.template_variables import Facts, TopRow
+from siftline.storage.layout import JobFiles
 from siftline.types import BatchResult
 
 _LEVELS: dict[Event, int] = {
@@ -134,7 +135,7 @@ def recovering_message(run: Run, job: Path, number: int, most: int, left: int) -
 
 def resume_command(job: Path) -> str:
     """Return the command that goes on with a job, given its directory."""
-    return f"siftline resume {job.name} --checkpoint {job.parent.parent}"
+    return f"siftline resume {job.name} --checkpoint {JobFiles(job).checkpoint.root}"
 
 
 def _unfinished(run: Run, event: Event, job: Path | None, error: str | None = None) -> Facts:

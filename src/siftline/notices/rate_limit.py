@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from pydantic import AwareDatetime, ValidationError
+from pydantic import AwareDatetime, RootModel
 
 from siftline.errors import StorageError
-from siftline.storage.records import updating
-from siftline.types import Record
+from siftline.storage.layout import Version
+from siftline.storage.records import Record, RecordFile
 
 
 class Last(Record):
@@ -20,6 +20,12 @@ class Last(Record):
 
     at: AwareDatetime
     held: int = 0
+
+
+class _Memory(RootModel[dict[str, Last]]):
+    """The last message of every kind."""
+
+    root: dict[str, Last] = {}
 
 
 @dataclass(frozen=True)
@@ -57,27 +63,24 @@ def turn(memory: Path | None, kind: str, every: timedelta | None, now: datetime)
 
 def _take(memory: Path, kind: str, every: timedelta, now: datetime) -> Turn:
     try:
-        with updating(memory) as record:
-            last = _last(record.get(kind))
+        with _record(memory).updating() as record:
+            last = record.root.get(kind)
             # A clock that was set back must not hold messages back.
             if last is None or not timedelta() <= now - last.at < every:
-                record[kind] = Last(at=now).model_dump(mode="json")
+                record.root[kind] = Last(at=now)
                 return Turn(granted=True, last=last)
-            record[kind] = last.model_copy(update={"held": last.held + 1}).model_dump(mode="json")
+            record.root[kind] = Last(at=last.at, held=last.held + 1)
             return Turn(granted=False)
     except StorageError:
         return Turn(granted=True)
 
 
 def _give_back(memory: Path, kind: str, taken: Turn) -> None:
-    with suppress(StorageError), updating(memory) as record:
-        record.pop(kind, None)
+    with suppress(StorageError), _record(memory).updating() as record:
+        record.root.pop(kind, None)
         if taken.last is not None:
-            record[kind] = taken.last.model_dump(mode="json")
+            record.root[kind] = taken.last
 
 
-def _last(entry: object) -> Last | None:
-    try:
-        return Last.model_validate(entry)
-    except ValidationError:
-        return None
+def _record(memory: Path) -> RecordFile[_Memory]:
+    return RecordFile(memory, _Memory, Version.NOTIFIED)

@@ -19,11 +19,7 @@ from siftline.config.schedules import Interval, Schedule, last_interval
 from siftline.errors import IntegrityError
 from siftline.pipelines.steps import STANDARD_STEPS, Step, Steps
 from siftline.storage.files import read_record, write_record
-
-_KEPT = "assignment.json"
-
-
-_FORMAT_VERSION = 1
+from siftline.storage.layout import JobFiles, Version
 
 
 def _check_slugs(schedules: tuple[Schedule, ...]) -> tuple[Schedule, ...]:
@@ -119,7 +115,7 @@ def assignment_of(parameters: Mapping[str, Any]) -> Assignment:
 
 
 def keep_assignment(assignment: Assignment, directory: Path) -> None:
-    """Write down in a job's directory what its run is to do, but for the batch: that is in the job's plan.
+    """Write the assignment of a job's run, without the batch, which is in the job's plan.
 
     Raises
     ------
@@ -127,13 +123,13 @@ def keep_assignment(assignment: Assignment, directory: Path) -> None:
         When it cannot be written.
     """
     record = assignment.model_dump(mode="json", exclude={"config"})
-    write_record(directory / _KEPT, record, _FORMAT_VERSION)
+    write_record(JobFiles(directory).assignment, record, Version.ASSIGNMENT)
 
 
 def kept_assignment(config: BatchConfig, directory: Path) -> Assignment:
-    """Return what the run of a job was to do; where that is not known, the standard steps."""
+    """Return the assignment of a job's last run; the standard steps if it is unknown."""
     try:
-        record = read_record(directory / _KEPT, _FORMAT_VERSION)
+        record = read_record(JobFiles(directory).assignment, Version.ASSIGNMENT)
         return Assignment.model_validate({**record, "config": config})
     except (FileNotFoundError, IntegrityError, ValidationError):
         return Assignment(config=config)

@@ -1,8 +1,7 @@
-"""What is known of a stack that runs: one file in its home, for whoever comes to look at it or to end it."""
+"""The record of a running stack: one file in its home, read to inspect the stack or to stop it."""
 
 from __future__ import annotations
 
-import fcntl
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,16 +11,12 @@ from pathlib import Path
 import psutil
 from pydantic import BaseModel, Field
 
-from siftline.errors import StackError, storage_error
+from siftline.errors import StackError
 from siftline.stack.config import Stack
 from siftline.stack.processes import Identity
-from siftline.storage.files import read_record, write_record
-
-_VERSION = 1
-
-
-def _path(home: Path) -> Path:
-    return home / "stack.json"
+from siftline.storage.layout import Version
+from siftline.storage.locks import locked
+from siftline.storage.records import RecordFile
 
 
 class Record(BaseModel):
@@ -51,48 +46,46 @@ class Record(BaseModel):
     ready: bool = False
 
     def write(self) -> None:
-        """Write it down."""
-        write_record(_path(self.stack.home), self.model_dump(mode="json"), _VERSION)
+        """Write it to the stack's home."""
+        _file(self.stack.home).write(self)
 
     def delete(self) -> None:
-        """Delete it: nothing is left of the stack."""
-        _path(self.stack.home).unlink(missing_ok=True)
+        """Delete it, once the stack has ended."""
+        _file(self.stack.home).path.unlink(missing_ok=True)
+
+
+def _file(home: Path) -> RecordFile[Record]:
+    return RecordFile(home / "stack.json", Record, Version.STACK)
 
 
 def read_stack(home: Path) -> Record | None:
-    """Read what is known of the stack in `home`; None if there is none.
+    """Read the record of the stack in `home`; None if there is none.
 
     Raises
     ------
     IntegrityError
-        When the file is not whole.
+        When it is damaged.
     """
     try:
-        return Record.model_validate(read_record(_path(home), _VERSION))
+        return _file(home).read()
     except FileNotFoundError:
         return None
 
 
 @contextmanager
 def claimed(home: Path) -> Iterator[None]:
-    """Be the only one that runs a stack in `home`; the system lets go of it with the process.
+    """Be the only process that runs a stack in `home`; the lock ends with the process.
 
     Raises
     ------
     StackError
-        When another process is.
+        When another process runs one.
     StorageError
         When `home` cannot be written to.
     """
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        lock = (home / "lock").open("w")
-    except OSError as error:
-        raise storage_error(error, home) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            problem = f"another `siftline up` is at work in {home}"
-            raise StackError(problem, "wait for it, or stop it with `siftline down`") from error
+    with locked(home / "lock") as alone:
+        if not alone:
+            raise StackError(
+                f"another `siftline up` is at work in {home}", "wait for it, or stop it with `siftline down`"
+            )
         yield

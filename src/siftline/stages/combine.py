@@ -25,6 +25,7 @@ from siftline.source.reading import only_files
 from siftline.stages.labelling import Labelled, LabelTask, label_chunks, published_file
 from siftline.stages.threshold import flagged_count, kth_largest, may_reach, merge
 from siftline.storage.files import replacing
+from siftline.storage.layout import OutputFiles
 from siftline.storage.parquet import parquet_writer, read_part, read_scores
 from siftline.types import (
     BatchPlan,
@@ -123,7 +124,7 @@ def _high_scores(plan: BatchPlan, receipt: ChunkReceipt, lowest: float) -> Float
 
 def _empty_stage(plan: BatchPlan, publication: str) -> Path:
     """A place for the result on the output's own file system, so that publishing it is a rename."""
-    root = Path(plan.config.output.path).absolute() / ".staged"
+    root = OutputFiles.at(plan.config.output.path).staged
     for leftover in root.glob(f"{plan.job_id}-*"):
         shutil.rmtree(leftover, ignore_errors=True)
     return root / publication

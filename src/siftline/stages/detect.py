@@ -15,10 +15,9 @@ from siftline.stages.rejects import too_many
 from siftline.stages.scoring import ChunkTask, halved, score_chunk
 from siftline.stages.threshold import count_from, flagged_count
 from siftline.storage.files import write_record
+from siftline.storage.layout import Version
 from siftline.storage.lease import Lease
 from siftline.types import BatchPlan, Chunk, ChunkReceipt, DetectorRef, FailedChunk, Receipts
-
-FORMAT_VERSION = 1
 
 
 def detect_chunks(
@@ -149,7 +148,7 @@ class _Detection:
         plan = self._plan
         self._failed.append(_failed(chunk, type(error).__name__, error.problem, attempts))
         record = {"chunks": [one.model_dump(mode="json") for one in self._failed]}
-        write_record(plan.failed / "chunks.json", record, FORMAT_VERSION)
+        write_record(plan.files.failed_chunks(plan.token), record, Version.FAILED_CHUNKS)
         what = f"{chunk} failed after {_count(attempts, 'attempt')}"
         report(Incident("chunk failed", f"{what}: {error.problem}"))
         if len(self._failed) > plan.tolerated_chunks:

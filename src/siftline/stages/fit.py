@@ -6,23 +6,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import ValidationError
-
 from siftline.config.batch import RetriesConfig
 from siftline.detectors import forest
 from siftline.detectors.fitted import load_model
 from siftline.engine.executor import Executor
 from siftline.engine.retries import run_with_retries
-from siftline.errors import IntegrityError
+from siftline.errors import StorageError
 from siftline.progress import Incident, Progress, report
 from siftline.stages.training import fit_on_sample, sample_quantile
-from siftline.storage.files import file_digest, read_record, write_record
+from siftline.storage.files import file_digest
+from siftline.storage.layout import Version
+from siftline.storage.records import RecordFile
 from siftline.types import BatchPlan, DetectorRef
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-FORMAT_VERSION = 1
 
 
 def fit_detector(plan: BatchPlan, executor: Executor) -> DetectorRef:
@@ -45,7 +43,7 @@ def fit_detector(plan: BatchPlan, executor: Executor) -> DetectorRef:
     ref = _earlier(plan)
     if ref is None:
         ref = _given(plan) or _only(executor, fit_on_sample, plan, retries)
-        write_record(plan.directory / "detector.json", ref.model_dump(mode="json"), FORMAT_VERSION)
+        _record(plan).write(ref)
     rule = plan.config.threshold
     threshold = rule.score
     if rule.quantile is not None:
@@ -69,8 +67,12 @@ def _given(plan: BatchPlan) -> DetectorRef | None:
 
 def _earlier(plan: BatchPlan) -> DetectorRef | None:
     try:
-        ref = DetectorRef.model_validate(read_record(plan.directory / "detector.json", FORMAT_VERSION))
+        ref = _record(plan).read()
         intact = file_digest(Path(ref.path)) == ref.model_digest
-    except (OSError, IntegrityError, ValidationError):
+    except (OSError, StorageError):
         return None
     return ref if intact else None
+
+
+def _record(plan: BatchPlan) -> RecordFile[DetectorRef]:
+    return RecordFile(plan.files.detector, DetectorRef, Version.DETECTOR)

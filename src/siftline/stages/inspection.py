@@ -15,11 +15,12 @@ import pyarrow as pa
 from siftline.config.batch import BatchConfig
 from siftline.detectors.kinds import DETECTORS, check_params
 from siftline.errors import FeatureError, ModelError, OutputConflict, SourceError, storage_error
-from siftline.jobs.results import MANIFEST, read_manifest
+from siftline.jobs.results import read_manifest
 from siftline.source.chunks import chunk_rows
 from siftline.source.csv import csv_schema
 from siftline.source.features import choose_columns, choose_features
 from siftline.source.files import ParquetFile, find_files, open_parquet
+from siftline.storage.layout import OutputFiles
 from siftline.types import Feature
 
 
@@ -122,7 +123,8 @@ def _check_output(config: BatchConfig) -> None:
         _check_writable(path)
     if not output.exists():
         return
-    if (output / MANIFEST).exists():
+    files = OutputFiles(output)
+    if files.manifest.exists():
         owner = read_manifest(output).name
         if owner != config.name:
             raise OutputConflict(
@@ -131,7 +133,7 @@ def _check_output(config: BatchConfig) -> None:
             )
         return
     # A run that is killed amid its first publication leaves these, and no manifest yet.
-    ours = {"scores", "anomalies", "failed"} if (output / ".publishing").exists() else set()
+    ours = set(files.KINDS) if files.publishing.exists() else set()
     if any(not entry.name.startswith(".") and entry.name not in ours for entry in output.iterdir()):
         raise OutputConflict(
             f"output.path {output}: holds files that are no results", "give an empty directory"

@@ -23,10 +23,10 @@ from siftline.source.csv import open_csv
 from siftline.source.files import ParquetFile, with_contents
 from siftline.stages.inspection import Inspection, check_values, inspect_batch, planned_chunk_rows
 from siftline.storage.files import digest, file_digest, read_record, write_record
+from siftline.storage.layout import CheckpointFiles, JobFiles, Version
 from siftline.storage.lease import Lease
 from siftline.types import BatchPlan, ChunkTable, Feature, Snapshot, SourceFile
 
-FORMAT_VERSION = 2
 # Raise it when the same configuration and input would score differently.
 _SCORING_VERSION = 1
 _BUNDLE_CHUNKS = 16
@@ -62,11 +62,11 @@ def plan_batch(
     """
     report(Progress("plan"))
     inspection = inspect_batch(config)
-    root = Path(config.checkpoint.path).absolute()
-    parquet = _as_parquet(config, inspection, root)
+    checkpoint = CheckpointFiles.at(config.checkpoint.path)
+    parquet = _as_parquet(config, inspection, checkpoint.staged)
     snapshot = _snapshot(inspection, parquet)
     job_id = _job_id(config, inspection.features, snapshot)
-    directory = root / "jobs" / job_id
+    directory = checkpoint.job(job_id).directory
     if lease is not None:
         lease.take(directory)
     groups = list(_row_groups(parquet))
@@ -105,12 +105,12 @@ def identify_job(config: BatchConfig) -> str:
         As `plan_batch`.
     """
     inspection = inspect_batch(config)
-    parquet = _as_parquet(config, inspection, Path(config.checkpoint.path).absolute())
+    parquet = _as_parquet(config, inspection, CheckpointFiles.at(config.checkpoint.path).staged)
     return _job_id(config, inspection.features, _snapshot(inspection, parquet))
 
 
 def read_plan(directory: Path) -> BatchPlan:
-    """Return the plan of a job, as it was last written; its configuration lacks what may be secret.
+    """Read the plan of a job; its configuration lacks what may be secret.
 
     Raises
     ------
@@ -118,7 +118,7 @@ def read_plan(directory: Path) -> BatchPlan:
         When no job was planned there.
     """
     try:
-        record = read_record(directory / "plan.json", FORMAT_VERSION)
+        record = read_record(JobFiles(directory).plan, Version.PLAN)
         return BatchPlan(
             job_id=directory.name,
             token=record["token"],
@@ -139,7 +139,7 @@ def read_plan(directory: Path) -> BatchPlan:
 
 
 def planned_config(directory: Path) -> BatchConfig:
-    """Return the configuration of a job that was planned, with paths that hold anywhere.
+    """Read the configuration of a planned job, with absolute paths.
 
     Raises
     ------
@@ -158,21 +158,21 @@ def planned_config(directory: Path) -> BatchConfig:
 
 
 def _clear(directory: Path) -> None:
-    """Remove what earlier runs did, but not the record of who works on the job."""
+    """Remove the work of earlier runs, but not the records of the runs themselves."""
+    files = JobFiles(directory)
     for path in directory.glob("*"):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
-        elif path.name in ("plan.json", "detector.json"):
+        elif path in (files.plan, files.detector):
             path.unlink()
 
 
-def _as_parquet(config: BatchConfig, inspection: Inspection, root: Path) -> Sequence[ParquetFile]:
+def _as_parquet(config: BatchConfig, inspection: Inspection, staged: Path) -> Sequence[ParquetFile]:
     content = config.source.verify == "content"
     if inspection.parquet:
         return [with_contents(file) for file in inspection.parquet] if content else inspection.parquet
     parquet = [
-        open_csv(file, inspection.columns, inspection.exact, root / "staged", content)
-        for file in inspection.files
+        open_csv(file, inspection.columns, inspection.exact, staged, content) for file in inspection.files
     ]
     check_values(config, inspection.features, parquet)
     return parquet
@@ -230,7 +230,7 @@ def _earlier(
     snapshot: Snapshot,
     row_groups: Sequence[tuple[int, int, int]],
 ) -> BatchPlan | None:
-    """Return the plan that an earlier run of the job wrote, with this run's configuration."""
+    """Return the plan of an earlier run of the job, with this run's configuration."""
     try:
         plan = read_plan(directory)
     except UnknownJob:
@@ -277,4 +277,4 @@ def _write(plan: BatchPlan) -> None:
         "commit_every": plan.commit_every,
         "fresh": plan.fresh,
     }
-    write_record(plan.directory / "plan.json", record, FORMAT_VERSION)
+    write_record(plan.files.plan, record, Version.PLAN)

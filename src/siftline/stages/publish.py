@@ -6,23 +6,21 @@ last, atomically. Until then readers see the previous result, whole, and from th
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import platform
 import shutil
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from siftline.errors import IntegrityError, JobBusy, SourceError, storage_error
-from siftline.jobs.results import FORMAT_VERSION, MANIFEST, Manifest, read_manifest
+from siftline.errors import IntegrityError, JobBusy, SourceError
+from siftline.jobs.results import Manifest, manifest_record, read_manifest
 from siftline.progress import Progress, report
-from siftline.storage.files import rename, write_record
+from siftline.storage.files import rename
+from siftline.storage.layout import OutputFiles
 from siftline.storage.lease import Lease
+from siftline.storage.locks import locked
 from siftline.types import (
     BatchPlan,
     CombinedScores,
@@ -34,8 +32,6 @@ from siftline.types import (
 
 # What a result depends on beside the job.
 _SECTIONS = ("name", "threshold", "tolerate", "validation")
-_LOCK_SECONDS = 60.0
-_POLL_SECONDS = 0.1
 _LIBRARIES = ("siftline", "scikit-learn", "numpy", "pyarrow", "dask", "distributed", "prefect")
 
 
@@ -48,21 +44,31 @@ def publish_results(
     flow_run_id: str | None = None,
     lease: Lease | None = None,
     complete: bool = True,
+    lock_seconds: float = 60.0,
 ) -> Manifest:
     """Publish a staged result and return its manifest.
 
-    The files of the publication before are kept for readers that are still at them; older ones go.
+    The files of the previous publication are kept for its readers; older ones are removed.
+
+    Parameters
+    ----------
+    lock_seconds : float
+        How long to wait for another run that is publishing there.
 
     Raises
     ------
     StorageError
         When the output cannot be written; the previous result is then still the result.
     LeaseLost
-        When another run has taken the job over, which publishes it.
+        When another run has taken over the job and will publish it.
+    JobBusy
+        When another run is still publishing there.
     """
     report(Progress("publish", rows_total=plan.rows))
     output = Path(plan.config.output.path).absolute()
-    with _alone(output):
+    with locked(OutputFiles(output).publishing, lock_seconds) as alone:
+        if not alone:
+            raise JobBusy(f"{output}: another run has been publishing there for a while", "end that run")
         if lease is not None:
             lease.check()
         earlier = published_already(plan) if complete else None
@@ -98,7 +104,7 @@ def publish_results(
         )
         # Now that it is empty: a run that is killed once the manifest is there leaves nothing to be done.
         shutil.rmtree(combined.staged, ignore_errors=True)
-        write_record(output / MANIFEST, manifest.model_dump(mode="json"), FORMAT_VERSION)
+        manifest_record(output).write(manifest)
         _clean(output, {manifest.publication, manifest.replaces})
     return manifest
 
@@ -129,34 +135,6 @@ def _asked(config: dict[str, Any]) -> list[Any]:
     return [*(config.get(section) for section in _SECTIONS), config["output"]["columns"]]
 
 
-@contextmanager
-def _alone(output: Path) -> Iterator[None]:
-    """Keep other runs from publishing there meanwhile; the kernel's lock ends with the process."""
-    deadline = time.monotonic() + _LOCK_SECONDS
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        file = (output / ".publishing").open("w")
-    except OSError as error:
-        raise storage_error(error, output) from error
-    with file:
-        while not _locked(file):
-            if time.monotonic() > deadline:
-                raise JobBusy(f"{output}: another run has been publishing there for a while", "end that run")
-            time.sleep(_POLL_SECONDS)
-        yield
-
-
-def _locked(file: TextIO) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.ENOTSUP):
-            raise
-    return True
-
-
 def _previous(output: Path) -> Manifest | None:
     try:
         return read_manifest(output)
@@ -175,11 +153,12 @@ def _move(
 
 
 def _clean(output: Path, keep: set[str | None]) -> None:
-    """Remove what no manifest that may still be read names, and manifests that killed runs had begun."""
-    for begun in output.glob(f".{MANIFEST}.*.tmp"):
+    """Remove publications without readers, and manifests that killed runs left unfinished."""
+    files = OutputFiles(output)
+    for begun in output.glob(f".{files.manifest.name}.*.tmp"):
         with suppress(OSError):
             begun.unlink()
-    for kind in ("scores", "anomalies", "failed"):
+    for kind in files.KINDS:
         for publication in (output / kind).glob("*"):
             if publication.name not in keep:
                 shutil.rmtree(publication, ignore_errors=True)

@@ -31,7 +31,7 @@ def fit_on_sample(plan: BatchPlan) -> DetectorRef:
     """Draw the sample, fit the detector on it, and save it. Runs on a worker."""
     sample = _sample(plan)
     model = _fit_around(sample, plan)
-    path, name = save_model(model, plan.directory / "model")
+    path, name = save_model(model, plan.files.model)
     return DetectorRef(kind=model.kind, path=str(path), model_digest=name, sample_rows=sample.num_rows)
 
 

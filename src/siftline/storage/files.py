@@ -14,8 +14,6 @@ from typing import Any
 
 from siftline.errors import IntegrityError, storage_error
 
-_BLOCK = 1 << 20
-
 
 @contextmanager
 def replacing(path: Path, durable: bool = True, keep: bool = False) -> Iterator[Path]:

@@ -153,6 +153,11 @@ class OutputFiles:
 
     KINDS = ("scores", "anomalies", "failed")
 
+    @classmethod
+    def at(cls, path: Path | str) -> OutputFiles:
+        """Return the files of the output at a path, made absolute."""
+        return cls(Path(path).absolute())
+
     @property
     def manifest(self) -> Path:
         """Record that names every file of the published result."""
@@ -167,6 +172,11 @@ class OutputFiles:
     def publishing(self) -> Path:
         """Lock of the run that publishes."""
         return self.root / ".publishing"
+
+
+def entry_path(directory: Path) -> Path:
+    """Return the record of an interval, in the interval's directory."""
+    return directory / "entry.json"
 
 
 def lease_path(directory: Path, epoch: int) -> Path:

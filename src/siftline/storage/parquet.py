@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from siftline.errors import PartDamaged
 from siftline.storage.files import file_digest
-from siftline.types import StoredFile
+from siftline.storage.records import StoredFile
 
 
 def key_columns(table: pa.Table, key: Sequence[str], first_row: int) -> pa.Table:

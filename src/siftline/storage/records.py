@@ -1,64 +1,121 @@
-"""Small records beside the jobs, in which the runs of a pipeline leave word to one another."""
+"""Records: small JSON files with a format version and a digest, checked against a model when read."""
 
 from __future__ import annotations
 
-import copy
-import errno
-import fcntl
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from siftline.errors import IntegrityError, storage_error
 from siftline.storage.files import read_record, write_record
+from siftline.storage.locks import locked
 
-FORMAT_VERSION = 1
-_LOCK_SECONDS = 5.0
-_POLL_SECONDS = 0.05
-
-
-def read_ledger(path: Path) -> dict[str, Any]:
-    """Return a record; nothing, where there is none or it is damaged."""
-    try:
-        return read_record(path, FORMAT_VERSION)
-    except (OSError, IntegrityError):
-        return {}
+T = TypeVar("T", bound=BaseModel)
+D = TypeVar("D")
 
 
-@contextmanager
-def updating(path: Path) -> Iterator[dict[str, Any]]:
-    """Give a record to change, while no other run does; it is written where it was changed.
+class Record(BaseModel):
+    """Base of what is persisted as JSON."""
 
-    Raises
-    ------
-    StorageError
-        When it cannot be written.
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StoredFile(Record):
+    """A data file: its name, size and digest."""
+
+    name: str
+    size: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class RecordFile(Generic[T]):
+    """A record on disk.
+
+    Attributes
+    ----------
+    path : Path
+        Its file.
+    model : type of BaseModel
+        Its fields.
+    version : int
+        Its format version; a file of any other is refused.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.with_suffix(".lock").open("w")
-    except OSError as error:
-        raise storage_error(error, path) from error
-    with lock:
-        _lock(lock)
-        record = read_ledger(path)
-        before = copy.deepcopy(record)
-        yield record
-        if record != before:
-            write_record(path, record, FORMAT_VERSION)
 
+    path: Path
+    model: type[T]
+    version: int
 
-def _lock(file: IO[str]) -> None:
-    """Lock a file; but who holds it may be frozen, and a word lost is better than waiting for ever."""
-    deadline = time.monotonic() + _LOCK_SECONDS
-    while time.monotonic() < deadline:
+    def read(self) -> T:
+        """Read the record.
+
+        Raises
+        ------
+        FileNotFoundError
+            When there is none.
+        IntegrityError
+            When it is torn, altered or of another version.
+        StorageError
+            When the file cannot be read.
+        """
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return self.model.model_validate(read_record(self.path, self.version))
+        except NotADirectoryError as error:
+            raise FileNotFoundError(*error.args) from error
+        except FileNotFoundError:
+            raise
         except OSError as error:
-            if error.errno not in (errno.EWOULDBLOCK, errno.EINTR):
-                return  # a file system without locks
-        else:
-            return
-        time.sleep(_POLL_SECONDS)
+            raise storage_error(error, self.path) from error
+        except ValidationError as error:
+            problem = f"{self.path}: not a valid {self.model.__name__} record"
+            raise IntegrityError(problem, "delete it and run again: it is recreated") from error
+
+    def read_or(self, default: D) -> T | D:
+        """Read the record; return a default if it is missing, damaged or of another version.
+
+        Raises
+        ------
+        StorageError
+            When the file cannot be read.
+        """
+        try:
+            return self.read()
+        except (FileNotFoundError, IntegrityError):
+            return default
+
+    def write(self, value: T) -> None:
+        """Replace the record.
+
+        Raises
+        ------
+        StorageError
+            When it cannot be written.
+        """
+        write_record(self.path, value.model_dump(mode="json"), self.version)
+
+    @contextmanager
+    def updating(self, seconds: float = 5.0) -> Iterator[T]:
+        """Yield the record to be changed, empty if it cannot be used; write it if it was changed.
+
+        A holder of the lock may be frozen, and a lost update is better than an endless wait.
+
+        Parameters
+        ----------
+        seconds : float
+            How long to wait for another process that is updating it.
+
+        Raises
+        ------
+        StorageError
+            When it cannot be read or written.
+        """
+        with locked(self.path.with_suffix(".lock"), seconds):
+            value = self.read_or(self.model())
+            before = value.model_copy(deep=True)
+            yield value
+            if value != before:
+                self.write(value)

@@ -11,7 +11,7 @@ from siftline.errors import StorageError
 from siftline.jobs.history import Publication, previous_rates, read_history, remember
 from siftline.jobs.results import Manifest
 from siftline.storage.files import write_record
-from siftline.storage.records import FORMAT_VERSION
+from siftline.storage.layout import Version
 from tests.support import run_job
 
 
@@ -28,7 +28,7 @@ def numbered(manifest: Manifest, number: int) -> Manifest:
 
 def test_a_publication_is_kept_once(tmp_path: Path, manifest: Manifest) -> None:
     for _ in range(2):
-        remember(tmp_path, manifest, "2026-03-08T00:00:00+00:00", "2026-03-09T00:00:00+00:00")
+        remember(tmp_path, manifest)
     assert read_history(tmp_path, manifest.name) == (
         Publication(
             publication=manifest.publication,
@@ -36,8 +36,6 @@ def test_a_publication_is_kept_once(tmp_path: Path, manifest: Manifest) -> None:
             job_id=manifest.job_id,
             rows=600,
             anomalies=manifest.anomalies,
-            interval_start="2026-03-08T00:00:00+00:00",
-            interval_end="2026-03-09T00:00:00+00:00",
         ),
     )
 
@@ -68,7 +66,7 @@ def test_a_history_that_cannot_be_read_starts_anew(
     tmp_path: Path, manifest: Manifest, publications: object
 ) -> None:
     write_record(
-        tmp_path / "history" / f"{manifest.name}.json", {"publications": publications}, FORMAT_VERSION
+        tmp_path / "history" / f"{manifest.name}.json", {"publications": publications}, Version.HISTORY
     )
     assert read_history(tmp_path, manifest.name) == ()
     remember(tmp_path, manifest)

@@ -12,7 +12,6 @@ import pytest
 from siftline.config.batch import BatchConfig
 from siftline.errors import StorageError, UnknownJob
 from siftline.jobs.status import (
-    FORMAT_VERSION,
     JobRecord,
     Outcome,
     concluded,
@@ -24,6 +23,7 @@ from siftline.jobs.status import (
 )
 from siftline.stages.plan import plan_batch
 from siftline.storage.files import write_record
+from siftline.storage.layout import Version
 from siftline.storage.lease import Lease
 
 FAILED = JobRecord(
@@ -65,9 +65,9 @@ def test_a_record_that_is_torn_or_forged_is_not_believed(tmp_path: Path, content
 
 
 def test_a_record_of_another_format_is_not_believed(tmp_path: Path) -> None:
-    write_record(tmp_path / "job.json", FAILED.model_dump(mode="json"), FORMAT_VERSION + 1)
+    write_record(tmp_path / "job.json", FAILED.model_dump(mode="json"), Version.JOB + 1)
     assert read_job(tmp_path) == JobRecord()
-    write_record(tmp_path / "job.json", {"outcome": "lost"}, FORMAT_VERSION)
+    write_record(tmp_path / "job.json", {"outcome": "lost"}, Version.JOB)
     assert read_job(tmp_path) == JobRecord()
 
 

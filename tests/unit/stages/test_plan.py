@@ -15,8 +15,9 @@ from siftline.config.clusters import AddressCluster, LocalCluster, SerialCluster
 from siftline.errors import ConfigError, JobBusy, UnknownJob
 from siftline.jobs.status import JobRecord, read_job, write_job
 from siftline.source.chunks import chunk_rows
-from siftline.stages.plan import FORMAT_VERSION, plan_batch, planned_config, read_plan
+from siftline.stages.plan import plan_batch, planned_config, read_plan
 from siftline.storage.files import read_record, write_record
+from siftline.storage.layout import Version
 from siftline.storage.lease import Lease
 from siftline.types import _tolerated
 from tests.support import make_config, make_table, run_job
@@ -157,8 +158,8 @@ def test_a_job_without_a_plan_that_can_be_read_is_unknown(config: BatchConfig, c
 def test_a_sealed_record_that_is_no_plan_is_unknown(config: BatchConfig) -> None:
     plan = plan_batch(config)
     path = plan.directory / "plan.json"
-    record = read_record(path, FORMAT_VERSION)
-    write_record(path, {**record, "config": {}}, FORMAT_VERSION)
+    record = read_record(path, Version.PLAN)
+    write_record(path, {**record, "config": {}}, Version.PLAN)
     with pytest.raises(UnknownJob):
         read_plan(plan.directory)
 

@@ -15,14 +15,16 @@ import pytest
 from siftline.config.batch import BatchConfig
 from siftline.engine.executor import SerialExecutor
 from siftline.errors import IntegrityError, JobBusy, LeaseLost, SourceError, StorageError
-from siftline.jobs.results import FORMAT_VERSION, Manifest, open_results
+from siftline.jobs.results import Manifest, open_results
 from siftline.stages.combine import combine_results
 from siftline.stages.detect import collect_receipts
 from siftline.stages.plan import plan_batch, planned_config
 from siftline.stages.publish import publish_results, published_already
 from siftline.stages.validate import validate_results
 from siftline.storage.files import file_digest, read_record, write_record
+from siftline.storage.layout import Version
 from siftline.storage.lease import Lease
+from siftline.storage.records import RecordFile
 from siftline.types import ValidationReport
 from tests.support import (
     elsewhere,
@@ -143,7 +145,7 @@ def test_a_failure_before_the_manifest_leaves_the_result(
         raise StorageError("manifest.json: No space left on device", "free some space")
 
     with monkeypatch.context() as patch:
-        patch.setattr("siftline.stages.publish.write_record", refuse)
+        patch.setattr(RecordFile, "write", refuse)
         with pytest.raises(StorageError, match="No space left"):
             publish_results(plan, detector, receipts, combined, PASSED)
     assert open_results(config.output.path).manifest == first.manifest
@@ -209,7 +211,7 @@ def test_an_altered_manifest_is_refused(config: BatchConfig) -> None:
 
 
 def test_a_sealed_record_that_is_no_manifest_is_refused(tmp_path: Path) -> None:
-    write_record(tmp_path / "manifest.json", {"rows": 3}, FORMAT_VERSION)
+    write_record(tmp_path / "manifest.json", {"rows": 3}, Version.MANIFEST)
     with pytest.raises(IntegrityError, match="not a manifest; run the job again into an empty directory"):
         open_results(tmp_path)
 
@@ -217,8 +219,8 @@ def test_a_sealed_record_that_is_no_manifest_is_refused(tmp_path: Path) -> None:
 def test_a_manifest_of_another_format_version_is_refused(config: BatchConfig) -> None:
     run_job(config)
     path = Path(config.output.path) / "manifest.json"
-    assert FORMAT_VERSION == 2
-    write_record(path, read_record(path, FORMAT_VERSION), 1)
+    assert Version.MANIFEST == 2
+    write_record(path, read_record(path, Version.MANIFEST), 1)
     with pytest.raises(IntegrityError) as caught:
         open_results(config.output.path)
     assert str(caught.value) == (
@@ -390,14 +392,11 @@ def test_a_run_that_was_replaced_publishes_nothing(config: BatchConfig) -> None:
     assert Path(combined.staged).is_dir()
 
 
-def test_two_runs_never_publish_in_one_place_at_once(
-    config: BatchConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_runs_never_publish_in_one_place_at_once(config: BatchConfig) -> None:
     first = run_job(config)
     plan, detector, receipts, combined = stage_job(flagging(config, 0.05))
-    monkeypatch.setattr("siftline.stages.publish._LOCK_SECONDS", 0.0)
     with publishing(Path(config.output.path)), pytest.raises(JobBusy) as caught:
-        publish_results(plan, detector, receipts, combined, PASSED)
+        publish_results(plan, detector, receipts, combined, PASSED, lock_seconds=0)
     assert str(caught.value) == (
         f"{config.output.path}: another run has been publishing there for a while; end that run"
     )

@@ -8,7 +8,6 @@ pays who knows the future.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import platform
@@ -24,8 +23,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from siftline.errors import StorageError
 from siftline.signals import signals_deferred
 from siftline.storage.files import digest, file_digest
+from siftline.storage.locks import locked
 
 logger = logging.getLogger(__name__)
 
@@ -134,15 +135,12 @@ def _cache_in(directory: Path | None) -> Iterator[None]:
 
 @contextmanager
 def _one_process(directory: Path | None) -> Iterator[bool]:
-    """Tell whether no other process is compiling, and keep others from it."""
+    """Keep other processes from compiling; yield False if one already is."""
     with ExitStack() as stack:
         alone = True
         if directory is not None:
-            try:
-                file = stack.enter_context((directory / "lock").open("wb"))
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:  # where there are no locks, each compiles for itself
-                alone = not isinstance(error, BlockingIOError)
+            with suppress(StorageError):  # without a lock, each process compiles for itself
+                alone = stack.enter_context(locked(directory / "lock"))
         yield alone
 
 

@@ -1,0 +1,67 @@
+"""Locks between processes; the kernel releases them when their process ends."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from siftline.errors import storage_error
+
+_UNSUPPORTED = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+
+
+@contextmanager
+def locked(path: Path, seconds: float = 0.0, poll_seconds: float = 0.05) -> Iterator[bool]:
+    """Lock a file, which is created, while the context is open.
+
+    Parameters
+    ----------
+    path : Path
+        The file; its directory is created as well.
+    seconds : float
+        How long to wait for another holder.
+
+    Yields
+    ------
+    bool
+        False if another holder kept the lock. True on file systems without locks.
+
+    Raises
+    ------
+    StorageError
+        When the file cannot be created or locked.
+    """
+    deadline = time.monotonic() + seconds
+    with ExitStack() as stack:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(path.open("w"))
+            while (alone := try_lock(file)) is False and time.monotonic() < deadline:
+                time.sleep(poll_seconds)
+        except OSError as error:
+            raise storage_error(error, path) from error
+        yield alone is not False
+
+
+def try_lock(file: IO[Any], shared: bool = False) -> bool | None:
+    """Lock an open file without waiting.
+
+    Returns
+    -------
+    bool or None
+        True once it is locked, False if another holder has it, None on file systems without locks.
+    """
+    try:
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+        return None
+    return True
