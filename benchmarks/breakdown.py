@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 from benchmarks.bench import Bench
 from benchmarks.prepared import prepare
-from siftline.engine.executor import SerialExecutor
+from siftline.engine import SerialExecutor
 from siftline.stages import scoring
 from siftline.stages.combine import combine_results
 from siftline.types import Receipts

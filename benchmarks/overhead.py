@@ -15,8 +15,7 @@ import pyarrow as pa
 
 from benchmarks.prepared import prepare
 from siftline.detectors.fitted import cached_model
-from siftline.engine.executor import SerialExecutor
-from siftline.engine.retries import run_with_retries
+from siftline.engine import SerialExecutor, run_with_retries
 from siftline.source.reading import joined, read_chunk
 from siftline.stages.candidates import Candidates
 from siftline.stages.scoring import ChunkTask, halved, score_chunk

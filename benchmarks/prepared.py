@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from siftline.config.loading import load_config, resolve_config
-from siftline.engine.executor import SerialExecutor
+from siftline.engine import SerialExecutor
 from siftline.stages.detect import chunk_tasks
 from siftline.stages.fit import fit_detector
 from siftline.stages.plan import plan_batch

@@ -24,7 +24,7 @@ from siftline.errors import BackfillFailed, ConfigError, IntegrityError
 from siftline.jobs.intervals import Ledger
 from siftline.pipelines.assignment import assignment_of
 from siftline.storage.files import read_record, write_record
-from siftline.types import Record
+from siftline.storage.records import Record
 from tasks.adapters.resolve import waited
 
 FORMAT_VERSION = 1

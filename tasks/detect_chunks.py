@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from siftline.engine.executor import Executor
+from siftline.engine import Executor
 from siftline.progress import listening
 from siftline.stages import detect
 from siftline.storage.lease import Lease

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from siftline.engine.executor import Executor
+from siftline.engine import Executor
 from siftline.stages import fit
 from siftline.types import BatchPlan, DetectorRef
 

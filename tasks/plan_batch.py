@@ -6,7 +6,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from siftline.config.batch import BatchConfig
-from siftline.engine.executor import prepare_executor
+from siftline.engine.clusters import prepare_executor
 from siftline.stages import plan
 from siftline.storage.lease import Lease
 from siftline.types import BatchPlan

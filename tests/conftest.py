@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from siftline.config.batch import BatchConfig
 from siftline.config.clusters import LocalCluster
 from siftline.detectors.forest.compilation import find_kernels, prepare
-from siftline.engine.executor import Executor, open_executor
+from siftline.engine import Executor, open_executor
 from tests.support import make_config, make_table, write_files
 
 # In the background a shell has programs ignore Ctrl-C, and so would those that tests start and stop.

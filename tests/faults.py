@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import signal
@@ -10,16 +11,16 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar, get_args
+from typing import Any, Generic, Literal, TypeVar, cast, get_args
 
 import numpy as np
 import psutil
 import pytest
 
-from siftline.engine.executor import Executor, Later, Outcome
+from siftline.engine import Answer, Executor, Session
 from siftline.errors import SourceError
 from siftline.types import ChunkReceipt
 
@@ -281,11 +282,36 @@ class FaultyExecutor:
         self._script = script
         self.dashboard = executor.dashboard
 
-    def run(
-        self,
-        function: Callable[[T], R],
-        items: Iterable[T | Later],
-        bundle: int = 1,
-        timeout_seconds: float | None = None,
-    ) -> Iterator[Outcome[T, R]]:
-        return self._executor.run(Scripted(function, self._script), items, bundle, timeout_seconds)
+    def session(
+        self, function: Callable[[T], R], bundle: int = 1, timeout_seconds: float | None = None
+    ) -> AbstractContextManager[Session[T, R]]:
+        return self._executor.session(Scripted(function, self._script), bundle, timeout_seconds)
+
+
+def answers(
+    executor: Executor,
+    function: Callable[[T], R],
+    items: Iterable[T],
+    bundle: int = 1,
+    timeout_seconds: float | None = None,
+) -> Iterator[Answer[T, R]]:
+    """Attempt every item once, as there is room; give the answers as they come."""
+    left, running = iter(items), 0
+    with executor.session(function, bundle, timeout_seconds) as session:
+        while True:
+            batch = tuple(itertools.islice(left, session.room))
+            if batch:
+                session.submit(batch)
+            running += len(batch)
+            if not running:
+                return
+            for answer in session.wait(1.0):
+                running -= 1
+                yield answer
+
+
+def value_of(answer: Answer[T, R]) -> R:
+    """Return the value of an answer, or raise its error."""
+    if answer.error is not None:
+        raise answer.error
+    return cast(R, answer.value)

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from siftline.config.batch import BatchConfig
 from siftline.config.loading import parse_config
-from siftline.engine.executor import Executor, SerialExecutor
+from siftline.engine import Executor, SerialExecutor
 from siftline.jobs.results import Manifest, open_results
 from siftline.stages.combine import combine_results
 from siftline.stages.detect import detect_chunks

@@ -38,7 +38,7 @@ from siftline.config.schedules import Interval
 from siftline.errors import ConfigError, UnknownPipeline
 from siftline.pipelines.spec import Pipeline, check_pipeline, load_pipeline
 from siftline.stages.plan import identify_job
-from siftline.types import Record
+from siftline.storage.records import Record
 
 ON_DEMAND = "on-demand"
 

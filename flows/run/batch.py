@@ -9,7 +9,8 @@ from prefect.runtime import flow_run
 
 from flows.run.lifecycle import Run
 from siftline.config.clusters import Cluster, LocalCluster
-from siftline.engine.executor import Executor, open_executor
+from siftline.engine.base import Executor
+from siftline.engine.clusters import open_executor
 from siftline.errors import PartDamaged
 from siftline.jobs.results import Manifest
 from siftline.stages.publish import published_already

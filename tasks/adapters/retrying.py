@@ -8,7 +8,7 @@ from prefect import State, Task
 from prefect.client.schemas.objects import TaskRun
 
 from siftline.config.batch import RetriesConfig
-from siftline.engine.retries import delay_after
+from siftline.engine import delay_after
 from siftline.errors import InputError, ValidationFailed
 
 P = ParamSpec("P")

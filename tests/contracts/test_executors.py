@@ -15,8 +15,9 @@ import distributed
 import httpx
 import pytest
 
+from siftline.config.batch import RetriesConfig
 from siftline.config.clusters import AddressCluster, FactoryCluster, LocalCluster, SerialCluster
-from siftline.engine.executor import DaskExecutor, Executor, Later, SerialExecutor, open_executor
+from siftline.engine import DaskExecutor, Executor, SerialExecutor, open_executor, run_with_retries
 from siftline.errors import (
     ClusterError,
     OutOfMemory,
@@ -25,7 +26,7 @@ from siftline.errors import (
     StorageUnavailable,
     WorkerLost,
 )
-from tests.faults import wait_until
+from tests.faults import answers, value_of, wait_until
 from tests.support import counting
 
 pytestmark = pytest.mark.e2e
@@ -56,7 +57,7 @@ def fail_unexpectedly(item: int) -> int:
     return 1 // item
 
 
-def fail_as_told(item: int) -> int:
+def fail_by_number(item: int) -> int:
     errors = [
         MemoryError("no room"),
         OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a file"),
@@ -83,31 +84,31 @@ def die(item: int) -> None:
 
 
 @pytest.mark.parametrize("bundle", [1, 7, 1000])
-def test_every_item_has_one_outcome(executor: Executor, bundle: int) -> None:
-    outcomes = list(executor.run(double, range(100), bundle))
-    assert sorted((one.item, one.result()) for one in outcomes) == [(i, 2 * i) for i in range(100)]
+def test_every_item_has_one_answer(executor: Executor, bundle: int) -> None:
+    given = list(answers(executor, double, range(100), bundle))
+    assert sorted((one.item, value_of(one)) for one in given) == [(i, 2 * i) for i in range(100)]
 
 
-def test_no_items_give_no_outcomes(executor: Executor) -> None:
-    assert list(executor.run(double, [])) == []
+def test_no_items_give_no_answers(executor: Executor) -> None:
+    assert list(answers(executor, double, [])) == []
 
 
 def test_equal_items_are_all_run(executor: Executor) -> None:
-    assert [one.result() for one in executor.run(double, [7] * 5)] == [14] * 5
+    assert [value_of(one) for one in answers(executor, double, [7] * 5)] == [14] * 5
 
 
 @pytest.mark.parametrize("bundle", [1, 4])
-def test_an_error_is_the_outcome_of_its_item_only(executor: Executor, bundle: int) -> None:
-    outcomes = {one.item: one for one in executor.run(refuse_odd, range(10), bundle)}
-    assert {item for item, one in outcomes.items() if one.error is None} == {0, 2, 4, 6, 8}
+def test_an_error_is_the_answer_to_its_item_only(executor: Executor, bundle: int) -> None:
+    given = {one.item: one for one in answers(executor, refuse_odd, range(10), bundle)}
+    assert {item for item, one in given.items() if one.error is None} == {0, 2, 4, 6, 8}
     with pytest.raises(SourceError) as caught:
-        outcomes[3].result()
+        value_of(given[3])
     assert (caught.value.problem, caught.value.remedy) == ("item 3", "give an even one")
 
 
 def test_an_unknown_exception_comes_through_as_it_is(executor: Executor) -> None:
     with pytest.raises(ZeroDivisionError):
-        [one.result() for one in executor.run(fail_unexpectedly, [0])]
+        list(run_with_retries(executor, fail_unexpectedly, [0], RetriesConfig()))
 
 
 @pytest.mark.parametrize("bundle", [1, 4])
@@ -117,44 +118,49 @@ def test_an_unknown_exception_comes_through_as_it_is(executor: Executor) -> None
         (0, OutOfMemory, "out of memory no room; give workers more memory (cluster.memory_limit), or cut "),
         (1, StorageError, "a file: No space left on device; free some space and run "),
         (2, StorageUnavailable, "a file: Input/output error; check the path and the disk, then run again: "),
-        (3, StorageUnavailable, "fail_as_told: odd; check the path and the disk, then run again: "),
+        (3, StorageUnavailable, "fail_by_number: odd; check the path and the disk, then run again: "),
     ],
 )
-def test_errors_of_the_machine_are_the_outcome_of_their_item_only(
+def test_errors_of_the_machine_are_the_answer_to_their_item_only(
     executor: Executor, item: int, kind: type[Exception], text: str, bundle: int
 ) -> None:
-    outcomes = {one.item: one for one in executor.run(fail_as_told, [item, 9], bundle)}
-    assert type(outcomes[item].error) is kind
-    assert str(outcomes[item].error).startswith(text)
-    assert outcomes[9].result() == 9
+    given = {one.item: one for one in answers(executor, fail_by_number, [item, 9], bundle)}
+    assert type(given[item].error) is kind
+    assert str(given[item].error).startswith(text)
+    assert value_of(given[9]) == 9
 
 
 @pytest.mark.parametrize("bundle", [1, 4])
-def test_an_executor_waits_for_items_that_come_later(executor: Executor, bundle: int) -> None:
-    items = [Later(0.0), 1, 2, Later(0.001), Later(0.001), 3, Later(0.0)]
-    assert sorted(one.result() for one in executor.run(double, items, bundle)) == [2, 4, 6]
-
-
-def test_an_item_may_depend_on_the_outcome_of_another(executor: Executor) -> None:
-    seen: set[int] = set()
-
-    def one_after_the_other() -> Iterator[int | Later]:
+def test_items_may_be_submitted_after_a_pause_and_after_an_answer(executor: Executor, bundle: int) -> None:
+    with executor.session(double, bundle) as session:
+        assert session.wait(0.0) == []
         for number in range(5):
-            while len(seen) < number:
-                yield Later(0.01)
-            yield number
+            assert session.wait(0.001) == []
+            session.submit((number,))
+            (answer,) = wait_until(lambda: session.wait(1.0), "the item is answered")
+            assert (answer.item, value_of(answer)) == (number, 2 * number)
 
-    for outcome in executor.run(double, one_after_the_other()):
-        seen.add(outcome.result())
-        assert seen == {2 * number for number in range(len(seen))}
-    assert len(seen) == 5
+
+@pytest.mark.parametrize("bundle", [1, 4])
+def test_a_full_session_has_room_again_after_its_answers(executor: Executor, bundle: int) -> None:
+    with executor.session(double, bundle) as session:
+        empty = session.room
+        assert 1 <= empty <= WINDOW * bundle
+        session.submit(tuple(range(empty)))
+        assert session.room == 0
+        answered: list[int] = []
+        while len(answered) < empty:
+            coming = wait_until(lambda: session.wait(1.0), "items are answered")
+            answered += [one.item for one in coming]
+        assert sorted(answered) == list(range(empty))
+        assert session.room == empty
 
 
 def test_items_are_taken_only_as_there_is_room(executor: Executor) -> None:
     with counting(range(500)) as (items, taken):
-        outcomes = executor.run(double, items)
+        settling = run_with_retries(executor, double, items, RetriesConfig())
         assert taken == []
-        for received, _ in enumerate(outcomes, start=1):
+        for received, _ in enumerate(settling, start=1):
             assert len(taken) <= received + WINDOW
     assert received == 500
 
@@ -165,36 +171,36 @@ def test_an_error_of_the_items_themselves_comes_through(executor: Executor) -> N
         raise RuntimeError("no more items")
 
     with pytest.raises(RuntimeError, match="no more items"):
-        list(executor.run(double, broken()))
+        list(run_with_retries(executor, double, broken(), RetriesConfig()))
 
 
 def test_closing_early_gives_up_what_has_not_started(executor: Executor, tmp_path: Path) -> None:
     paths = [str(tmp_path / f"{number}") for number in range(40)]
-    outcomes = executor.run(touch_slowly, paths)
-    next(outcomes)
-    outcomes.close()
-    assert [one.result() for one in executor.run(double, [1])] == [2]
+    settling = run_with_retries(executor, touch_slowly, paths, RetriesConfig())
+    next(settling)
+    settling.close()
+    assert [value_of(one) for one in answers(executor, double, [1])] == [2]
     assert 1 <= len(list(tmp_path.iterdir())) < 20
 
 
-def test_a_second_run_may_begin_before_the_first_has_ended(executor: Executor) -> None:
-    first = executor.run(double, range(50))
+def test_a_second_session_may_open_before_the_first_is_closed(executor: Executor) -> None:
+    first = answers(executor, double, range(50))
     next(first)
-    assert sorted(one.result() for one in executor.run(refuse_odd, [2, 4])) == [2, 4]
+    assert sorted(value_of(one) for one in answers(executor, refuse_odd, [2, 4])) == [2, 4]
     assert len(list(first)) == 49
 
 
 def test_the_work_is_done_where_the_executor_says(dask_executor: Executor, tmp_path: Path) -> None:
-    here = {one.result() for one in SerialExecutor().run(touch, [str(tmp_path / "a")])}
-    there = {one.result() for one in dask_executor.run(touch, [str(tmp_path / "b")])}
+    here = {value_of(one) for one in answers(SerialExecutor(), touch, [str(tmp_path / "a")])}
+    there = {value_of(one) for one in answers(dask_executor, touch, [str(tmp_path / "b")])}
     assert here == {os.getpid()}
     assert os.getpid() not in there
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
 
-def test_dask_has_a_dashboard_and_serial_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("siftline.engine.executor._DASHBOARD_AFTER_SECONDS", 0.1)
-    with open_executor(LocalCluster(workers=1, memory_limit="1GiB")) as executor:
+def test_dask_has_a_dashboard_and_serial_has_none() -> None:
+    cluster = LocalCluster(workers=1, memory_limit="1GiB")
+    with open_executor(cluster, dashboard_after_seconds=0.1) as executor:
         page = str(executor.dashboard)
         wait_until(lambda: httpx.get(page).is_success, "the dashboard is there")
         assert "Dask" in httpx.get(page).text
@@ -209,9 +215,9 @@ def test_work_that_kills_its_worker_is_a_lost_worker() -> None:
         ) as cluster,
         distributed.Client(cluster, set_as_default=False) as client,
     ):
-        (outcome,) = DaskExecutor(client).run(die, [1])
-    assert type(outcome.error) is WorkerLost
-    assert str(outcome.error) == (
+        (answer,) = answers(DaskExecutor(lambda: client), die, [1])
+    assert type(answer.error) is WorkerLost
+    assert str(answer.error) == (
         "the worker was lost while it had this chunk; "
         "give workers more memory (cluster.memory_limit), or cut smaller chunks (chunking.rows)"
     )
@@ -245,7 +251,7 @@ def test_an_address_that_nobody_answers_is_known_within_seconds() -> None:
 def test_a_factory_that_is_none_is_a_cluster_error(factory: str, text: str) -> None:
     config = FactoryCluster(kind="factory", factory=factory)
     with pytest.raises(ClusterError) as caught, open_executor(config) as executor:
-        list(executor.run(double, [1]))
+        list(answers(executor, double, [1]))
     assert str(caught.value) == f"cluster.factory {factory}: {text}"
 
 
@@ -263,7 +269,7 @@ def test_a_factory_that_fails_is_a_cluster_error() -> None:
     name = f"{__name__}.Refusing"
     config = FactoryCluster(kind="factory", factory=name, kwargs={"queue": "short"})
     with pytest.raises(ClusterError) as caught, open_executor(config) as executor:
-        list(executor.run(double, [1]))
+        list(answers(executor, double, [1]))
     assert str(caught.value) == (
         f"cluster.factory {name}: ValueError: no account given, only ['queue']; correct cluster.kwargs"
     )
@@ -306,10 +312,10 @@ def test_a_local_cluster_that_does_not_start_is_a_cluster_error(monkeypatch: pyt
 
     monkeypatch.setattr("distributed.LocalCluster", start)
     with pytest.raises(ClusterError) as caught, open_executor(LocalCluster(workers=1)) as executor:
-        list(executor.run(double, [1]))
+        list(answers(executor, double, [1]))
     assert str(caught.value) == (
         "the local Dask cluster does not start: [Errno 28] No space left on device; "
-        "see to the memory and the disk of this machine"
+        "check the memory and the disk of this machine"
     )
 
 
@@ -336,8 +342,8 @@ def test_workers_that_come_later_get_work_as_well() -> None:
         distributed.Client(cluster, set_as_default=False) as client,
     ):
         found: list[int] = []
-        run = DaskExecutor(client).run(wait_for_it, items())
-        thread = threading.Thread(target=lambda: found.extend(one.result() for one in run), daemon=True)
+        coming = answers(DaskExecutor(lambda: client), wait_for_it, items())
+        thread = threading.Thread(target=lambda: found.extend(map(value_of, coming)), daemon=True)
         thread.start()
         wait_until(lambda: len(taken) == 64, "eight for each of eight slots are taken")
         cluster.scale(2)

@@ -23,8 +23,7 @@ import pytest
 
 from siftline.config.batch import BatchConfig, RetriesConfig
 from siftline.config.clusters import LocalCluster, SerialCluster
-from siftline.engine.executor import Executor, open_executor, prepare_executor
-from siftline.engine.retries import run_with_retries
+from siftline.engine import DaskExecutor, Executor, open_executor, prepare_executor, run_with_retries
 from siftline.errors import (
     ChunkTimeout,
     OutOfMemory,
@@ -38,7 +37,7 @@ from siftline.errors import (
 from siftline.jobs.results import open_results
 from siftline.progress import Incident, Progress, listening
 from siftline.stages.plan import plan_batch
-from tests.faults import FILLER, Fault, FaultyExecutor, Script, small_disk, wait_until
+from tests.faults import FILLER, Fault, FaultyExecutor, Script, answers, small_disk, value_of, wait_until
 from tests.support import Job, make_config, make_table, run_job, write_files
 
 pytestmark = pytest.mark.e2e
@@ -65,7 +64,7 @@ def dask_executor() -> Iterator[Executor]:
 
 def client_of(executor: Executor) -> Any:
     """Return Dask's own client."""
-    return cast(Any, executor)._executor._client
+    return cast(DaskExecutor, executor).client
 
 
 @pytest.fixture
@@ -387,7 +386,7 @@ def test_who_kills_his_worker_every_time_fails_alone_and_the_others_are_publishe
     failed = ran.done.manifest.chunks_failed
     assert {chunk.chunk for chunk in failed} == culprits
     assert {(chunk.error, chunk.message, chunk.attempts) for chunk in failed} == {
-        ("OutOfMemory", "alone on the cluster, it killed its worker", 3)
+        ("OutOfMemory", "the worker died while this chunk ran alone", 3)
     }
     assert_scored_but(ran.done, undisturbed, culprits)
     # With the others beside him once or, when he was in the way of the other one, twice; then three times.
@@ -513,13 +512,13 @@ def test_what_workers_have_done_is_not_lost_with_them(
     script = Script.write(tmp_path / "script", {})
     client = client_of(dask)
     workers = client.run(os.getpid)
-    outcomes = FaultyExecutor(dask, script).run(process_of, [Note(note) for note in range(20)])
-    first = next(outcomes)
+    coming = answers(FaultyExecutor(dask, script), process_of, [Note(note) for note in range(20)])
+    first = next(coming)
     all_done(dask, script, 20)
     for process in workers.values():
         os.kill(process, number)
     try:
-        found = {outcome.result() for outcome in (first, *outcomes)}
+        found = {value_of(answer) for answer in (first, *coming)}
     finally:
         if number == signal.SIGKILL:
             wait_until(lambda: not workers.keys() & client.nthreads().keys(), "Dask knows of their death")
@@ -534,14 +533,13 @@ def test_what_is_done_is_not_overdue_however_late_it_is_looked_at(dask: Executor
     script = Script.write(tmp_path / "script", {})
     processes = set(client_of(dask).run(os.getpid).values())
     seconds = 0.5
-    outcomes = FaultyExecutor(dask, script).run(
-        process_of, [Note(note) for note in range(100)], timeout_seconds=seconds
-    )
+    notes = [Note(note) for note in range(100)]
     found = set()
-    for number, outcome in enumerate(outcomes):
-        found.add(outcome.result())
+    coming = answers(FaultyExecutor(dask, script), process_of, notes, timeout_seconds=seconds)
+    for number, answer in enumerate(coming):
+        found.add(value_of(answer))
         if number in (0, 40):
-            # Something takes its time with an outcome, such as a storage that is gone for a while.
+            # Something takes its time with an answer, such as a storage that is gone for a while.
             looked_at = time.monotonic()
             wait_until(lambda: time.monotonic() > looked_at + 2 * seconds, "time has passed")  # noqa: B023
     assert found <= processes

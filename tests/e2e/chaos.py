@@ -35,8 +35,7 @@ import httpx
 import pytest
 
 from siftline.config.batch import BatchConfig
-from siftline.engine.executor import SerialExecutor
-from siftline.engine.workers import ENVIRONMENT
+from siftline.engine import ENVIRONMENT, SerialExecutor
 from siftline.jobs.checkpoint import CheckpointStore
 from siftline.jobs.results import Manifest
 from siftline.stages.combine import combine_results

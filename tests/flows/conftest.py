@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from prefect.testing.utilities import prefect_test_harness
 
-from siftline.engine.workers import prepare_workers
+from siftline.engine import prepare_workers
 from tests.faults import nothing_left_behind
 
 

@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sklearn.ensemble import IsolationForest
 
-from siftline.engine.executor import DaskExecutor
+from siftline.engine import DaskExecutor
 from siftline.stages.plan import plan_batch
 from tests.support import Job, make_config, make_table, run_job, write_files
 
@@ -157,7 +157,7 @@ def test_any_number_of_workers_gives_the_same_bytes(
         Client(cluster, set_as_default=False) as client,
     ):
         for workers in (4, 3, 2, 1):
-            executor = DaskExecutor(client)
+            executor = DaskExecutor(lambda: client)
             assert len(client.nthreads()) == workers
             cut = {"chunk_rows": 25 + 10 * workers, "files": workers, "row_group": 60, "executor": executor}
             assert Case({}).job(tmp_path / f"{workers}", **cut).outcome() == whole.outcome()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from siftline.config.batch import BatchConfig, RetriesConfig
-from siftline.engine.executor import Outcome, SerialExecutor
+from siftline.engine import SerialExecutor, Session
 from siftline.errors import CheckpointError, RowError
 from siftline.jobs.checkpoint import Checkpoint
 from siftline.stages.detect import detect_chunks
@@ -41,17 +42,16 @@ class CountingExecutor(SerialExecutor):
     def __init__(self) -> None:
         self.scored: list[int] = []
 
-    def run(
-        self,
-        function: Any,
-        items: Iterable[Any],
-        bundle: int = 1,
-        timeout_seconds: float | None = None,
-    ) -> Iterator[Outcome[Any, Any]]:
-        for outcome in super().run(function, items, bundle, timeout_seconds):
-            if hasattr(outcome.item, "chunk"):
-                self.scored.append(outcome.item.chunk.index)
-            yield outcome
+    def session(
+        self, function: Any, bundle: int = 1, timeout_seconds: float | None = None
+    ) -> AbstractContextManager[Session[Any, Any]]:
+        @functools.wraps(function)
+        def counted(item: Any) -> Any:
+            if hasattr(item, "chunk"):
+                self.scored.append(item.chunk.index)
+            return function(item)
+
+        return super().session(counted, bundle, timeout_seconds)
 
 
 class Interrupted(Exception):
@@ -65,18 +65,18 @@ class StopsAfter(CountingExecutor):
         super().__init__()
         self._left = chunks
 
-    def run(
-        self,
-        function: Any,
-        items: Iterable[Any],
-        bundle: int = 1,
-        timeout_seconds: float | None = None,
-    ) -> Iterator[Outcome[Any, Any]]:
-        for outcome in super().run(function, items, bundle, timeout_seconds):
+    def session(
+        self, function: Any, bundle: int = 1, timeout_seconds: float | None = None
+    ) -> AbstractContextManager[Session[Any, Any]]:
+        @functools.wraps(function)
+        def interrupted(item: Any) -> Any:
+            value = function(item)
             if self._left == 0:
                 raise Interrupted
             self._left -= 1
-            yield outcome
+            return value
+
+        return super().session(interrupted, bundle, timeout_seconds)
 
 
 def prepare(home: Path, every: int = 1) -> BatchConfig:

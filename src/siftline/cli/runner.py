@@ -13,7 +13,7 @@ import click
 
 from siftline.cli.live import show_progress
 from siftline.config.batch import BatchConfig
-from siftline.engine.executor import prepare_executor
+from siftline.engine import prepare_executor
 from siftline.jobs.results import open_results
 from siftline.jobs.status import find_job
 from siftline.notices.top_rows import top_rows

@@ -1,1 +1,28 @@
-"""Execution: functions on items, in this process or on a Dask cluster, with retries."""
+"""Execution: functions on items, in this process or on a Dask cluster, with retries.
+
+Importing it is cheap: Dask is imported when a cluster opens.
+"""
+
+from siftline.engine.base import Answer, Executor, Session
+from siftline.engine.clusters import FAIL_AT_ONCE, open_executor, prepare_executor
+from siftline.engine.dask import DaskExecutor
+from siftline.engine.retries import Settled, attempt_again, delay_after, run_with_retries
+from siftline.engine.serial import SerialExecutor
+from siftline.engine.workers import ENVIRONMENT, prepare_workers
+
+__all__ = [
+    "ENVIRONMENT",
+    "FAIL_AT_ONCE",
+    "Answer",
+    "DaskExecutor",
+    "Executor",
+    "SerialExecutor",
+    "Session",
+    "Settled",
+    "attempt_again",
+    "delay_after",
+    "open_executor",
+    "prepare_executor",
+    "prepare_workers",
+    "run_with_retries",
+]

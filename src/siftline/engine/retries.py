@@ -1,14 +1,14 @@
-"""What follows when an item fails: another attempt, later, alone or in halves; or the end of it.
+"""Retries: another attempt after a delay, alone or in halves, by the kind of fault (`siftline.errors`).
 
-The kind of fault decides (see `siftline.errors`). A delay blocks nobody: the item waits here, others run.
-After the death of a worker everything that it had is suspect. Suspects are tried one at a time, with nothing
-else running, so that the one that kills its workers never takes another down with it.
+A delayed item waits here while others run. After the death of a worker everything it had is suspect.
+Suspects run one at a time, with nothing beside them, so that none takes another down.
 """
 
 from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import random
 import time
 from collections import deque
@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from siftline.config.batch import RetriesConfig
-from siftline.engine.executor import Executor, Later, Outcome
+from siftline.engine.base import Answer, Executor
 from siftline.errors import Cancelled, OutOfMemory, SiftlineError
 from siftline.progress import Incident, report
 from siftline.signals import Stop
@@ -25,12 +25,10 @@ from siftline.signals import Stop
 T = TypeVar("T")
 R = TypeVar("R")
 
-_POLL_SECONDS = 0.5
-
 
 @dataclass(frozen=True)
 class Settled(Generic[T, R]):
-    """What became of an item in the end, after how many attempts."""
+    """Final result of an item, and the number of attempts it took."""
 
     item: T
     value: R | None
@@ -46,7 +44,7 @@ class Settled(Generic[T, R]):
 
 @dataclass(frozen=True)
 class _Attempt(Generic[T]):
-    """An item's next attempt: its number, and whether it is made with nothing else running."""
+    """One attempt at an item; `alone` ones run with nothing beside them."""
 
     item: T
     number: int = 1
@@ -63,38 +61,52 @@ def run_with_retries(
     bundle: int = 1,
     timeout_seconds: float | None = None,
     stop: Stop | None = None,
+    poll_seconds: float = 0.5,
 ) -> Iterator[Settled[T, R]]:
-    """Run a function on every item, with further attempts where that may help, and give what came of each.
+    """Run a function on every item, retry where that may help, and give results as they are final.
+
+    Items are taken as there is room, so that any number of them costs the same memory. Closing the iterator
+    cancels what is in flight.
 
     Parameters
     ----------
     executor : Executor
-        Who runs it.
+        Where it runs.
     function : callable
         Importable on the workers; harmless to run twice.
     items : iterable
-        As `Executor.run`.
+        Small, because they travel.
     retries : RetriesConfig
-        How often, and with which delays.
+        Number of attempts, and delays between them.
     split : callable, optional
-        Gives an item that does the same in less memory, or None where there is none.
+        Gives an item that does the same in less memory, or None if there is none.
     bundle, timeout_seconds
-        As `Executor.run`.
+        As `Executor.session`.
     stop : Stop, optional
-        Once requested, nothing is begun any more, and what runs gets a grace period.
+        Once requested, nothing more begins, and running items get a grace period.
+    poll_seconds : float
+        Longest wait between two looks at `stop`.
 
     Raises
     ------
     Cancelled
-        When a stop was requested, after all that could be had was given.
+        When a stop was requested, after the results of running items.
     ClusterError
-        As `Executor.run`.
+        When all workers or the scheduler are lost.
     """
-    attempts: _Attempts[T, R] = _Attempts(items, retries, split, stop or Stop())
-    for outcome in executor.run(function, attempts, bundle, timeout_seconds):
-        settled = attempts.settle(outcome)
-        if settled is not None:
-            yield settled
+    stop = stop or Stop()
+    attempts: _Attempts[T, R] = _Attempts(items, retries, split, stop)
+    with executor.session(function, bundle, timeout_seconds) as session:
+        while not stop.requested:
+            begun = attempts.begin(session.room)
+            if begun:
+                session.submit(begun)
+            if attempts.finished:
+                return
+            yield from attempts.settle(session.wait(min(poll_seconds, attempts.seconds_to_due())))
+        while attempts.running and not stop.overdue:
+            yield from attempts.settle(session.wait(poll_seconds))
+    raise Cancelled("stopped on request", "run the same command again: finished chunks are kept")
 
 
 def attempt_again(what: object, action: Callable[[], R], retries: RetriesConfig) -> R:
@@ -118,69 +130,67 @@ def attempt_again(what: object, action: Callable[[], R], retries: RetriesConfig)
 
 
 class _Attempts(Generic[T, R]):
-    """The attempts to make, as an iterator that grows while it is read."""
+    """Attempts by what they wait for: an answer, the end of a delay, a moment alone, or room."""
 
     def __init__(
         self, items: Iterable[T], retries: RetriesConfig, split: Callable[[T], T | None], stop: Stop
     ) -> None:
-        self._items = iter(items)
+        self._new = map(_Attempt, items)
         self._retries = retries
         self._split = split
         self._stop = stop
-        self._running: list[_Attempt[T]] = []
         self._delayed: list[tuple[float, int, _Attempt[T]]] = []
+        self._due: deque[_Attempt[T]] = deque()
         self._suspects: deque[_Attempt[T]] = deque()
         self._order = itertools.count()
+        self.running: list[_Attempt[T]] = []
 
-    def __iter__(self) -> Iterator[T | Later]:
-        return self
+    @property
+    def finished(self) -> bool:
+        """True when nothing was left to begin, runs or is delayed."""
+        return not self.running and not self._delayed
 
-    def __next__(self) -> T | Later:
-        if self._stop.requested:
-            if not self._running or self._stop.overdue:
-                raise Cancelled("stopped on request", "run the same command again: finished chunks are kept")
-            return Later(_POLL_SECONDS)
-        if self._suspects:
-            if self._running:
-                return Later(_POLL_SECONDS)
-            return self._begin(self._suspects.popleft())
-        if any(attempt.alone for attempt in self._running):
-            return Later(_POLL_SECONDS)
-        return self._next()
+    def seconds_to_due(self) -> float:
+        """Seconds until the first delay ends."""
+        return max(0.0, self._delayed[0][0] - time.monotonic()) if self._delayed else math.inf
 
-    def _next(self) -> T | Later:
+    def begin(self, room: int) -> tuple[T, ...]:
+        """Begin up to `room` attempts: a suspect alone, else those due, then new items."""
         now = time.monotonic()
-        if self._delayed and self._delayed[0][0] <= now:
+        while self._delayed and self._delayed[0][0] <= now:
             attempt = heapq.heappop(self._delayed)[2]
-            if not (attempt.alone and self._running):
-                return self._begin(attempt)
-            self._suspects.append(attempt)
-            return Later(_POLL_SECONDS)
-        for item in self._items:
-            return self._begin(_Attempt(item))
-        if self._delayed:
-            return Later(self._delayed[0][0] - now)
-        if self._running:
-            return Later(_POLL_SECONDS)
-        raise StopIteration
+            (self._suspects if attempt.alone else self._due).append(attempt)
+        begun: list[T] = []
+        while len(begun) < room and (following := self._next()) is not None:
+            self.running.append(following)
+            begun.append(following.item)
+        return tuple(begun)
 
-    def _begin(self, attempt: _Attempt[T]) -> T:
-        self._running.append(attempt)
-        return attempt.item
+    def _next(self) -> _Attempt[T] | None:
+        if self._suspects:
+            return None if self.running else self._suspects.popleft()
+        if self.running and self.running[0].alone:
+            return None
+        return self._due.popleft() if self._due else next(self._new, None)
 
-    def settle(self, outcome: Outcome[T, R]) -> Settled[T, R] | None:
-        """Take an outcome; None when another attempt is made, or would be but for a stop."""
-        # By identity: two items may be equal, and even be the same object.
-        place = next(i for i, attempt in enumerate(self._running) if attempt.item is outcome.item)
-        attempt = self._running.pop(place)
-        error = outcome.error
+    def settle(self, answers: list[Answer[T, R]]) -> Iterator[Settled[T, R]]:
+        """Give the final results among answers; the others get another attempt, unless stopped."""
         follow = {"worker": self._suspect, "resource": self._halve, "transient": self._again}
-        if error is not None and error.fault in follow:
-            # What a stop leaves undone has not failed.
-            error = None if self._stop.requested else follow[error.fault](attempt, error)
-            if error is None:
-                return None
-        return Settled(outcome.item, outcome.value, error, attempt.number)
+        for answer in answers:
+            attempt, error = self._end(answer.item), answer.error
+            if error is not None and not isinstance(error, SiftlineError):
+                raise error
+            if error is not None and error.fault in follow:
+                # What a stop leaves undone has not failed.
+                error = None if self._stop.requested else follow[error.fault](attempt, error)
+                if error is None:
+                    continue
+            yield Settled(answer.item, answer.value, error, attempt.number)
+
+    def _end(self, item: T) -> _Attempt[T]:
+        # By identity: two items may be equal, and even be the same object.
+        place = next(i for i, attempt in enumerate(self.running) if attempt.item is item)
+        return self.running.pop(place)
 
     def _again(self, attempt: _Attempt[T], error: SiftlineError) -> SiftlineError | None:
         if attempt.number >= self._retries.attempts:
@@ -209,7 +219,7 @@ class _Attempts(Generic[T, R]):
             report(Incident("worker lost", f"{attempt.item}: {error.problem}; it is tried alone"))
             self._suspects.append(replace(attempt, alone=True))
             return None
-        guilty = OutOfMemory("alone on the cluster, it killed its worker", error.remedy)
+        guilty = OutOfMemory("the worker died while this chunk ran alone", error.remedy)
         if self._halve(attempt, guilty) is None:
             return None
         if attempt.number >= self._retries.attempts:

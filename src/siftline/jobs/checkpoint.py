@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from pydantic import ValidationError
 
-from siftline.engine.retries import attempt_again
+from siftline.engine import attempt_again
 from siftline.errors import IntegrityError
 from siftline.progress import Incident, report
 from siftline.storage.files import seal, unseal

@@ -13,8 +13,7 @@ from typing import Any
 
 import httpx
 
-from siftline.engine.executor import FAIL_AT_ONCE
-from siftline.engine.workers import ENVIRONMENT
+from siftline.engine import ENVIRONMENT, FAIL_AT_ONCE
 from siftline.stack import postgresql
 from siftline.stack.config import WORK_POOL, Stack
 

@@ -16,8 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from siftline.engine.executor import Executor
-from siftline.engine.retries import run_with_retries
+from siftline.engine import Executor, run_with_retries
 from siftline.errors import JobError, PartDamaged
 from siftline.progress import Progress, report
 from siftline.signals import stop_on_signal

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from siftline.engine.executor import Executor
-from siftline.engine.retries import Settled, run_with_retries
+from siftline.engine import Executor, Settled, run_with_retries
 from siftline.errors import JobError, RowError, SiftlineError
 from siftline.jobs.checkpoint import Checkpoint, CheckpointStore, missing
 from siftline.progress import Incident, Progress, report

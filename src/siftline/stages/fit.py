@@ -9,8 +9,7 @@ from typing import TypeVar
 from siftline.config.batch import RetriesConfig
 from siftline.detectors import forest
 from siftline.detectors.fitted import load_model
-from siftline.engine.executor import Executor
-from siftline.engine.retries import run_with_retries
+from siftline.engine import Executor, run_with_retries
 from siftline.errors import StorageError
 from siftline.progress import Incident, Progress, report
 from siftline.stages.training import fit_on_sample, sample_quantile

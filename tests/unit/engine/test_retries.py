@@ -6,6 +6,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Literal
@@ -15,8 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from siftline.config.batch import RetriesConfig
-from siftline.engine.executor import Later, Outcome
-from siftline.engine.retries import Settled, run_with_retries
+from siftline.engine import Answer, Settled, run_with_retries
 from siftline.errors import (
     Cancelled,
     ChunkTimeout,
@@ -118,29 +118,24 @@ class ScriptedExecutor:
     def of(self, name: int) -> list[Execution]:
         return [execution for execution in self.executions if execution.item.name == name]
 
-    def run(
-        self, function: Any, items: Iterable[Any], bundle: int = 1, timeout_seconds: float | None = None
-    ) -> Iterator[Outcome[Any, Any]]:
-        given = iter(items)
+    @contextmanager
+    def session(
+        self, function: Any, bundle: int = 1, timeout_seconds: float | None = None
+    ) -> Iterator[ScriptedExecutor]:
+        self._function = function
         try:
-            while True:
-                later = self._take(given)
-                if self._running:
-                    yield from self._pass_time(function, later)
-                elif later is not None:
-                    self._clock.now += later.seconds
-                else:
-                    return
+            yield self
         finally:
             self.closed = True
 
-    def _take(self, items: Iterator[Any]) -> Later | None:
-        while len(self._running) < self._slots:
-            item = next(items, None)
-            if item is None or isinstance(item, Later):
-                return item
+    @property
+    def room(self) -> int:
+        return self._slots - len(self._running)
+
+    def submit(self, items: tuple[Any, ...]) -> None:
+        assert 0 < len(items) <= self.room
+        for item in items:
             self._begin(item)
-        return None
 
     def _begin(self, item: Item) -> None:
         execution = Execution(item, self.counts()[item.name], self._clock.now)
@@ -153,20 +148,22 @@ class ScriptedExecutor:
     def _end(self, execution: Execution) -> float:
         return execution.began + self._seconds.get(execution.item.name, 1.0)
 
-    def _pass_time(self, function: Any, later: Later | None) -> Iterator[Outcome[Any, Any]]:
-        first = min(self._running, key=self._end)
-        ends = self._end(first)
-        if later is not None and self._clock.now + later.seconds < ends:
-            self._clock.now += later.seconds
-            return
+    def wait(self, seconds: float) -> list[Answer[Any, Any]]:
+        assert seconds >= 0
+        first = min(self._running, key=self._end, default=None)
+        ends = math.inf if first is None else self._end(first)
+        if first is None or self._clock.now + seconds < ends:
+            self._clock.now += seconds
+            return []
         self._clock.now = max(ends, self._clock.now)
         faults = self._script.get(first.item.name, [])
         fault = faults[first.number] if first.number < len(faults) else "ok"
-        for one in list(self._running) if fault == "kill" else [first]:
+        over = list(self._running) if fault == "kill" else [first]
+        for one in over:
             self._running.remove(one)
             one.ended, one.fault = self._clock.now, fault
-            error = None if fault == "ok" else ERRORS[fault]
-            yield Outcome(one.item, function(one.item) if error is None else None, error)
+        error = None if fault == "ok" else ERRORS[fault]
+        return [Answer(one.item, self._function(one.item) if error is None else None, error) for one in over]
 
 
 def work(item: Item) -> int:
@@ -285,7 +282,7 @@ def test_a_delay_is_within_its_jitter_and_never_longer_than_the_longest(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("siftline.engine.retries.time", clock)
         executor = ScriptedExecutor(clock, {0: ["io"] * failures})
-        settled, _ = run(executor, 1, retries)
+        settled, _ = run(executor, 1, retries, poll_seconds=math.inf)
     assert settled[0].attempts == failures + 1
     for number, wait in enumerate(waits(executor, 0)):
         plain = min(longest, delay * backoff ** min(number, 64))
@@ -341,7 +338,7 @@ def test_the_culprit_is_found_and_harms_nobody(clock: Clock) -> None:
     found = by_name(settled)
     assert [name for name, one in found.items() if one.error is not None] == [1]
     assert isinstance(found[1].error, OutOfMemory)
-    assert found[1].error.problem == "alone on the cluster, it killed its worker"
+    assert found[1].error.problem == "the worker died while this chunk ran alone"
     assert found[1].error.remedy == ERRORS["kill"].remedy
     # Once with the others, then as often alone as there are attempts.
     assert found[1].attempts == 3

@@ -13,7 +13,7 @@ import pytest
 
 import siftline
 from siftline.config.batch import BatchConfig
-from siftline.engine.executor import SerialExecutor
+from siftline.engine import SerialExecutor
 from siftline.errors import PartDamaged, RowError
 from siftline.stages.combine import combine_results
 from siftline.storage.parquet import read_scores

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from siftline.source.reading import read_pieces
 from siftline.stages.candidates import Candidates
 from siftline.storage.parquet import read_part, read_scores
-from siftline.types import StoredFile
+from siftline.storage.records import StoredFile
 from tests.support import make_config, make_table, run_job, write_files
 
 scores_of_batches = st.lists(

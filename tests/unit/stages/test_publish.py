@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from siftline.config.batch import BatchConfig
-from siftline.engine.executor import SerialExecutor
+from siftline.engine import SerialExecutor
 from siftline.errors import IntegrityError, JobBusy, LeaseLost, SourceError, StorageError
 from siftline.jobs.results import Manifest, open_results
 from siftline.stages.combine import combine_results

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from sklearn.ensemble import IsolationForest
 
 from siftline.detectors.fitted import FittedModel, Typical
-from siftline.engine.executor import SerialExecutor
+from siftline.engine import SerialExecutor
 from siftline.errors import RowError
 from siftline.stages.detect import chunk_tasks
 from siftline.stages.fit import fit_detector

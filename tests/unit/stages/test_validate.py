@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from siftline.config.batch import BatchConfig
-from siftline.engine.executor import SerialExecutor
+from siftline.engine import SerialExecutor
 from siftline.errors import ValidationFailed
 from siftline.stages.combine import combine_results
 from siftline.stages.validate import validate_results

@@ -1,0 +1,64 @@
+"""The seam between stages and whatever runs their functions: executors, sessions, answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Answer(Generic[T, R]):
+    """Result of one attempt at an item: a value or an error."""
+
+    item: T
+    value: R | None
+    error: Exception | None = None
+
+
+class Session(Protocol[T, R]):
+    """Submits items for one function and collects the answers."""
+
+    @property
+    def room(self) -> int:
+        """Number of items that may be submitted now; at least one when none is in flight."""
+
+    def submit(self, items: tuple[T, ...]) -> None:
+        """Send items, at most as many as there is room for."""
+
+    def wait(self, seconds: float) -> list[Answer[T, R]]:
+        """Return the answers that have arrived; wait at most `seconds` for the first.
+
+        Raises
+        ------
+        ClusterError
+            When all workers or the scheduler are lost.
+        """
+
+
+class Executor(Protocol):
+    """Runs functions on items, in this process or on a cluster."""
+
+    @property
+    def dashboard(self) -> str | None:
+        """Address of the cluster's dashboard, if it has one."""
+
+    def session(
+        self, function: Callable[[T], R], bundle: int = 1, timeout_seconds: float | None = None
+    ) -> AbstractContextManager[Session[T, R]]:
+        """Open a session for a function; leaving it cancels what is in flight.
+
+        Parameters
+        ----------
+        function : callable
+            Importable on the workers.
+        bundle : int
+            Number of small items that travel together; each trip costs milliseconds.
+        timeout_seconds : float, optional
+            Longest run of an item; then its worker restarts and the answer is a `ChunkTimeout`.
+            Has no effect in this process.
+        """

@@ -1,0 +1,241 @@
+"""Clusters: started in the background or connected to, and closed with everything they opened."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager, suppress
+from importlib import import_module
+from typing import Any
+
+from siftline.config.clusters import AddressCluster, Cluster, FactoryCluster, LocalCluster, SerialCluster
+from siftline.engine.base import Executor
+from siftline.engine.dask import DaskExecutor
+from siftline.engine.serial import SerialExecutor
+from siftline.engine.workers import ENVIRONMENT, START_METHOD, prepare_workers
+from siftline.errors import ClusterError
+from siftline.signals import hold_signals
+
+# Dask would give a chunk that kills its worker to three healthy ones in turn, beside chunks of theirs.
+FAIL_AT_ONCE = {"distributed.scheduler.allowed-failures": 0}
+# Dask looks 15 s after a worker was lost, and closes its nanny for good if it is down at that very moment,
+# as it is when it was lost a second time. The nanny brings it back, however often.
+_KEEP_WORKERS = {"distributed.deploy.lost-worker-timeout": "1000 days"}
+_LOCAL_TIMEOUT_SECONDS = 60.0
+
+
+def prepare_executor(cluster: Cluster) -> None:
+    """Begin what takes time before the executor opens; costs nothing if it never does."""
+    if isinstance(cluster, LocalCluster):
+        prepare_workers()
+
+
+@contextmanager
+def open_executor(
+    cluster: Cluster, warm_up: Callable[[], None] | None = None, dashboard_after_seconds: float = 30.0
+) -> Iterator[Executor]:
+    """Open the executor of a configuration, and close it with everything it started.
+
+    A cluster of ours starts in the background. A scheduler's address is tried at once, so that a wrong one
+    fails before any work.
+
+    Parameters
+    ----------
+    cluster : Cluster
+        The section of the configuration.
+    warm_up : callable, optional
+        Run on every worker as soon as it is up, to get imports done.
+    dashboard_after_seconds : float
+        Age at which a local cluster gets its dashboard; importing it takes longer than a small job.
+
+    Raises
+    ------
+    ClusterError
+        When no scheduler answers, or the cluster cannot start.
+    """
+    if isinstance(cluster, SerialCluster):
+        yield SerialExecutor()
+        return
+    _quieten()
+    if isinstance(cluster, AddressCluster):
+        with _connected(cluster, warm_up) as client:
+            yield DaskExecutor(lambda: client)
+        return
+    unwanted = threading.Event()
+    # Workers must outlive a Ctrl-C by as long as it takes to close them in order.
+    thread = ThreadPoolExecutor(1, "siftline-cluster", initializer=hold_signals)
+    starting = thread.submit(_start, cluster, warm_up, dashboard_after_seconds, unwanted)
+    try:
+        yield DaskExecutor(lambda: starting.result()[0])
+    finally:
+        unwanted.set()
+        thread.shutdown(wait=True)
+        if starting.exception() is None:
+            starting.result()[1].close()
+
+
+def _quieten() -> None:
+    """Silence Dask's log of connections and lost workers, unless the user configured it."""
+    import dask.config
+
+    if "logging" not in dask.config.config:
+        parts = ("client", "core", "nanny", "scheduler", "worker.state_machine")
+        quiet = {f"distributed.{part}": "critical" for part in parts}
+        dask.config.set({"logging": {"distributed": "warning", **quiet}})
+
+
+def _start(
+    config: LocalCluster | FactoryCluster,
+    warm_up: Callable[[], None] | None,
+    dashboard_after_seconds: float,
+    unwanted: threading.Event,
+) -> tuple[Any, ExitStack]:
+    """Start a cluster; return its client, and the stack that closes both."""
+    from distributed import Client
+
+    with ExitStack() as stack:
+        if isinstance(config, LocalCluster):
+            timeout, cluster = _LOCAL_TIMEOUT_SECONDS, _start_local(config)
+            stack.callback(cluster.close)
+            stack.enter_context(_dashboard_later(cluster, dashboard_after_seconds))
+        else:
+            timeout, cluster = config.timeout_seconds, _start_factory(config)
+            stack.callback(cluster.close)
+        client = Client(cluster, set_as_default=False)
+        stack.callback(client.close)
+        _await_worker(client, timeout, "the Dask cluster", unwanted)
+        _warm_up(client, warm_up)
+        return client, stack.pop_all()
+
+
+def _start_local(config: LocalCluster) -> Any:
+    import dask.config
+    from dask.system import CPU_COUNT
+    from distributed import LocalCluster as DaskLocalCluster
+
+    dask.config.set({"distributed.worker.multiprocessing-method": START_METHOD, **_KEEP_WORKERS})
+    try:
+        with dask.config.set({"distributed.nanny.pre-spawn-environ": ENVIRONMENT, **FAIL_AT_ONCE}):
+            return DaskLocalCluster(
+                n_workers=config.workers or CPU_COUNT,
+                threads_per_worker=config.threads,
+                memory_limit=config.memory_limit,
+                processes=True,
+                dashboard_address="127.0.0.1:0",
+                scheduler_kwargs={"dashboard": False},  # it is added later
+            )
+    except (RuntimeError, OSError) as error:
+        what = " ".join(str(error.__cause__ or error).split())
+        raise ClusterError(
+            f"the local Dask cluster does not start: {what}", "check the memory and the disk of this machine"
+        ) from error
+
+
+@contextmanager
+def _dashboard_later(cluster: Any, seconds: float) -> Iterator[None]:
+    """Add the dashboard's pages to a local cluster that lives long enough."""
+
+    def add() -> None:
+        from distributed.dashboard.scheduler import connect
+
+        scheduler = cluster.scheduler
+        with suppress(RuntimeError):  # it is closed already
+            cluster.loop.add_callback(
+                connect, scheduler.http_application, scheduler.http_server, scheduler, prefix="/"
+            )
+
+    timer = threading.Timer(seconds, add)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _start_factory(config: FactoryCluster) -> Any:
+    import dask.config
+
+    factory = _factory(config.factory)
+    started = None
+    try:
+        with dask.config.set(FAIL_AT_ONCE):
+            started = factory(**config.kwargs)
+        started.scale(config.workers)
+    except Exception as error:  # whatever a foreign class raises
+        if started is not None:
+            started.close()
+        raise ClusterError(
+            f"cluster.factory {config.factory}: {type(error).__name__}: {error}", "correct cluster.kwargs"
+        ) from error
+    return started
+
+
+def _factory(path: str) -> Any:
+    from distributed.deploy.cluster import Cluster as DaskCluster
+
+    module, _, name = path.replace(":", ".").rpartition(".")
+    try:
+        factory = getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ClusterError(f"cluster.factory {path}: {error}", "install it, or correct the path") from error
+    if not (isinstance(factory, type) and issubclass(factory, DaskCluster)):
+        raise ClusterError(
+            f"cluster.factory {path}: not a Dask cluster class",
+            "give one, such as dask_jobqueue.SLURMCluster",
+        )
+    return factory
+
+
+@contextmanager
+def _connected(config: AddressCluster, warm_up: Callable[[], None] | None) -> Iterator[Any]:
+    """Connect a client to a running scheduler."""
+    from distributed import Client, Security
+
+    security = None
+    if config.tls is not None:
+        tls = config.tls
+        security = Security(
+            require_encryption=True, tls_ca_file=tls.ca, tls_client_cert=tls.cert, tls_client_key=tls.key
+        )
+    started = time.monotonic()
+    try:
+        client = Client(
+            config.address, timeout=config.timeout_seconds, security=security, set_as_default=False
+        )
+    except (OSError, TimeoutError, ValueError) as error:
+        raise ClusterError(
+            f"cluster.address {config.address}: no scheduler answers there ({error})",
+            "start one with `dask scheduler`, or correct the address",
+        ) from error
+    with closing(client):
+        left = max(1.0, config.timeout_seconds - (time.monotonic() - started))
+        _await_worker(client, left, f"the scheduler at {config.address}", threading.Event())
+        _warm_up(client, warm_up)
+        yield client
+
+
+def _await_worker(client: Any, timeout: float, name: str, unwanted: threading.Event) -> None:
+    """Wait for a first worker, until the cluster is unwanted or the time is up."""
+    give_up = time.monotonic() + timeout
+    while True:
+        left = give_up - time.monotonic()
+        try:
+            client.wait_for_workers(1, timeout=min(1.0, max(left, 0.1)))  # 0 would be for ever
+            return
+        except TimeoutError as error:
+            if unwanted.is_set() or time.monotonic() >= give_up:
+                raise ClusterError(
+                    f"{name} has no worker after {timeout:.0f} s", "start workers, then run again"
+                ) from error
+
+
+def _warm_up(client: Any, function: Callable[[], None] | None) -> None:
+    from distributed import fire_and_forget
+
+    if function is not None:
+        for worker in client.nthreads():
+            fire_and_forget(client.submit(function, workers=[worker], key=f"warm-up-{secrets.token_hex(4)}"))

@@ -1,0 +1,215 @@
+"""Execution on a Dask cluster: a bounded number of bundles in flight, answered by events."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import queue
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing, suppress
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from siftline.engine.attempt import attempt_all
+from siftline.engine.base import Answer, Session
+from siftline.errors import ChunkTimeout, ClusterError, SiftlineError, WorkerLost
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_WINDOW_PER_SLOT = 8
+_MIN_WINDOW = 32
+_WINDOW_SECONDS = 1.0
+_LOST_AFTER_SECONDS = 60.0
+_AGAIN = "run the same command again: finished chunks are kept"
+
+
+class DaskExecutor:
+    """Runs items on the workers of a Dask cluster.
+
+    Parameters
+    ----------
+    connected : callable
+        Returns the `distributed.Client`; waits for a cluster that is still starting.
+    """
+
+    def __init__(self, connected: Callable[[], Any]) -> None:
+        self._connected = connected
+
+    @property
+    def client(self) -> Any:
+        """Dask's client, connected to a scheduler with at least one worker."""
+        return self._connected()
+
+    @property
+    def dashboard(self) -> str | None:
+        """Address of the cluster's dashboard."""
+        address: str | None = self.client.dashboard_link
+        return address
+
+    def session(
+        self, function: Callable[[T], R], bundle: int = 1, timeout_seconds: float | None = None
+    ) -> AbstractContextManager[Session[T, R]]:
+        """Open a session on the workers."""
+        return closing(_DaskSession(self.client, function, bundle, timeout_seconds))
+
+
+@dataclass
+class _Sent(Generic[T]):
+    """A bundle in flight; `begun` holds when and where a worker took it up."""
+
+    items: tuple[T, ...]
+    future: Any = None
+    begun: tuple[float, str] | None = None
+
+
+class _DaskSession(Generic[T, R]):
+    def __init__(
+        self, client: Any, function: Callable[[T], R], bundle: int, timeout_seconds: float | None
+    ) -> None:
+        self._client = client
+        self._function = function
+        self._bundle = bundle
+        self._timeout = timeout_seconds
+        self._name = f"{function.__name__}-{secrets.token_hex(4)}"
+        self._numbers = itertools.count()
+        self._done: queue.SimpleQueue[tuple[str, bytes | None]] = queue.SimpleQueue()
+        self._sent: dict[str, _Sent[T]] = {}
+        self._lost_since: float | None = None
+        self._window = (0, -math.inf)
+        client.subscribe_topic(self._name, self._take_event)
+
+    def close(self) -> None:
+        if self._sent:
+            futures = [sent.future for sent in self._sent.values() if sent.future is not None]
+            self._client.cancel(futures, force=True)
+        if self._client.status == "running":
+            self._client.unsubscribe_topic(self._name)
+
+    @property
+    def room(self) -> int:
+        most, since = self._window
+        now = time.monotonic()
+        if now - since >= _WINDOW_SECONDS:  # workers come and go
+            most = max(_MIN_WINDOW, _WINDOW_PER_SLOT * sum(self._client.nthreads().values()))
+            self._window = (most, now)
+        return max(0, most - len(self._sent)) * self._bundle
+
+    def submit(self, items: tuple[T, ...]) -> None:
+        bundles = [items[start : start + self._bundle] for start in range(0, len(items), self._bundle)]
+        sent = {f"{self._name}-{next(self._numbers)}": _Sent(bundle) for bundle in bundles}
+        # Before they are sent, because a worker may begin at once.
+        self._sent |= sent
+        arguments = {"function": self._function, "topic": self._name}
+        futures = self._client.map(attempt_all, bundles, key=list(sent), pure=False, **arguments)
+        for one, future in zip(sent.values(), futures, strict=True):
+            one.future = future
+            future.add_done_callback(lambda done: self._done.put((done.key, None)))
+
+    def wait(self, seconds: float) -> list[Answer[T, R]]:
+        finished = self._finished(seconds)
+        if not finished:
+            self._check_alive()
+        answers = [answer for sent, message in finished for answer in self._answers(sent, message)]
+        return answers + self._overdue()
+
+    def _take_event(self, event: tuple[float, dict[str, Any]]) -> None:
+        """Note that a worker begins a bundle or answers it. Runs in Dask's own thread."""
+        message = event[1]
+        sent = self._sent.get(message["key"])
+        if sent is None:
+            return
+        if "answers" not in message:
+            sent.begun = (time.monotonic(), message["worker"])
+            return
+        self._done.put((message["key"], message["answers"]))
+        if sent.future is not None:
+            # Or Dask would do the work again if it lost the worker now.
+            sent.future.release()
+
+    def _finished(self, seconds: float) -> list[tuple[_Sent[T], bytes | None]]:
+        """Take all bundles that are done, waiting for the first."""
+        finished = []
+        with suppress(queue.Empty):
+            finished.append(self._done.get(timeout=seconds))
+            while True:
+                finished.append(self._done.get_nowait())
+        # A bundle is done twice: once its answers are here, and with Dask. Or it was given up meanwhile.
+        return [(self._sent.pop(key), answers) for key, answers in finished if key in self._sent]
+
+    def _check_alive(self) -> None:
+        """Raise after a minute without workers, for which Dask would wait forever."""
+        if self._client.status not in ("running", "connecting"):
+            raise ClusterError("the Dask scheduler is gone", _AGAIN)
+        if self._client.scheduler_info(n_workers=-1)["workers"]:
+            self._lost_since = None
+            return
+        now = time.monotonic()
+        self._lost_since = self._lost_since or now
+        if now - self._lost_since > _LOST_AFTER_SECONDS:
+            raise ClusterError(
+                f"the Dask cluster has had no worker for {_LOST_AFTER_SECONDS:g} s",
+                f"start workers and {_AGAIN}",
+            )
+
+    def _answers(self, sent: _Sent[T], answers: bytes | None) -> list[Answer[T, R]]:
+        from distributed.protocol.pickle import loads
+
+        if answers is None:
+            error = _error(sent.future)
+            return [Answer(item, None, error) for item in sent.items]
+        return [Answer(item, *answer) for item, answer in zip(sent.items, loads(answers), strict=True)]
+
+    def _overdue(self) -> list[Answer[T, R]]:
+        """Give up the bundles that have taken too long, and restart their workers."""
+        if self._timeout is None:
+            return []
+        overdue: list[Answer[T, R]] = []
+        now = time.monotonic()
+        for key, sent in list(self._sent.items()):
+            if sent.begun is None or now - sent.begun[0] <= self._timeout * len(sent.items):
+                continue
+            del self._sent[key]
+            self._client.cancel([sent.future], force=True)
+            error = self._timed_out(sent.begun[1])
+            overdue += [Answer(item, None, error) for item in sent.items]
+        return overdue
+
+    def _timed_out(self, worker: str) -> SiftlineError:
+        known = self._client.scheduler_info(n_workers=-1)["workers"].get(worker)
+        if known is not None and not known.get("nanny"):
+            return ClusterError(
+                f"worker {worker} hangs, and has no nanny that could restart it",
+                f"end it, start workers with a nanny (Dask's default), and {_AGAIN}",
+            )
+        self._restart(worker)
+        return ChunkTimeout(
+            f"no result after {self._timeout:g} s; the worker was restarted",
+            "raise chunking.timeout_seconds, or cut smaller chunks (chunking.rows)",
+        )
+
+    def _restart(self, worker: str) -> None:
+        # In the background: a worker that hangs takes seconds to be killed, and others go on meanwhile.
+        def restart() -> None:
+            with suppress(KeyError, TimeoutError, OSError):  # it is gone already
+                self._client.restart_workers([worker], timeout=30, raise_for_error=False)
+
+        threading.Thread(target=restart, name="siftline-restart", daemon=True).start()
+
+
+def _error(future: Any) -> Exception:
+    """Error of a bundle that ended without answers."""
+    from distributed import KilledWorker
+
+    if future.status in ("cancelled", "lost"):
+        return ClusterError("the Dask scheduler lost the work", _AGAIN)
+    error: Exception = future.exception()
+    if not isinstance(error, KilledWorker):
+        return error
+    return WorkerLost(
+        "the worker was lost while it had this chunk",
+        "give workers more memory (cluster.memory_limit), or cut smaller chunks (chunking.rows)",
+    )

@@ -1,0 +1,45 @@
+"""Execution in this process, one item after the other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Generic, TypeVar
+
+from siftline.engine.attempt import attempt
+from siftline.engine.base import Answer, Session
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class SerialExecutor:
+    """Runs items in this process."""
+
+    dashboard: str | None = None
+
+    def session(
+        self, function: Callable[[T], R], bundle: int = 1, timeout_seconds: float | None = None
+    ) -> AbstractContextManager[Session[T, R]]:
+        """Open a session that has room for one item at a time."""
+        return nullcontext(_SerialSession(function))
+
+
+class _SerialSession(Generic[T, R]):
+    def __init__(self, function: Callable[[T], R]) -> None:
+        self._function = function
+        self._items: tuple[T, ...] = ()
+
+    @property
+    def room(self) -> int:
+        return 1 - len(self._items)
+
+    def submit(self, items: tuple[T, ...]) -> None:
+        self._items += items
+
+    def wait(self, seconds: float) -> list[Answer[T, R]]:
+        if not self._items:
+            time.sleep(seconds)
+        items, self._items = self._items, ()
+        return [Answer(item, *attempt(self._function, item)) for item in items]
