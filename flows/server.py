@@ -1,84 +1,82 @@
-"""The Prefect API that a run started by hand reports to."""
+"""The Prefect API: reached, its pipelines looked up, its errors mapped to Siftline's."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
 
 import httpx
 import prefect
-import psutil
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.exceptions import CancelledRun
+from prefect.client.schemas.objects import WorkerStatus
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.exceptions import CancelledRun, ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 
-from siftline.errors import ApiError, Cancelled, ConfigError
+from siftline.errors import ApiError, Cancelled, ConfigError, UnknownPipeline
 
-T = TypeVar("T")
-
-# Its standard input ends when the process does that has the other end of it.
-_GUARD = "import os, signal, sys; sys.stdin.read(); os.kill(int(sys.argv[1]), signal.SIGTERM)"
-_guards: list[subprocess.Popen[bytes]] = []
+# Marks the deployments that Siftline has created.
+TAG = "siftline"
 
 
 def reach_api() -> None:
-    """Make sure that the API answers: the one of ``PREFECT_API_URL``, or else a server of our own.
+    """Check that the API at ``PREFECT_API_URL`` answers; without one, start an embedded server.
 
     Raises
     ------
     ApiError
-        When nobody answers.
+        When it does not answer, or the embedded server does not start.
     """
-    remedy = "start it with `prefect server start`, correct PREFECT_API_URL, or unset it"
     try:
         client = get_client(sync_client=True)
     except RuntimeError as error:
-        raise ApiError("the embedded Prefect server does not start", remedy) from error
+        raise ApiError("the embedded Prefect server does not start", _REMEDY) from error
     with client:
-        silence = client.api_healthcheck()
-        if silence is not None:
-            raise ApiError(
-                f"the Prefect API at {client.api_url} does not answer ({type(silence).__name__})",
-                remedy,
-            )
+        _check_health(client)
 
 
 @contextmanager
 def server() -> Iterator[SyncPrefectClient]:
-    """Give access to the server of ``PREFECT_API_URL``, and map what goes wrong with it to our own errors.
+    """Connect to the server at ``PREFECT_API_URL`` and map its errors to Siftline's.
 
     Raises
     ------
     ApiError
         When there is none, it does not answer, or it is older than this Prefect.
     ConfigError
-        When it refuses something.
+        When it refuses a request.
     """
     if not PREFECT_API_URL.value():
         raise ApiError(
-            "there is no Prefect server to talk to",
+            "no Prefect server is configured",
             "start one with `siftline up` or `prefect server start`, and set PREFECT_API_URL to its address",
         )
-    reach_api()
     with get_client(sync_client=True) as client:
+        _check_health(client)
         try:
             _check_version(client)
             yield client
         except httpx.HTTPStatusError as error:
             if not error.response.is_client_error:
+                status = error.response.status_code
                 raise ApiError(
-                    f"the Prefect API failed (status {error.response.status_code})", "see to the server's log"
+                    f"the Prefect API failed (status {status})", "check the server's log"
                 ) from error
             answer = " ".join(error.response.text.split())
             raise ConfigError(f"the Prefect server refuses it: {answer}", "correct it") from error
         except httpx.HTTPError as error:
-            raise ApiError(
-                f"the Prefect API does not answer ({type(error).__name__})",
-                "see to the server, then try again",
-            ) from error
+            problem = f"the Prefect API does not answer ({type(error).__name__})"
+            raise ApiError(problem, "check the server, then try again") from error
+
+
+_REMEDY = "start it with `prefect server start`, correct PREFECT_API_URL, or unset it"
+
+
+def _check_health(client: SyncPrefectClient) -> None:
+    error = client.api_healthcheck()
+    if error is not None:
+        problem = f"the Prefect API at {client.api_url} does not answer ({type(error).__name__})"
+        raise ApiError(problem, _REMEDY)
 
 
 def _check_version(client: SyncPrefectClient) -> None:
@@ -94,37 +92,64 @@ def _minor(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split(".")[:2])
 
 
-def called(run: Callable[[], T]) -> T:
-    """Call a flow, and map what Prefect raises to our own errors.
+@contextmanager
+def flow_errors() -> Iterator[None]:
+    """Map the errors of a flow called in this process to Siftline's.
 
     Raises
     ------
     Cancelled
         When the run was stopped.
     ApiError
-        When the API is gone for longer than a run waits.
+        When the API was gone for longer than a run waits.
     """
     try:
-        return run()
+        yield
     except CancelledRun as error:
-        remedy = "run the same command again to go on: finished chunks are kept"
-        raise Cancelled("interrupted", remedy) from error
+        raise Cancelled(
+            "interrupted", "run the same command again to go on: finished chunks are kept"
+        ) from error
     except httpx.HTTPError as error:
         raise ApiError(
             f"the Prefect API was lost ({type(error).__name__})",
-            "see `siftline jobs` for what is done, and run the same command again",
+            "see `siftline jobs` for the progress, and run the same command again",
         ) from error
 
 
-def end_server_with_us() -> None:
-    """See to it that a server that this process started ends with it, even if it is killed."""
-    for child in psutil.Process().children():
-        if any("prefect.server.api.server" in argument for argument in child.cmdline()):
-            guard = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _GUARD, str(child.pid)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-            _guards.append(guard)
+def deployment_name(pipeline: str) -> str:
+    """Return the full name of a pipeline's deployment."""
+    return f"batch-detection/{pipeline}"
+
+
+def find_deployment(client: SyncPrefectClient, pipeline: str) -> DeploymentResponse | None:
+    """Return the deployment with a pipeline's name, Siftline's or not; None without one."""
+    try:
+        return client.read_deployment_by_name(deployment_name(pipeline))
+    except ObjectNotFound:
+        return None
+
+
+def deployment_of(client: SyncPrefectClient, pipeline: str) -> DeploymentResponse:
+    """Return the deployment of a pipeline.
+
+    Raises
+    ------
+    UnknownPipeline
+        When there is none that Siftline created.
+    """
+    found = find_deployment(client, pipeline)
+    if found is None or TAG not in found.tags:
+        raise UnknownPipeline(
+            f"pipeline {pipeline}: the server does not have it",
+            "see `siftline pipelines list`, or create it with `siftline pipelines apply`",
+        )
+    return found
+
+
+def workers_online(client: SyncPrefectClient, work_pool: str | None) -> int:
+    """Return the number of workers that poll a work pool."""
+    try:
+        found = client.read_workers_for_work_pool(work_pool) if work_pool else []
+    except ObjectNotFound:
+        return 0
+    return sum(worker.status == WorkerStatus.ONLINE for worker in found)

@@ -1,4 +1,4 @@
-"""Changes to what a Prefect server has: told before they are made."""
+"""Changes to a Prefect server: listed before they are made."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Change:
-    """Something to create, to bring up to date or to remove.
+    """Something to create, update or remove.
 
     Attributes
     ----------
     sign : str
         ``+``, ``~`` or ``-``.
     what : str
-        It, in words.
+        Its kind and name.
     make : callable
         Makes the change.
     """

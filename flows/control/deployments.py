@@ -1,8 +1,8 @@
-"""Pipelines on a Prefect server: what is to change for it to have them as their files say.
+"""Pipelines on a Prefect server: the changes that bring it in line with their files.
 
-A pipeline is a deployment of batch-detection of its name, with the tag ``siftline``. Whatever does not have
-that tag belongs to somebody else. Of the schedules of a deployment, those without a slug were made by hand
-and stay; of the automations, those named for the pipeline are its own.
+A pipeline is a deployment of batch-detection with its name and the tag ``siftline``. Deployments without the
+tag are never touched. Schedules without a slug were made by hand and stay; automations named for the
+pipeline belong to it.
 """
 
 from __future__ import annotations
@@ -15,88 +15,59 @@ from typing import Any
 
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentUpdate, WorkPoolCreate
-from prefect.client.schemas.objects import ConcurrencyOptions, DeploymentSchedule
+from prefect.client.schemas.objects import ConcurrencyOptions
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
 from prefect.exceptions import ObjectNotFound
 from prefect.utilities.callables import parameter_schema
 
 from flows.batch_detection import batch_detection
-from flows.control.automations import automation_changes, mistakes_of
+from flows.control.automations import automation_changes, automation_mistakes, missing_deployments
 from flows.control.change import Change
+from flows.server import TAG, deployment_name, deployment_of, find_deployment
 from siftline.config.fields import parse_duration
 from siftline.config.schedules import ANCHOR, Schedule
-from siftline.errors import ConfigError, UnknownPipeline
+from siftline.errors import ConfigError
 from siftline.pipelines.spec import Pipeline
 
-TAG = "siftline"
 ENTRYPOINT = "flows.batch_detection.batch_detection"
-# What a server takes by default: its setting is PREFECT_SERVER_API_MAX_PARAMETER_SIZE.
+# The server's default: its setting is PREFECT_SERVER_API_MAX_PARAMETER_SIZE.
 _MOST_BYTES = 512 * 1024
 _STRATEGIES = {"wait": "ENQUEUE", "skip": "CANCEL_NEW"}
 
 
-def deployment_name(pipeline: str) -> str:
-    """Return the full name of a pipeline's deployment."""
-    return f"{batch_detection.name}/{pipeline}"
-
-
 def check_on_server(client: SyncPrefectClient, pipeline: Pipeline) -> None:
-    """Make sure that a server can take a pipeline, and has what it refers to.
+    """Check that a server can take a pipeline, and has the blocks and deployments it refers to.
 
     Raises
     ------
     ConfigError
         With one line for every mistake.
     """
-    size = len(json.dumps(parameters_of(pipeline)))
     mistakes = list(_missing_blocks(client, pipeline))
+    size = len(json.dumps(parameters_of(pipeline)))
     if size > _MOST_BYTES:
         mistakes.append(
             f"parameters: {size:,} bytes, and the server takes {_MOST_BYTES:,}: "
-            "keep what is long in a file that the source or your step reads"
+            "move long values to a file that the source or your step reads"
         )
     found = find_deployment(client, pipeline.name)
     if found is not None and TAG not in found.tags:
         mistakes.append(
-            f"name: the deployment {deployment_name(pipeline.name)} is not one of Siftline's (it has no tag "
+            f"name: Siftline did not create the deployment {deployment_name(pipeline.name)} (it has no tag "
             f"{TAG!r}): choose another name, or remove it"
         )
-    mistakes += mistakes_of(client, _automations(pipeline))
+    automations = _automations(pipeline)
+    mistakes += automation_mistakes(automations) or missing_deployments(client, automations)
     if mistakes:
         lines = "\n".join(f"  {mistake}" for mistake in mistakes)
         raise ConfigError(f"pipeline {pipeline.name}:\n{lines}", "correct the file, or the server")
 
 
-def find_deployment(client: SyncPrefectClient, pipeline: str) -> DeploymentResponse | None:
-    """Return the deployment of a pipeline, or None."""
-    try:
-        return client.read_deployment_by_name(deployment_name(pipeline))
-    except ObjectNotFound:
-        return None
-
-
-def deployment_of(client: SyncPrefectClient, pipeline: str) -> DeploymentResponse:
-    """Return the deployment of a pipeline.
-
-    Raises
-    ------
-    UnknownPipeline
-        When there is none of Siftline's.
-    """
-    found = find_deployment(client, pipeline)
-    if found is None or TAG not in found.tags:
-        raise UnknownPipeline(
-            f"pipeline {pipeline}: the server does not have it",
-            "see `siftline pipelines list`, or create it with `siftline pipelines apply`",
-        )
-    return found
-
-
 def changes_for(client: SyncPrefectClient, pipeline: Pipeline) -> list[Change]:
-    """Return what is to change on a server for it to have a pipeline as its file says; in order."""
-    found = find_deployment(client, pipeline.name)
+    """Return the changes that bring a server in line with a pipeline's file, in order."""
     changes = [*_work_pool(client, pipeline)]
+    found = find_deployment(client, pipeline.name)
     if found is None:
         changes.append(_creation(client, pipeline))
     else:
@@ -105,20 +76,20 @@ def changes_for(client: SyncPrefectClient, pipeline: Pipeline) -> list[Change]:
 
 
 def removal_of(client: SyncPrefectClient, pipeline: str) -> list[Change]:
-    """Return what is to change for a server not to have a pipeline any more.
+    """Return the changes that remove a pipeline from a server.
 
     Raises
     ------
     UnknownPipeline
-        When it does not have it.
+        When the server does not have it.
     """
     found = deployment_of(client, pipeline)
-    gone = Change("-", f"deployment {deployment_name(pipeline)}", lambda: client.delete_deployment(found.id))
+    gone = Change("-", f"deployment {deployment_name(pipeline)}", partial(client.delete_deployment, found.id))
     return [*automation_changes(client, [], f"{pipeline}/"), gone]
 
 
 def parameters_of(pipeline: Pipeline) -> dict[str, Any]:
-    """Return the parameters of a pipeline's deployment: what is as usual is left out."""
+    """Return the parameters of a pipeline's deployment, without those that have their defaults."""
     assignment = pipeline.assignment()
     values = assignment.model_dump(mode="json", exclude_unset=True, exclude={"schedules", "steps"})
     if not assignment.parameters:
@@ -126,7 +97,7 @@ def parameters_of(pipeline: Pipeline) -> dict[str, Any]:
     if pipeline.steps != type(pipeline).model_fields["steps"].default:
         values["steps"] = [step.model_dump(mode="json", exclude_unset=True) for step in assignment.steps]
     if assignment.schedules:
-        # Not with each schedule on the server: who pauses one there takes its parameters away.
+        # Not with each schedule on the server: pausing one there takes its parameters away.
         values["schedules"] = [
             one.model_dump(mode="json", exclude_unset=True, exclude={"active"})
             for one in assignment.schedules
@@ -156,7 +127,7 @@ def _work_pool(client: SyncPrefectClient, pipeline: Pipeline) -> Iterator[Change
         client.read_work_pool(pipeline.work_pool)
     except ObjectNotFound:
         pool = WorkPoolCreate(name=pipeline.work_pool, type="process")
-        yield Change("+", f"work pool {pipeline.work_pool} (process)", lambda: client.create_work_pool(pool))
+        yield Change("+", f"work pool {pipeline.work_pool} (process)", partial(client.create_work_pool, pool))
 
 
 def _wanted(pipeline: Pipeline) -> dict[str, Any]:
@@ -187,30 +158,20 @@ def _creation(client: SyncPrefectClient, pipeline: Pipeline) -> Change:
         )
 
     slugs = ", ".join(schedule.slug for schedule in pipeline.schedules)
-    told = f" with schedule{'s' if len(pipeline.schedules) > 1 else ''} {slugs}" if slugs else ""
-    return Change("+", f"deployment {deployment_name(pipeline.name)}{told}", create)
+    listed = f" with schedule{'s' if len(pipeline.schedules) > 1 else ''} {slugs}" if slugs else ""
+    return Change("+", f"deployment {deployment_name(pipeline.name)}{listed}", create)
 
 
 def _update(client: SyncPrefectClient, pipeline: Pipeline, found: DeploymentResponse) -> Iterator[Change]:
     wanted = _wanted(pipeline)
-    differing = {field: value for field, value in wanted.items() if _told(found, field) != value}
+    limit = found.global_concurrency_limit
+    current = {**dict(found), "concurrency_limit": limit.limit if limit else None}
+    differing = {field: value for field, value in wanted.items() if current[field] != value}
     if differing:
-        fields = ", ".join(differing)
+        what = f"deployment {deployment_name(pipeline.name)}: {', '.join(differing)}"
         # The tags are always sent: Prefect's model would clear them otherwise.
         update = DeploymentUpdate(**{"tags": wanted["tags"], **differing})
-        yield Change(
-            "~",
-            f"deployment {deployment_name(pipeline.name)}: {fields}",
-            lambda: client.update_deployment(found.id, update),
-        )
-
-
-def _told(found: DeploymentResponse, field: str) -> Any:
-    """What a server says of a field, in the words of `_wanted`."""
-    if field == "concurrency_limit":
-        limit = found.global_concurrency_limit
-        return limit.limit if limit else None
-    return getattr(found, field)
+        yield Change("~", what, partial(client.update_deployment, found.id, update))
 
 
 def _for_server(schedule: Schedule) -> DeploymentScheduleCreate:
@@ -224,31 +185,16 @@ def _for_server(schedule: Schedule) -> DeploymentScheduleCreate:
 def _schedule_changes(
     client: SyncPrefectClient, pipeline: Pipeline, found: DeploymentResponse
 ) -> Iterator[Change]:
-    there = {one.slug: one for one in found.schedules if one.slug}
+    current = {one.slug: one for one in found.schedules if one.slug}
     wanted = {schedule.slug: _for_server(schedule) for schedule in pipeline.schedules}
-    for slug, new in wanted.items():
+    for slug in dict.fromkeys([*wanted, *current]):
         what = f"schedule {slug} of {pipeline.name}"
-        if slug not in there:
+        new, old = wanted.get(slug), current.get(slug)
+        if new and not old:
             yield Change("+", what, partial(client.create_deployment_schedules, found.id, [new]))
-        elif not _same(new, there[slug]):
-            yield Change("~", what, partial(_replace, client, found, new, there[slug]))
-    for slug, old in there.items():
-        if slug not in wanted:
-            gone = partial(client.delete_deployment_schedule, found.id, old.id)
-            yield Change("-", f"schedule {slug} of {pipeline.name}", gone)
-
-
-def _same(wanted: DeploymentScheduleCreate, there: DeploymentSchedule) -> bool:
-    return wanted.schedule.model_dump(mode="json") == there.schedule.model_dump(mode="json")
-
-
-def _replace(
-    client: SyncPrefectClient,
-    found: DeploymentResponse,
-    new: DeploymentScheduleCreate,
-    old: DeploymentSchedule,
-) -> None:
-    """Bring a schedule up to date, and leave it paused if it is."""
-    client.update_deployment_schedule(
-        found.id, old.id, schedule=new.schedule, parameters=old.parameters, active=old.active
-    )
+        elif old and not new:
+            yield Change("-", what, partial(client.delete_deployment_schedule, found.id, old.id))
+        elif new and old and new.schedule.model_dump(mode="json") != old.schedule.model_dump(mode="json"):
+            # What is paused on the server stays paused.
+            kept = {"schedule": new.schedule, "parameters": old.parameters, "active": old.active}
+            yield Change("~", what, partial(client.update_deployment_schedule, found.id, old.id, **kept))

@@ -1,6 +1,6 @@
-"""What people do with jobs and pipelines on a Prefect server, as plain functions.
+"""Jobs and pipelines on a Prefect server, as plain functions with typed results.
 
-Each asks the server of ``PREFECT_API_URL``. What runs, runs where a worker polls the work pool.
+Each talks to the server at ``PREFECT_API_URL``; workers of the work pool do the work.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterId,
 )
-from prefect.client.schemas.objects import FlowRun, WorkerStatus
+from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
@@ -30,8 +30,8 @@ from prefect.states import Cancelling
 from prefect.utilities.urls import url_for
 from pydantic import AwareDatetime
 
-from flows.control.deployments import TAG, changes_for, check_on_server, deployment_of, removal_of
-from flows.server import server
+from flows.control.deployments import changes_for, check_on_server, removal_of
+from flows.server import TAG, deployment_of, server, workers_online
 from siftline.config.batch import BatchConfig
 from siftline.config.loading import resolve_config
 from siftline.config.schedules import Interval
@@ -44,14 +44,14 @@ ON_DEMAND = "on-demand"
 
 
 class BatchJob(Record):
-    """A job that was submitted: what is computed, and the run that does it."""
+    """A submitted job, and the run that does it."""
 
     job_id: str
     flow_run_id: UUID
 
 
 class PipelineRun(Record):
-    """A run of a pipeline that was started."""
+    """A started run of a pipeline."""
 
     pipeline: str
     flow_run_id: UUID
@@ -68,7 +68,7 @@ class StepStatus(Record):
 
 
 class RunStatus(Record):
-    """How far a run is: its state as Prefect has it, the steps so far, and the share of chunks scored."""
+    """Progress of a run: its Prefect state, its steps so far, and the share of chunks scored."""
 
     flow_run_id: UUID
     name: str
@@ -85,7 +85,7 @@ class RunStatus(Record):
 
 
 class PipelineStatus(Record):
-    """A pipeline on the server."""
+    """A pipeline on the server: its schedules (true: active), its workers and its last run."""
 
     name: str
     paused: bool
@@ -98,7 +98,7 @@ class PipelineStatus(Record):
 
 
 def create_batch_job(config: BatchConfig, work_pool: str = "siftline") -> BatchJob:
-    """Submit a job; a worker of the work pool does it, in this directory.
+    """Submit a job to a work pool; its worker runs it in the current directory.
 
     Raises
     ------
@@ -114,18 +114,17 @@ def create_batch_job(config: BatchConfig, work_pool: str = "siftline") -> BatchJ
     with server() as client:
         for change in changes_for(client, pipeline):
             change.make()
-        deployment = deployment_of(client, ON_DEMAND)
-        run = client.create_flow_run_from_deployment(deployment.id, parameters={"config": values})
+        run = _start(client, ON_DEMAND, {"config": values})
     return BatchJob(job_id=job_id, flow_run_id=run.id)
 
 
 def create_scheduled_pipeline(pipeline: Pipeline | Path | str) -> PipelineStatus:
-    """Validate a pipeline and activate it: create its deployment, or bring that up to date.
+    """Validate a pipeline, then create or update its deployment.
 
     Raises
     ------
     InputError
-        When something about it is wrong.
+        When the pipeline has a mistake.
     ApiError
         When there is no server, or it does not answer.
     """
@@ -144,18 +143,18 @@ def trigger_pipeline_run(
     parameters: Mapping[str, Any] | None = None,
     fresh: bool = False,
 ) -> PipelineRun:
-    """Start a run of a pipeline, for an interval or, by default, for the last one that is over.
+    """Start a run of a pipeline.
 
     Parameters
     ----------
     pipeline : str
         Its name.
     interval : Interval, optional
-        What the run is about.
+        Interval to process. Default: the last one that has ended.
     parameters : mapping, optional
-        Values for the templates of the batch, in place of the pipeline's.
+        Values for the templates of the batch, instead of the pipeline's.
     fresh : bool
-        Do it even if it is published already.
+        Run even if the interval is already published.
 
     Raises
     ------
@@ -170,13 +169,12 @@ def trigger_pipeline_run(
     if parameters is not None:
         given["parameters"] = dict(parameters)
     with server() as client:
-        deployment = deployment_of(client, pipeline)
-        run = client.create_flow_run_from_deployment(deployment.id, parameters=given)
+        run = _start(client, pipeline, given)
     return PipelineRun(pipeline=pipeline, flow_run_id=run.id, url=url_for("flow-run", obj_id=run.id))
 
 
 def run_status(flow_run_id: UUID | str) -> RunStatus:
-    """Return how far a run is.
+    """Return the progress of a run.
 
     Raises
     ------
@@ -187,37 +185,25 @@ def run_status(flow_run_id: UUID | str) -> RunStatus:
     """
     with server() as client:
         run = _find_run(client, flow_run_id)
-        chosen = FlowRunFilter(id=FlowRunFilterId(any_=[run.id]))
-        tasks = client.read_task_runs(flow_run_filter=chosen)
         deployment = client.read_deployment(run.deployment_id) if run.deployment_id else None
-        progress = _progress(client, run.id)
-    steps = sorted(tasks, key=lambda one: one.start_time or datetime.max.replace(tzinfo=UTC))
-    return RunStatus(
-        flow_run_id=run.id,
-        name=run.name,
-        pipeline=deployment.name if deployment else None,
-        state=run.state_name or "Unknown",
-        final=run.state is not None and run.state.is_final(),
-        message=run.state.message if run.state else None,
-        due=run.expected_start_time,
-        started=run.start_time,
-        ended=run.end_time,
-        chunks_percent=progress,
-        steps=tuple(
-            StepStatus(
-                name=one.name,
-                state=one.state_name or "Unknown",
-                started=one.start_time,
-                ended=one.end_time,
-            )
-            for one in steps
-        ),
-        url=url_for("flow-run", obj_id=run.id),
-    )
+        return RunStatus(
+            flow_run_id=run.id,
+            name=run.name,
+            pipeline=deployment.name if deployment else None,
+            state=run.state_name or "Unknown",
+            final=_final(run),
+            message=run.state.message if run.state else None,
+            due=run.expected_start_time,
+            started=run.start_time,
+            ended=run.end_time,
+            chunks_percent=_chunks_percent(client, run.id),
+            steps=_steps(client, run.id),
+            url=url_for("flow-run", obj_id=run.id),
+        )
 
 
 def pipeline_status(pipeline: str) -> PipelineStatus:
-    """Return how a pipeline stands: its schedules, workers, and last run.
+    """Return the schedules, workers and last run of a pipeline.
 
     Raises
     ------
@@ -240,19 +226,19 @@ def list_pipelines() -> list[PipelineStatus]:
 
 
 def pause_pipeline(pipeline: str) -> None:
-    """Keep the schedules of a pipeline from starting runs; runs that were planned are taken back."""
+    """Pause the schedules of a pipeline and withdraw the runs already planned."""
     with server() as client:
         client.pause_deployment(deployment_of(client, pipeline).id)
 
 
 def resume_pipeline(pipeline: str) -> None:
-    """Let the schedules of a pipeline start runs again."""
+    """Resume the schedules of a pipeline."""
     with server() as client:
         client.resume_deployment(deployment_of(client, pipeline).id)
 
 
 def remove_pipeline(pipeline: str) -> list[str]:
-    """Remove a pipeline from the server, and say what went; results and checkpoints stay."""
+    """Remove a pipeline from the server and list what was removed; results and checkpoints stay."""
     with server() as client:
         changes = removal_of(client, pipeline)
         for change in changes:
@@ -261,7 +247,7 @@ def remove_pipeline(pipeline: str) -> list[str]:
 
 
 def cancel_run(flow_run_id: UUID | str) -> RunStatus:
-    """Ask a run to stop: its worker ends it in good order, and the job can be resumed.
+    """Ask a run to stop; its job can be resumed.
 
     Raises
     ------
@@ -272,34 +258,43 @@ def cancel_run(flow_run_id: UUID | str) -> RunStatus:
     """
     with server() as client:
         run = _find_run(client, flow_run_id)
-        if run.state is not None and run.state.is_final():
-            raise ConfigError(
-                f"run {run.id}: has ended already ({run.state_name})", "there is nothing to cancel"
-            )
+        if _final(run):
+            problem = f"run {run.id}: has ended already ({run.state_name})"
+            raise ConfigError(problem, "there is nothing to cancel")
         client.set_flow_run_state(run.id, Cancelling())
     return run_status(flow_run_id)
 
 
-def workers_online(client: SyncPrefectClient, work_pool: str) -> int:
-    """Return how many workers poll a work pool."""
-    try:
-        found = client.read_workers_for_work_pool(work_pool)
-    except ObjectNotFound:
-        return 0
-    return sum(worker.status == WorkerStatus.ONLINE for worker in found)
+def _start(client: SyncPrefectClient, pipeline: str, parameters: dict[str, Any]) -> FlowRun:
+    deployment = deployment_of(client, pipeline)
+    return client.create_flow_run_from_deployment(deployment.id, parameters=parameters)
 
 
 def _find_run(client: SyncPrefectClient, flow_run_id: UUID | str) -> FlowRun:
-    unknown = UnknownPipeline(
-        f"run {flow_run_id}: the server does not have it", "see the runs with `siftline pipelines list`"
-    )
     try:
         return client.read_flow_run(UUID(str(flow_run_id)))
     except (ObjectNotFound, ValueError):
-        raise unknown from None
+        raise UnknownPipeline(
+            f"run {flow_run_id}: the server does not have it", "see the runs with `siftline pipelines list`"
+        ) from None
 
 
-def _progress(client: SyncPrefectClient, run: UUID) -> float | None:
+def _final(run: FlowRun) -> bool:
+    return run.state is not None and run.state.is_final()
+
+
+def _steps(client: SyncPrefectClient, run: UUID) -> tuple[StepStatus, ...]:
+    found = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run])))
+    not_started = datetime.max.replace(tzinfo=UTC)
+    return tuple(
+        StepStatus(
+            name=one.name, state=one.state_name or "Unknown", started=one.start_time, ended=one.end_time
+        )
+        for one in sorted(found, key=lambda one: one.start_time or not_started)
+    )
+
+
+def _chunks_percent(client: SyncPrefectClient, run: UUID) -> float | None:
     chosen = ArtifactFilter(
         flow_run_id=ArtifactFilterFlowRunId(any_=[run]), key=ArtifactFilterKey(any_=["siftline-progress"])
     )
@@ -309,20 +304,18 @@ def _progress(client: SyncPrefectClient, run: UUID) -> float | None:
 
 def _status(client: SyncPrefectClient, deployment: DeploymentResponse) -> PipelineStatus:
     chosen = DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id]))
-    runs = client.read_flow_runs(
-        deployment_filter=chosen, sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=200
-    )
-    begun = [run for run in runs if run.start_time is not None]
+    latest_first = FlowRunSort.EXPECTED_START_TIME_DESC
+    runs = client.read_flow_runs(deployment_filter=chosen, sort=latest_first, limit=200)
+    last = next((run for run in runs if run.start_time is not None), None)
     planned = [run for run in runs if run.start_time is None and run.state and run.state.is_scheduled()]
     due = [run.expected_start_time for run in planned if run.expected_start_time is not None]
-    pool = deployment.work_pool_name
     return PipelineStatus(
         name=deployment.name,
         paused=deployment.paused,
         schedules={one.slug or str(one.id): one.active for one in deployment.schedules},
-        work_pool=pool,
-        workers_online=workers_online(client, pool) if pool else 0,
+        work_pool=deployment.work_pool_name,
+        workers_online=workers_online(client, deployment.work_pool_name),
         next_due=min(due, default=None),
-        last_run=str(begun[0].id) if begun else None,
-        last_state=begun[0].state_name if begun else None,
+        last_run=str(last.id) if last else None,
+        last_state=last.state_name if last else None,
     )

@@ -36,8 +36,7 @@ def apply_files(files: tuple[Path, ...], dry_run: bool) -> None:
         check_pipeline(pipeline, datetime.now(UTC))
     set_up(verbose=False)
     from flows.control.deployments import changes_for, check_on_server
-    from flows.control.use_cases import workers_online
-    from flows.server import server
+    from flows.server import server, workers_online
 
     with server() as client:
         for pipeline in pipelines:

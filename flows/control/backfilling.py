@@ -1,0 +1,192 @@
+"""The intervals of a backfill: planned, continued after an interruption, and run a few at a time."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from prefect import get_run_logger
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.responses import DeploymentResponse
+
+from siftline.config.schedules import Interval, intervals_of
+from siftline.errors import ConfigError, IntegrityError
+from siftline.jobs.intervals import Ledger
+from siftline.pipelines.assignment import Assignment, assignment_of
+from siftline.storage.files import read_record, write_record
+from siftline.types import Record
+
+FORMAT_VERSION = 1
+_PUBLISHED = "published before"
+_GOOD = {"Completed", "CompletedWithRejects", "AlreadyPublished", _PUBLISHED}
+
+
+class BackfilledInterval(Record):
+    """State of an interval at the end of a backfill."""
+
+    interval: Interval
+    state: str
+    flow_run_id: UUID | None = None
+    rows: int | None = None
+    anomalies: int | None = None
+
+    @property
+    def good(self) -> bool:
+        """True if its result is published."""
+        return self.state in _GOOD
+
+
+class BackfillReport(Record):
+    """Result of a backfill, the oldest interval first."""
+
+    pipeline: str
+    intervals: tuple[BackfilledInterval, ...]
+
+    def table(self) -> list[dict[str, Any]]:
+        """Return a row for each interval."""
+        return [{**one.model_dump(mode="json"), "interval": one.interval.label} for one in self.intervals]
+
+
+@dataclass(frozen=True)
+class BackfillPlan:
+    """A backfill: its intervals, and the record from which it continues after an interruption."""
+
+    deployment: DeploymentResponse
+    intervals: list[Interval]
+    ledger: Ledger
+    path: Path
+    record: dict[str, Any]
+
+    def finish(self) -> None:
+        """Let the next backfill with the same dates start anew."""
+        write_record(self.path, {**self.record, "done": True}, FORMAT_VERSION)
+
+
+def plan_backfill(
+    deployment: DeploymentResponse, first: date, last: date, only_missing: bool
+) -> BackfillPlan:
+    """Plan the runs of a deployment for the intervals that start between two dates.
+
+    Raises
+    ------
+    ConfigError
+        When there is no such interval, or the pipeline has no output of its own for each.
+    """
+    assignment = assignment_of(deployment.parameters)
+    intervals = _intervals(deployment.name, assignment, first, last)
+    root = _working_directory(deployment) / assignment.config.checkpoint.path
+    ledger = Ledger(root, assignment.config.name)
+    path = root / "backfills" / f"{deployment.name}.json"
+    asked = {"first": str(first), "last": str(last), "only_missing": only_missing}
+    record = _interrupted(path, asked)
+    if record is None:
+        again = [] if only_missing else [one.key for one in intervals if ledger.published(one)]
+        record = {**asked, "token": secrets.token_hex(4), "again": again, "done": False}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_record(path, record, FORMAT_VERSION)
+    return BackfillPlan(deployment, intervals, ledger, path, record)
+
+
+def run_intervals(
+    client: SyncPrefectClient, plan: BackfillPlan, parallel: int, poll_seconds: float = 1.0
+) -> BackfillReport:
+    """Start the runs of a backfill, the oldest interval first, and wait for all of them."""
+    done: dict[str, BackfilledInterval] = {}
+    if plan.record["only_missing"]:
+        published = [one for one in plan.intervals if plan.ledger.published(one)]
+        done = {one.key: _backfilled(plan, one, _PUBLISHED) for one in published}
+    waiting = [one for one in plan.intervals if one.key not in done][::-1]
+    running: dict[UUID, Interval] = {}
+    while waiting or running:
+        while waiting and len(running) < parallel:
+            interval = waiting.pop()
+            running[_start(client, plan, interval).id] = interval
+        for run in [client.read_flow_run(run_id) for run_id in running]:
+            if run.state is not None and run.state.is_final():
+                interval = running.pop(run.id)
+                done[interval.key] = _backfilled(plan, interval, run.state_name or "Unknown", run.id)
+                get_run_logger().info("%s: %s", interval.label, run.state_name)
+        if running:
+            time.sleep(poll_seconds)
+    return BackfillReport(
+        pipeline=plan.deployment.name, intervals=tuple(done[interval.key] for interval in plan.intervals)
+    )
+
+
+def _intervals(pipeline: str, assignment: Assignment, first: date, last: date) -> list[Interval]:
+    asked = f"backfill from {first} to {last}"
+    if not assignment.schedules:
+        raise ConfigError(
+            f"pipeline {pipeline}: has no schedule, so it has no intervals", "give it one, and apply it"
+        )
+    if first > last:
+        raise ConfigError(f"{asked}: --to is before --from", "swap the dates")
+    now = datetime.now(UTC)
+    found = [one for one in intervals_of(assignment.schedules[0], first, last) if one.end <= now]
+    if not found:
+        raise ConfigError(f"{asked}: no interval in this range has ended yet", "correct the dates")
+    outputs = {assignment.batch(now, one).output.path for one in found[:2]}
+    if len(outputs) < min(len(found), 2):
+        raise ConfigError(
+            f"pipeline {pipeline}: all intervals have one output.path, so each would replace the one before",
+            "put {{ date }} or {{ interval.start }} into it, and apply it",
+        )
+    return found
+
+
+def _interrupted(path: Path, asked: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the record of the same backfill, if it was interrupted."""
+    try:
+        record = read_record(path, FORMAT_VERSION)
+    except (FileNotFoundError, NotADirectoryError, IntegrityError):
+        return None
+    if record.get("done") or {key: record.get(key) for key in asked} != asked:
+        return None
+    get_run_logger().info("continuing the interrupted backfill")
+    return record
+
+
+def _start(client: SyncPrefectClient, plan: BackfillPlan, interval: Interval) -> FlowRun:
+    """Start the run of an interval; or find it, if this backfill has started it before."""
+    given: dict[str, Any] = {"interval": interval.model_dump(mode="json")}
+    if interval.key in plan.record["again"]:
+        given["fresh"] = True
+    attempt = 0
+    while True:
+        run = client.create_flow_run_from_deployment(
+            plan.deployment.id,
+            parameters=given,
+            tags=["backfill"],
+            idempotency_key=f"backfill {plan.record['token']} {interval.key} {attempt}",
+        )
+        if run.state is None or not run.state.is_final() or run.state.name in _GOOD:
+            return run
+        attempt += 1  # it had failed before this backfill was interrupted
+
+
+def _backfilled(
+    plan: BackfillPlan, interval: Interval, state: str, run: UUID | None = None
+) -> BackfilledInterval:
+    result = plan.ledger.published(interval)
+    return BackfilledInterval(
+        interval=interval,
+        state=state,
+        flow_run_id=run,
+        rows=result.rows if result else None,
+        anomalies=result.anomalies if result else None,
+    )
+
+
+def _working_directory(deployment: DeploymentResponse) -> Path:
+    """Return the directory in which a deployment's runs work."""
+    for step in deployment.pull_steps or []:
+        for settings in step.values():
+            if isinstance(settings, dict) and "directory" in settings:
+                return Path(settings["directory"])
+    return Path.cwd()
