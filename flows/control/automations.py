@@ -86,13 +86,15 @@ def automation_changes(client: SyncPrefectClient, entries: list[Entry], prefix: 
     wanted = _parsed(client, entries)
     changes = [change for one in wanted if (change := _change(client, one))]
     kept = {one.name for one in wanted}
-    for one in client.read_automations():
-        if one.name.startswith(prefix) and one.name not in kept:
-            changes.append(Change("-", f"automation {one.name}", partial(client.delete_automation, one.id)))
-    return changes
+    found = [one for one in client.read_automations() if one.name.startswith(prefix)]
+    return changes + [
+        Change("-", f"automation {one.name}", partial(client.delete_automation, one.id))
+        for one in found
+        if one.name not in kept
+    ]
 
 
-def automation_mistakes(entries: list[Entry]) -> list[str]:
+def automation_mistakes(entries: list[Any]) -> list[str]:
     """Return the mistakes that can be found without a server, a line for each."""
     names = Counter(str(entry["name"]) for entry in entries if isinstance(entry, dict) and "name" in entry)
     repeated = [f"{name}: there are {count} of this name" for name, count in names.items() if count > 1]
@@ -110,7 +112,7 @@ def missing_deployments(client: SyncPrefectClient, entries: list[Entry]) -> list
     ]
 
 
-def _read(path: Path) -> list[Entry]:
+def _read(path: Path) -> list[Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -20,7 +20,7 @@ from siftline.errors import ConfigError, IntegrityError
 from siftline.jobs.intervals import Ledger
 from siftline.pipelines.assignment import Assignment, assignment_of
 from siftline.storage.files import read_record, write_record
-from siftline.types import Record
+from siftline.storage.records import Record
 
 FORMAT_VERSION = 1
 _PUBLISHED = "published before"
@@ -50,7 +50,10 @@ class BackfillReport(Record):
 
     def table(self) -> list[dict[str, Any]]:
         """Return a row for each interval."""
-        return [{**one.model_dump(mode="json"), "interval": one.interval.label} for one in self.intervals]
+        return [
+            {**one.model_dump(mode="json", exclude={"interval"}), "interval": one.interval.label}
+            for one in self.intervals
+        ]
 
 
 @dataclass(frozen=True)

@@ -195,6 +195,6 @@ def _schedule_changes(
         elif old and not new:
             yield Change("-", what, partial(client.delete_deployment_schedule, found.id, old.id))
         elif new and old and new.schedule.model_dump(mode="json") != old.schedule.model_dump(mode="json"):
-            # What is paused on the server stays paused.
-            kept = {"schedule": new.schedule, "parameters": old.parameters, "active": old.active}
-            yield Change("~", what, partial(client.update_deployment_schedule, found.id, old.id, **kept))
+            # A schedule that is paused on the server stays paused.
+            update = partial(client.update_deployment_schedule, found.id, old.id, active=old.active)
+            yield Change("~", what, partial(update, schedule=new.schedule, parameters=old.parameters))

@@ -210,8 +210,8 @@ def test_a_mistake_is_told_in_one_line_with_file_and_automation(
 
 UNREADABLE = {
     "automations: {": "not YAML",
-    "- a list": "holds no list `automations`",
-    "automations: {name: one}": "holds no list `automations`",
+    "- a list": "contains no list `automations`",
+    "automations: {name: one}": "contains no list `automations`",
     "automations: [one]": "'one': not an automation",
     "automations: [{}]": "an automation without a name: name: Field required",
     "automations: [{name: a}, {name: a}]": "a: there are 2 of this name",

@@ -1,4 +1,4 @@
-"""What is said when there is no server, when it does not answer, and when it is too old."""
+"""Errors without a server, with a silent one, and with one that is too old."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from siftline.errors import ApiError, SiftlineError
 
 @contextmanager
 def answering(version: str) -> Iterator[str]:
-    """A web server that answers as a Prefect server of a version does, as far as anybody asks here."""
+    """A web server that answers the health and version requests of a Prefect server."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -54,7 +54,7 @@ def complaint(url: str | None) -> str:
 
 
 def test_without_a_server_one_is_asked_for() -> None:
-    assert complaint(None).startswith("there is no Prefect server to talk to; start one with `siftline up`")
+    assert complaint(None).startswith("no Prefect server is configured; start one with `siftline up`")
 
 
 def test_a_server_that_does_not_answer_is_named() -> None:

@@ -10,11 +10,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import click
 import pytest
 import yaml
 
 import siftline.errors
-from siftline.cli import _cli
+from siftline.cli import commands
 from siftline.config.batch import BatchConfig
 from siftline.config.loading import load_config
 from siftline.config.template_variables import Facts
@@ -169,7 +170,10 @@ def test_every_variable_of_a_message_is_explained(name: str) -> None:
 
 def test_every_command_and_option_is_explained() -> None:
     page = _text("docs/reference/command-line.md")
-    for name, command in _cli.commands.items():
+    context = click.Context(commands)
+    for name in commands.list_commands(context):
+        command = commands.get_command(context, name)
+        assert command is not None
         assert f"## `siftline {name}`" in page
         for param in command.params:
             for option in param.opts if param.param_type_name == "option" else ():

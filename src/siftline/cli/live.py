@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TextIO
+
+import click
 
 from siftline.progress import Incident, Listener, Progress, listening
 
-_SECONDS_BETWEEN_LINES = 5.0
 _STAGES = {
-    "plan": "looking at the input",
+    "plan": "reading the input's metadata",
     "fit": "fitting the detector",
     "detect": "scoring",
     "combine": "labelling",
@@ -19,17 +20,39 @@ _STAGES = {
     "publish": "publishing",
 }
 
+Clock = Callable[[], float]
+Say = Callable[[str], None]
+_Display = AbstractContextManager[tuple[Listener, Say]]
+
 
 @contextmanager
-def show_progress(stream: TextIO) -> Iterator[Callable[[str], None]]:
-    """Show every report made within, and give a function that says something else."""
-    display = _bar if stream.isatty() else _lines
-    with display(stream) as (listener, say), listening(listener):
+def show_progress(
+    stream: TextIO, clock: Clock = time.monotonic, seconds_between_lines: float = 5.0
+) -> Iterator[Say]:
+    """Show progress and incidents reported in this context.
+
+    Parameters
+    ----------
+    stream : text file
+        A terminal gets a bar, any other file lines.
+    clock : callable
+        Returns the time in seconds.
+    seconds_between_lines : float
+        Least time between two lines of a stage.
+
+    Yields
+    ------
+    callable
+        Shows a text beside the bar; lines leave it out.
+    """
+    rate = _Rate(clock)
+    display: _Display = _bar(stream, rate) if stream.isatty() else _lines(stream, rate, seconds_between_lines)
+    with display as (listener, say), listening(listener):
         yield say
 
 
 @contextmanager
-def _bar(stream: TextIO) -> Iterator[tuple[Listener, Callable[[str], None]]]:
+def _bar(stream: TextIO, rate: _Rate) -> Iterator[tuple[Listener, Say]]:
     from rich import progress as rich_progress
     from rich.console import Console
 
@@ -41,65 +64,55 @@ def _bar(stream: TextIO) -> Iterator[tuple[Listener, Callable[[str], None]]]:
     )
     with rich_progress.Progress(*columns, console=Console(file=stream), transient=True) as bar:
         task = bar.add_task("starting", total=None, detail="")
-        rate = _Rate()
 
-        def listen(progress: Progress | Incident) -> None:
-            if isinstance(progress, Incident):
-                bar.console.print(_told(progress), markup=False, highlight=False)
+        def listen(what: Progress | Incident) -> None:
+            if isinstance(what, Incident):
+                bar.console.print(f"{what.kind}: {what.text}", markup=False, highlight=False)
                 return
-            if rate.enters(progress):
-                bar.reset(
-                    task, total=progress.rows_total or None, detail="", description=_STAGES[progress.stage]
-                )
-            bar.update(task, completed=progress.rows_done, detail=_detail(progress, rate))
+            if rate.enters(what):
+                bar.reset(task, total=what.rows_total or None, detail="", description=_STAGES[what.stage])
+            bar.update(task, completed=what.rows_done, detail=_detail(what, rate))
 
         yield listen, lambda text: bar.update(task, description=text)
 
 
 @contextmanager
-def _lines(stream: TextIO) -> Iterator[tuple[Listener, Callable[[str], None]]]:
-    rate = _Rate()
+def _lines(stream: TextIO, rate: _Rate, seconds_between: float) -> Iterator[tuple[Listener, Say]]:
     last = 0.0
 
-    def listen(progress: Progress | Incident) -> None:
+    def listen(what: Progress | Incident) -> None:
         nonlocal last
-        if isinstance(progress, Incident):
-            stream.write(f"{_told(progress)}\n")
-            stream.flush()
+        if isinstance(what, Incident):
+            click.echo(f"{what.kind}: {what.text}", file=stream)
             return
-        now = time.monotonic()
-        done = bool(progress.chunks_total) and progress.chunks_done == progress.chunks_total
-        if rate.enters(progress) or done or now - last >= _SECONDS_BETWEEN_LINES:
-            last = now
-            detail = _detail(progress, rate)
-            stream.write(f"{_STAGES[progress.stage]}{': ' if detail else ''}{detail}\n")
-            stream.flush()
+        done = bool(what.chunks_total) and what.chunks_done == what.chunks_total
+        if rate.enters(what) or done or rate.clock() - last >= seconds_between:
+            last = rate.clock()
+            detail = _detail(what, rate)
+            click.echo(f"{_STAGES[what.stage]}{': ' if detail else ''}{detail}", file=stream)
 
     yield listen, lambda text: None
 
 
-def _told(incident: Incident) -> str:
-    return f"{incident.kind}: {incident.text}"
-
-
 class _Rate:
-    """Rows per second since a stage began, not counting what an earlier run had done."""
+    """Rows per second since a stage began, without the rows of earlier runs."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
         self._stage = ""
         self._since = 0.0
         self._rows_before = 0
 
     def enters(self, progress: Progress) -> bool:
-        """Whether this report is the first of its stage."""
+        """Return true for the first report of a stage."""
         if progress.stage == self._stage:
             return False
-        self._stage, self._since, self._rows_before = progress.stage, time.monotonic(), progress.rows_done
+        self._stage, self._since, self._rows_before = progress.stage, self.clock(), progress.rows_done
         return True
 
     def rows_per_second(self, progress: Progress) -> float:
-        """The rate at this report."""
-        return (progress.rows_done - self._rows_before) / max(time.monotonic() - self._since, 1e-9)
+        """Return the rate at this report."""
+        return (progress.rows_done - self._rows_before) / max(self.clock() - self._since, 1e-9)
 
 
 def _detail(progress: Progress, rate: _Rate) -> str:

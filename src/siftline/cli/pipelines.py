@@ -1,26 +1,38 @@
-"""``siftline pipelines``, ``siftline status`` and ``siftline backfill``."""
+"""Commands for a Prefect server: ``pipelines``, ``status``, ``backfill`` and ``apply``."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import click
 
-from siftline.cli.runner import set_up
+from siftline.cli.options import json_option
+from siftline.cli.prefect_setup import prepare_prefect
 from siftline.config.schedules import next_boundaries
 from siftline.errors import ConfigError, SiftlineError
 from siftline.pipelines.spec import Pipeline, check_pipeline, is_pipeline, load_pipeline
 
 _DEPLOYMENTS = Path("deployments")
-_FIRES = 5
+
+_files_argument = click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+_named_argument = click.argument("named", nargs=-1, required=True, metavar="NAME_OR_FILE...")
+_date = click.DateTime(["%Y-%m-%d"])
 
 
-def validate_files(files: tuple[Path, ...]) -> None:
-    """Check pipelines, and print when they run."""
+@click.group()
+def pipelines() -> None:
+    """Manage pipelines on a Prefect server: YAML files that become deployments with schedules."""
+    prepare_prefect()
+
+
+@pipelines.command("validate")
+@_files_argument
+def validate_pipelines(files: tuple[Path, ...]) -> None:
+    """Check pipelines without a server, and show when they run. Default: those in deployments/."""
     for pipeline in _load(files):
         remarks = check_pipeline(pipeline, datetime.now(UTC))
         click.echo(f"{pipeline.name}: ready to apply")
@@ -29,46 +41,51 @@ def validate_files(files: tuple[Path, ...]) -> None:
         _print_times(pipeline)
 
 
-def apply_files(files: tuple[Path, ...], dry_run: bool) -> None:
-    """Bring the server in line with pipelines, and print what changes."""
-    pipelines = _load(files)
-    for pipeline in pipelines:
+@pipelines.command("apply")
+@_files_argument
+@click.option("--dry-run", is_flag=True, help="Show the changes without making them.")
+def apply_pipelines(files: tuple[Path, ...], dry_run: bool) -> None:
+    """Create or update pipelines on the server from files. Default: those in deployments/.
+
+    Paused pipelines and schedules stay paused. Deployments that Siftline did not create are not touched.
+    """
+    loaded = _load(files)
+    for pipeline in loaded:
         check_pipeline(pipeline, datetime.now(UTC))
-    set_up(verbose=False)
     from flows.control.deployments import changes_for, check_on_server
     from flows.server import server, workers_online
 
     with server() as client:
-        for pipeline in pipelines:
+        for pipeline in loaded:
             check_on_server(client, pipeline)
-        for pipeline in pipelines:
+        for pipeline in loaded:
             changes = changes_for(client, pipeline)
-            click.echo(f"{pipeline.name}: {'up to date' if not changes else ''}".rstrip())
+            click.echo(f"{pipeline.name}:{'' if changes else ' up to date'}")
             for change in changes:
                 if not dry_run:
                     change.make()
                 click.echo(f"  {change}")
             _print_times(pipeline)
-        for pool in sorted({pipeline.work_pool for pipeline in pipelines}):
+        for pool in sorted({pipeline.work_pool for pipeline in loaded}):
             if not workers_online(client, pool):
-                click.echo(
-                    f"work pool {pool} has no worker: nothing runs until `prefect worker start --pool {pool}`"
-                )
+                start = f"`prefect worker start --pool {pool}`"
+                click.echo(f"work pool {pool} has no worker: nothing runs until {start}")
     if dry_run:
         click.echo("nothing was changed (--dry-run)")
 
 
-def print_pipelines(as_json: bool) -> None:
-    """Print the pipelines of the server."""
-    set_up(verbose=False)
-    from flows.control.use_cases import list_pipelines
+@pipelines.command("list")
+@json_option
+def list_pipelines(as_json: bool) -> None:
+    """List the server's pipelines: their schedules, workers, and last runs."""
+    from flows.control import use_cases
 
-    found = list_pipelines()
+    found = use_cases.list_pipelines()
     if as_json:
         click.echo(json.dumps([one.model_dump(mode="json") for one in found]))
         return
     if not found:
-        click.echo("no pipelines; `siftline pipelines apply` makes them of files")
+        click.echo("No pipelines on this server. Create them with `siftline pipelines apply`.")
     for one in found:
         schedules = ", ".join(slug if on else f"{slug} (off)" for slug, on in one.schedules.items())
         due = f"next {one.next_due:%Y-%m-%d %H:%M %Z}" if one.next_due else "nothing planned"
@@ -78,9 +95,10 @@ def print_pipelines(as_json: bool) -> None:
             click.echo(f"  work pool {one.work_pool} has no worker")
 
 
-def pause_all(named: Iterable[str]) -> None:
-    """Pause pipelines."""
-    set_up(verbose=False)
+@pipelines.command("pause")
+@_named_argument
+def pause_pipelines(named: tuple[str, ...]) -> None:
+    """Pause the schedules of pipelines."""
     from flows.control.use_cases import pause_pipeline
 
     for name in _names(named):
@@ -88,9 +106,10 @@ def pause_all(named: Iterable[str]) -> None:
         click.echo(f"paused {name}")
 
 
-def resume_all(named: Iterable[str]) -> None:
-    """Resume pipelines."""
-    set_up(verbose=False)
+@pipelines.command("resume")
+@_named_argument
+def resume_pipelines(named: tuple[str, ...]) -> None:
+    """Resume the schedules of pipelines."""
     from flows.control.use_cases import resume_pipeline
 
     for name in _names(named):
@@ -98,9 +117,10 @@ def resume_all(named: Iterable[str]) -> None:
         click.echo(f"resumed {name}")
 
 
-def remove_all(named: Iterable[str]) -> None:
-    """Remove pipelines."""
-    set_up(verbose=False)
+@pipelines.command("remove")
+@_named_argument
+def remove_pipelines(named: tuple[str, ...]) -> None:
+    """Remove pipelines from the server; results and checkpoints stay."""
     from flows.control.use_cases import remove_pipeline
 
     for name in _names(named):
@@ -108,30 +128,27 @@ def remove_all(named: Iterable[str]) -> None:
             click.echo(change)
 
 
-def trigger(name: str, fresh: bool, as_json: bool) -> None:
-    """Start a run of a pipeline."""
-    set_up(verbose=False)
+@pipelines.command("run")
+@click.argument("name")
+@click.option("--fresh", is_flag=True, help="Run even if the interval is already published.")
+@json_option
+def run_pipeline(name: str, fresh: bool, as_json: bool) -> None:
+    """Start a run of a pipeline, for the last interval that has ended."""
     from flows.control.use_cases import trigger_pipeline_run
 
     run = trigger_pipeline_run(name, fresh=fresh)
     click.echo(run.model_dump_json() if as_json else f"started run {run.flow_run_id}; see {run.url}")
 
 
-def print_status(run: str, as_json: bool) -> None:
-    """Print how far a run is: one by its id, or the last one of a pipeline."""
-    set_up(verbose=False)
-    from flows.control.use_cases import pipeline_status, run_status
+@click.command()
+@click.argument("run")
+@json_option
+def status(run: str, as_json: bool) -> None:
+    """Show the progress of a run, by its id or the name of its pipeline."""
+    prepare_prefect()
+    from flows.control.use_cases import run_status
 
-    if not _is_id(run):
-        last = pipeline_status(run)
-        if not last.workers_online:
-            click.echo(f"work pool {last.work_pool} has no worker: nothing runs", err=True)
-        if last.last_run is None:
-            raise ConfigError(
-                f"pipeline {run}: has not run yet", f"start it with `siftline pipelines run {run}`"
-            )
-        run = last.last_run
-    found = run_status(run)
+    found = run_status(run if _is_id(run) else _last_run(run))
     if as_json:
         click.echo(found.model_dump_json())
         return
@@ -144,45 +161,71 @@ def print_status(run: str, as_json: bool) -> None:
         click.echo(f"  {step.name:<18} {step.state}")
 
 
-def run_backfill(name: str, first: date, last: date, parallel: int, only_missing: bool) -> None:
-    """Run a pipeline for intervals of the past, from this process."""
-    set_up(verbose=False)
-    from flows.backfill import backfill
-    from flows.server import called, server
+@click.command()
+@click.argument("pipeline")
+@click.option("--from", "first", required=True, type=_date, help="First date.")
+@click.option("--to", "last", required=True, type=_date, help="Last date.")
+@click.option(
+    "--parallel", type=click.IntRange(1), default=1, show_default=True, help="Runs at the same time."
+)
+@click.option("--only-missing", is_flag=True, help="Skip intervals that are already published.")
+def backfill(pipeline: str, first: datetime, last: datetime, parallel: int, only_missing: bool) -> None:
+    """Run a pipeline for all intervals that start between two dates.
+
+    After an interruption, run the same command again to continue.
+    """
+    prepare_prefect()
+    from flows import backfill as flow
+    from flows.server import flow_errors, server
 
     with server():
-        pass  # a server of our own would not have the pipeline
-    report = called(lambda: backfill(name, first, last, parallel, only_missing))
+        pass  # an embedded server would not have the pipeline
+    with flow_errors():
+        report = flow.backfill(pipeline, first.date(), last.date(), parallel, only_missing)
     for one in report.intervals:
         found = "" if one.anomalies is None else f"  {one.anomalies:,} anomalies among {one.rows:,} rows"
         click.echo(f"{one.interval.label}  {one.state}{found}")
 
 
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path), default="deployments/automations.yaml")
+def apply(file: Path) -> None:
+    """Create or update the Prefect server's automations from a file. Default: deployments/automations.yaml.
+
+    Automations are found by name; those missing from the file are not touched.
+    """
+    prepare_prefect()
+    from flows.control.automations import apply_automations
+
+    for name, outcome in apply_automations(file):
+        click.echo(f"{outcome} {name}")
+
+
 def _load(files: tuple[Path, ...]) -> list[Pipeline]:
-    """Read pipelines; of several files with mistakes, all are told of."""
+    """Read pipelines; report the mistakes of all files."""
     given = list(files) or [path for path in sorted(_DEPLOYMENTS.glob("*.yaml")) if is_pipeline(path)]
     if not given:
         raise ConfigError(f"{_DEPLOYMENTS}: no pipelines there", "name the files, or go to the project")
-    pipelines: list[Pipeline] = []
+    loaded: list[Pipeline] = []
     mistakes: list[SiftlineError] = []
     for path in given:
         try:
-            pipelines.append(load_pipeline(path))
+            loaded.append(load_pipeline(path))
         except SiftlineError as error:
             mistakes.append(error)
     for mistake in mistakes[:-1]:
         click.echo(f"siftline: {mistake}", err=True)
     if mistakes:
         raise mistakes[-1]
-    return pipelines
+    return loaded
 
 
-def _print_times(pipeline: Pipeline) -> None:
+def _print_times(pipeline: Pipeline, count: int = 5) -> None:
     for schedule in pipeline.schedules:
         zone = ZoneInfo(schedule.timezone)
-        times = [moment.astimezone(zone) for moment in next_boundaries(schedule, datetime.now(UTC), _FIRES)]
-        told = ", ".join(f"{moment:%Y-%m-%d %H:%M:%S %Z}" for moment in times)
-        click.echo(f"  schedule {schedule.slug} fires next: {told}")
+        times = [moment.astimezone(zone) for moment in next_boundaries(schedule, datetime.now(UTC), count)]
+        listed = ", ".join(f"{moment:%Y-%m-%d %H:%M:%S %Z}" for moment in times)
+        click.echo(f"  schedule {schedule.slug} fires next: {listed}")
 
 
 def _names(named: Iterable[str]) -> list[str]:
@@ -191,3 +234,16 @@ def _names(named: Iterable[str]) -> list[str]:
 
 def _is_id(text: str) -> bool:
     return len(text) == 36 and text.count("-") == 4
+
+
+def _last_run(pipeline: str) -> str:
+    from flows.control.use_cases import pipeline_status
+
+    found = pipeline_status(pipeline)
+    if not found.workers_online:
+        click.echo(f"work pool {found.work_pool} has no worker: nothing runs", err=True)
+    if found.last_run is None:
+        raise ConfigError(
+            f"pipeline {pipeline}: has not run yet", f"start it with `siftline pipelines run {pipeline}`"
+        )
+    return found.last_run

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -15,55 +17,117 @@ from siftline.stack import Record, Stack, clear, read_stack, supervise
 from siftline.stack.processes import end
 from siftline.stack.services import services
 
-_POLL_SECONDS = 0.1
 _DOWN_SECONDS = 180.0
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_PORT = click.IntRange(1, 65535)
+_COUNT = click.IntRange(1)
+
+_home_option = click.option(
+    "--home",
+    type=click.Path(path_type=Path, file_okay=False, resolve_path=True),
+    default=".siftline/stack",
+    show_default=True,
+    help="Directory for the stack's logs, database and process list.",
+)
 
 
-def start_stack(stack: Stack, detach: bool) -> int:
-    """Start a stack, unless it is up, and return the exit status."""
+@click.command()
+@_home_option
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--server-port", type=_PORT, default=4200, show_default=True, help="Port of Prefect's API and UI."
+)
+@click.option(
+    "--scheduler-port", type=_PORT, default=8786, show_default=True, help="Port of the Dask scheduler."
+)
+@click.option(
+    "--dashboard-port", type=_PORT, default=8787, show_default=True, help="Port of the Dask dashboard."
+)
+@click.option(
+    "--database",
+    type=click.Choice(["postgresql", "sqlite"]),
+    default="postgresql",
+    show_default=True,
+    help="Database of the Prefect server.",
+)
+@click.option("--database-port", type=_PORT, default=5433, show_default=True, help="Port of PostgreSQL.")
+@click.option("--workers", type=_COUNT, help="Dask worker processes. Default: one per core.")
+@click.option(
+    "--worker-threads",
+    type=_COUNT,
+    default=1,
+    show_default=True,
+    help="Chunks each Dask worker scores at once.",
+)
+@click.option("--worker-memory", default="2GiB", show_default=True, help="Memory limit of each Dask worker.")
+@click.option("--detach", is_flag=True, help="Leave the stack running in the background.")
+def up(workers: int | None, detach: bool, **options: Any) -> int:
+    """Start a Prefect server on PostgreSQL, a Prefect worker, and a Dask scheduler with workers.
+
+    Stop them with Ctrl-C or `siftline down`.
+    """
+    stack = Stack(workers=workers or os.cpu_count() or 1, **options)
     record = read_stack(stack.home)
     if record is not None and record.supervisor.find() is not None:
-        _tell_of_running(record)
+        _print_running(record)
         return 0
     if detach:
         return _detach(stack)
-    supervise(stack, click.echo, lambda: _tell_what_next(stack))
+    supervise(stack, click.echo, lambda: _print_addresses(stack))
     click.echo("stopped")
     return 0
 
 
-def _tell_of_running(record: Record) -> None:
+@click.command()
+@_home_option
+def down(home: Path) -> None:
+    """Stop the stack started by `siftline up`, from any terminal, or clean up what it left behind."""
+    record = read_stack(home)
+    stopped = [] if record is None else _stop(record)
+    click.echo(f"stopped {', '.join(stopped)}" if stopped else f"nothing is running in {home}")
+
+
+def _stop(record: Record) -> list[str]:
+    """Stop a stack and return the names of the services that were running."""
+    supervisor = record.supervisor.find()
+    if supervisor is None:
+        return clear(record)
+    end(supervisor, signal.SIGTERM, _DOWN_SECONDS)
+    return [*reversed(record.services), *clear(record)]
+
+
+def _print_running(record: Record) -> None:
+    home, process = record.stack.home, f"(process {record.supervisor.pid})"
     if not record.ready:
-        click.echo(f"the stack in {record.stack.home} is being started (process {record.supervisor.pid})")
+        click.echo(f"the stack in {home} is starting {process}")
         return
-    click.echo(f"the stack in {record.stack.home} is already up (process {record.supervisor.pid})")
+    click.echo(f"the stack in {home} is already up {process}")
     for service in services(record.stack, record.since):
         health = "healthy" if service.healthy() else "NOT HEALTHY"
         click.echo(f"{service.name:<15} {service.address:<24} {health}")
-    _tell_what_next(record.stack)
+    _print_addresses(record.stack)
 
 
-def _tell_what_next(stack: Stack) -> None:
+def _print_addresses(stack: Stack) -> None:
     click.echo(f"\nPrefect UI {stack.ui}, Dask dashboard {stack.dashboard}/status. For the shell:")
     click.echo(f"  export PREFECT_API_URL={stack.api}")
     click.echo("For a job's configuration:")
     memory = f"memory_limit: {stack.worker_memory}"
     click.echo(f'  cluster: {{kind: address, address: "{stack.scheduler}", {memory}}}')
     if stack.host not in _LOOPBACK:
-        click.echo(f"Whoever reaches {stack.host} can run code here: keep others out with a firewall.")
+        click.echo(f"Any machine that reaches {stack.host} can run code here: restrict it with a firewall.")
     click.echo(f"Stop it with: siftline down --home {stack.home}")
 
 
 def _detach(stack: Stack) -> int:
-    """Run ``siftline up`` in the background, and pass on what it says until it is up or has failed."""
+    """Run ``siftline up`` in the background, and print its output until it is up or has failed."""
     log = stack.log("stack")
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise storage_error(error, log.parent) from error
-    with log.open("ab") as out, log.open("rb") as heard:
-        heard.seek(0, 2)
+    with log.open("ab") as out, log.open("rb") as output:
+        output.seek(0, 2)
         child = subprocess.Popen(
             [sys.executable, "-P", "-m", "siftline", "up", *_options(stack)],
             stdin=subprocess.DEVNULL,
@@ -77,37 +141,21 @@ def _detach(stack: Stack) -> int:
             child.terminate()
             child.wait()
             raise
-        click.echo(heard.read(), nl=False, err=bool(status))
+        click.echo(output.read(), nl=False, err=bool(status))
     return status
 
 
-def _follow(child: subprocess.Popen[bytes], stack: Stack) -> int:
-    """Wait until a stack is up, or its supervisor has ended; its exit status."""
+def _follow(child: subprocess.Popen[bytes], stack: Stack, poll_seconds: float = 0.1) -> int:
+    """Wait until a stack is up or its supervisor has ended, and return the exit status."""
     while (status := child.poll()) is None:
         record = read_stack(stack.home)
         if record is not None and record.ready and record.supervisor.pid == child.pid:
             return 0
-        time.sleep(_POLL_SECONDS)
+        time.sleep(poll_seconds)
     return status
 
 
 def _options(stack: Stack) -> list[str]:
-    """A stack as the options that choose it."""
+    """Return the options of `siftline up` for a stack."""
     values = stack.model_dump(mode="json").items()
     return [part for name, value in values for part in (f"--{name.replace('_', '-')}", str(value))]
-
-
-def stop_stack(home: Path) -> None:
-    """Stop the stack in `home`, or what is left of it."""
-    record = read_stack(home)
-    if record is None:
-        click.echo(f"nothing is running in {home}")
-        return
-    supervisor = record.supervisor.find()
-    if supervisor is not None:
-        end(supervisor, signal.SIGTERM, _DOWN_SECONDS)
-        stopped = list(reversed(record.services))
-    else:
-        stopped = []
-    stopped += clear(record)
-    click.echo(f"stopped {', '.join(stopped)}" if stopped else f"nothing is running in {home}")

@@ -6,7 +6,6 @@ import io
 
 import pytest
 
-from siftline.cli import live
 from siftline.cli.live import show_progress
 from siftline.config.batch import BatchConfig
 from siftline.progress import Incident, Progress, listening, report
@@ -14,32 +13,30 @@ from tests.support import Job, run_job
 
 
 class Clock:
-    """A time that passes when told to."""
+    """A clock that moves only when a test sets it."""
 
     def __init__(self) -> None:
         self.now = 100.0
 
-    def monotonic(self) -> float:
+    def __call__(self) -> float:
         return self.now
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(live, "time", clock)
-    return clock
+def clock() -> Clock:
+    return Clock()
 
 
 def test_lines_come_at_the_start_every_five_seconds_and_at_the_end(clock: Clock) -> None:
     stream = io.StringIO()
-    with show_progress(stream):
+    with show_progress(stream, clock):
         report(Progress("plan"))
         for chunks in range(11):
             report(Progress("detect", chunks, 10, chunks * 1000, 10_000, anomalies=chunks))
             clock.now += 2
         report(Progress("publish", rows_total=10_000))
     assert stream.getvalue().splitlines() == [
-        "looking at the input",
+        "reading the input's metadata",
         "scoring: 0/10 chunks, 0 anomalies so far",
         "scoring: 3/10 chunks, 500 rows/s, 14 s left, 3 anomalies so far",
         "scoring: 6/10 chunks, 500 rows/s, 8 s left, 6 anomalies so far",
@@ -51,7 +48,7 @@ def test_lines_come_at_the_start_every_five_seconds_and_at_the_end(clock: Clock)
 
 def test_what_an_earlier_run_did_is_not_this_runs_speed(clock: Clock) -> None:
     stream = io.StringIO()
-    with show_progress(stream):
+    with show_progress(stream, clock):
         report(Progress("detect", 8, 10, 8000, 10_000, reused=8))
         clock.now += 10
         report(Progress("detect", 9, 10, 9000, 10_000, reused=8))
@@ -68,7 +65,7 @@ class Terminal(io.StringIO):
 
 def test_a_terminal_gets_a_bar_that_goes_away(clock: Clock) -> None:
     stream = Terminal()
-    with show_progress(stream) as say:
+    with show_progress(stream, clock) as say:
         say("starting")
         report(Progress("detect", 1, 10, 1000, 10_000))
         clock.now += 1
@@ -78,7 +75,7 @@ def test_a_terminal_gets_a_bar_that_goes_away(clock: Clock) -> None:
 
 def test_an_incident_is_a_line_at_once(clock: Clock) -> None:
     stream = io.StringIO()
-    with show_progress(stream):
+    with show_progress(stream, clock):
         report(Progress("detect", 1, 10, 1000, 10_000))
         report(Incident("retried", "chunk 3: no reply; attempt 2 in 1.0 s"))
         report(Incident("rejected", "chunk 4: 1 row set aside"))
@@ -92,7 +89,7 @@ def test_an_incident_is_a_line_at_once(clock: Clock) -> None:
 
 def test_a_terminal_is_told_of_an_incident_in_its_own_words(clock: Clock) -> None:
     stream = Terminal()
-    with show_progress(stream):
+    with show_progress(stream, clock):
         report(Incident("retried", "chunk 3: [red] is no colour here; attempt 2"))
     assert "retried: chunk 3: [red] is no colour here; attempt 2" in stream.getvalue()
 

@@ -1,0 +1,247 @@
+"""Commands for batches: ``run``, ``resume``, ``publish``, ``jobs``, ``validate``, ``schema``, ``init``."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from siftline.cli.options import json_option
+from siftline.cli.prefect_setup import end_server_with_us, prepare_prefect
+from siftline.config.batch import BatchConfig
+from siftline.config.clusters import Cluster
+from siftline.config.loading import load_config, resolve_config
+from siftline.errors import Cancelled, OutputConflict, SiftlineError
+from siftline.types import BatchResult
+
+_config_argument = click.argument("config", type=click.Path(path_type=Path))
+_set_option = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY.PATH=VALUE", help="Override a configuration field."
+)
+_verbose_option = click.option("--verbose", "-v", is_flag=True, help="Show Prefect's log.")
+_job_argument = click.argument("job_id")
+_checkpoint_option = click.option(
+    "--checkpoint", default=".siftline", show_default=True, help="Directory with the jobs: checkpoint.path."
+)
+
+
+@click.command()
+@_config_argument
+@_set_option
+@click.option("--fresh", is_flag=True, help="Start over, ignoring the work of earlier runs.")
+@json_option
+@_verbose_option
+def run(config: Path, overrides: tuple[str, ...], fresh: bool, as_json: bool, verbose: bool) -> None:
+    """Run a job in this process.
+
+    After an interruption, run the same command again: finished work is never repeated.
+    """
+    batch = load_config(config, overrides)
+    with _errors_as_json(as_json), _in_this_process(batch.cluster, verbose):
+        from flows.batch_detection import batch_detection
+
+        result = batch_detection(batch, fresh)
+    _show(result, as_json)
+
+
+@click.command()
+@_job_argument
+@_checkpoint_option
+@click.option("--safer", is_flag=True, help="Use less memory: one chunk per worker, in small batches.")
+@json_option
+@_verbose_option
+def resume(job_id: str, checkpoint: str, safer: bool, as_json: bool, verbose: bool) -> None:
+    """Resume a failed or interrupted job with its last configuration.
+
+    A unique prefix of the job's id is enough.
+    """
+    with _errors_as_json(as_json), _in_this_process(_planned(checkpoint, job_id).cluster, verbose):
+        from flows.recovery import recovery
+
+        result = recovery(job_id=job_id, checkpoint=checkpoint, max_recoveries=None, safer=safer)
+    _show(result, as_json)
+
+
+@click.command()
+@_job_argument
+@_checkpoint_option
+@click.option("--partial", is_flag=True, required=True, help="Publish although chunks are missing.")
+@json_option
+@_verbose_option
+def publish(job_id: str, checkpoint: str, partial: bool, as_json: bool, verbose: bool) -> None:
+    """Publish the finished part of a failed job; its manifest lists what is missing.
+
+    The job can still be resumed, and published whole.
+    """
+    with _errors_as_json(as_json), _in_this_process(_planned(checkpoint, job_id).cluster, verbose):
+        from flows.recovery import partial_publication
+
+        result = partial_publication(job_id, checkpoint)
+    _show(result, as_json)
+
+
+@click.command()
+@_checkpoint_option
+@json_option
+def jobs(checkpoint: str, as_json: bool) -> None:
+    """List the jobs of a checkpoint: their states and remaining chunks."""
+    prepare_prefect()
+    from flows.recovery import job_statuses
+    from flows.server import flow_errors
+
+    with flow_errors():
+        statuses = job_statuses(checkpoint)
+    if as_json:
+        click.echo(json.dumps([asdict(status) for status in statuses]))
+        return
+    if not statuses:
+        click.echo(f"no jobs in {checkpoint}")
+    for status in statuses:
+        left = status.chunks - status.chunks_done
+        chunks = (
+            f"{left:,} of {status.chunks:,} chunks left" if left else f"all {status.chunks:,} chunks done"
+        )
+        click.echo(f"{status.job_id}  {status.name}  {status.state}  {chunks}  run {status.run or 'unknown'}")
+        if status.error is not None:
+            click.echo(f"  {status.error}")
+
+
+@click.command()
+@_config_argument
+@_set_option
+def validate(config: Path, overrides: tuple[str, ...]) -> None:
+    """Check a configuration, its input and its output without running the job."""
+    from siftline.stages.inspection import inspect_batch
+
+    batch = resolve_config(load_config(config, overrides), datetime.now(UTC))
+    found = inspect_batch(batch)
+    files = f"{len(found.files)} {found.format} file{'s' if len(found.files) > 1 else ''}"
+    rows = "rows are counted by the run" if found.rows is None else f"{found.rows:,} rows"
+    click.echo(f"{config}: ready to run")
+    click.echo(f"  source    {files}, {rows}")
+    click.echo(f"  features  {', '.join(feature.name for feature in found.features)}")
+    if found.rows and found.chunk_rows:
+        click.echo(f"  chunks    of at most {min(found.chunk_rows, found.rows):,} rows")
+    click.echo(f"  output    {batch.output.path}")
+
+
+@click.command()
+@click.argument("of", type=click.Choice(["batch", "pipeline"]), default="batch")
+def schema(of: str) -> None:
+    """Print the JSON schema of a batch's configuration, or of a pipeline's file."""
+    from siftline.pipelines.spec import Pipeline
+
+    model = BatchConfig if of == "batch" else Pipeline
+    click.echo(json.dumps(model.model_json_schema(), indent=2))
+
+
+@click.command()
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path),
+    help="File to write. Default: the name of the data, with .yaml.",
+)
+@click.option("--force", is_flag=True, help="Replace an existing file.")
+def init(data: Path, output: Path | None, force: bool) -> None:
+    """Write a starter configuration for a data file, with features proposed from its columns."""
+    from siftline.cli.starter import starter_config
+    from siftline.storage.files import replacing
+
+    text = starter_config(data)
+    target = output or Path(f"{data.name.split('.')[0]}.yaml")
+    if target.exists() and not force:
+        raise OutputConflict(
+            f"{target}: is already there", "give another name with -o, or --force to replace it"
+        )
+    with replacing(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    click.echo(f"wrote {target}; next: siftline run {target}")
+
+
+def _planned(checkpoint: str, job_id: str) -> BatchConfig:
+    from siftline.jobs.status import find_job
+    from siftline.stages.plan import planned_config
+
+    return planned_config(find_job(checkpoint, job_id))
+
+
+@contextmanager
+def _errors_as_json(as_json: bool) -> Iterator[None]:
+    """Print an error as JSON too, if asked for."""
+    try:
+        yield
+    except SiftlineError as error:
+        if as_json:
+            state = "Cancelled" if isinstance(error, Cancelled) else "Failed"
+            click.echo(json.dumps({"state": state, "error": type(error).__name__, "message": str(error)}))
+        raise
+
+
+@contextmanager
+def _in_this_process(cluster: Cluster, verbose: bool) -> Iterator[None]:
+    """Prepare Prefect and the cluster for a flow, and show its progress on stderr."""
+    from siftline.cli.live import show_progress
+    from siftline.engine import prepare_executor
+    from siftline.signals import signals_held
+
+    prepare_prefect(verbose)
+    with show_progress(sys.stderr) as say:
+        say("starting")
+        prepare_executor(cluster)  # its imports and ours take seconds, on a core each
+        from flows.server import flow_errors, reach_api
+
+        with signals_held({signal.SIGINT}):  # an embedded server is stopped by us, not by the terminal
+            reach_api()
+            end_server_with_us()
+        with flow_errors():
+            yield
+
+
+def _show(result: BatchResult, as_json: bool) -> None:
+    if as_json:
+        click.echo(result.model_dump_json())
+    elif result.state == "AlreadyPublished":
+        click.echo(f"job {result.job_id} is published already: nothing to do (--fresh does it again)")
+        click.echo(f"Results: {result.output}")
+    else:
+        _print_summary(result)
+
+
+def _print_summary(result: BatchResult) -> None:
+    scored = result.rows - result.rows_failed
+    click.echo(
+        f"{result.anomalies:,} anomalies among {scored:,} rows ({result.anomalies / scored:.2%}), "
+        f"score {result.threshold:.4f} or more"
+    )
+    if result.rows_failed:
+        click.echo(
+            f"{result.rows_failed:,} of {result.rows:,} rows could not be scored"
+            f"{' yet: this is a partial result' if result.state == 'Partial' else ''}; "
+            f"{result.chunks_failed:,} chunks have no result"
+        )
+    click.echo(
+        f"{result.chunks} chunks, {result.chunks_computed} computed, {result.chunks_reused} reused, "
+        f"{result.wall_seconds:.1f} s, job {result.job_id}"
+    )
+    _print_top_rows(result.output)
+    click.echo(f"\nResults: {result.output} (in Python: siftline.open_results({result.output!r}))")
+
+
+def _print_top_rows(output: str, count: int = 10) -> None:
+    from siftline.jobs.results import open_results
+    from siftline.notices.top_rows import top_rows
+
+    click.echo("\nThe most anomalous rows:")
+    for row in top_rows(open_results(output), count):
+        click.echo(f"\n{row.rank:3}. {row}")
+        for reason in row.reasons:
+            click.echo(f"     {reason}")

@@ -1,0 +1,38 @@
+"""The commands: listed without their imports, each with a help of one sentence."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import click
+import pytest
+
+from siftline.cli import commands
+
+NAMES = commands.list_commands(click.Context(commands))
+LISTING = """
+import sys
+
+commands.main(["--help"], standalone_mode=False)
+print([name for name in ("dask", "distributed", "prefect", "sklearn") if name in sys.modules])
+"""
+
+
+def test_the_help_lists_every_command_without_importing_what_they_need() -> None:
+    done = subprocess.run([sys.executable, "-c", LISTING], capture_output=True, text=True, check=True)
+
+    *lines, imported = done.stdout.splitlines()
+    listed = lines[lines.index("Commands:") + 1 :]
+    assert [line.split()[0] for line in listed] == NAMES
+    assert imported == "[]"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_command_has_its_name_and_a_help_that_begins_with_a_short_sentence(name: str) -> None:
+    command = commands.get_command(click.Context(commands), name)
+
+    assert command is not None
+    assert command.name == name
+    first = (command.help or "").partition("\n")[0].split(". Default")[0]
+    assert 3 <= len(first.split()) <= 17, first
