@@ -1,12 +1,14 @@
-"""The documentation says what is so: fields, keys, names, links, and every configuration in it."""
+"""Documentation: fields, keys, names, links and configurations match the code."""
 
 from __future__ import annotations
 
 import re
+import tomllib
 from dataclasses import fields
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
+from pkgutil import resolve_name
 from types import ModuleType
 from typing import Any
 
@@ -118,26 +120,29 @@ def test_every_test_that_a_page_names_is_there(page: str) -> None:
         assert f"def {name}(" in _text(file), f"{file}::{name}"
 
 
-def test_every_name_of_the_code_in_the_architecture_exists() -> None:
-    names = set(re.findall(r"`((?:siftline|tasks|flows)(?:\.\w+)+)`", _text("docs/architecture.md")))
-    assert names
-    for name in sorted(names):
-        assert _exists(name.split(".")), name
+@pytest.mark.parametrize("page", [pytest.param(page, id=str(page.relative_to(ROOT))) for page in PAGES])
+def test_every_name_of_the_code_imports(page: Path) -> None:
+    for name in re.findall(r"`((?:siftline|tasks|flows)(?:\.\w+)+)[`(]", _prose(page)):
+        resolve_name(name)
 
 
-def _exists(names: list[str]) -> bool:
-    """Whether a dotted name is a module, or is defined or imported in the longest module it begins with."""
-    home = ROOT / "src" if names[0] == "siftline" else ROOT
-    for length in range(len(names), 0, -1):
-        stem = home.joinpath(*names[:length])
-        file = next((one for one in (stem.with_suffix(".py"), stem / "__init__.py") if one.is_file()), None)
-        if file is not None:
-            code = file.read_text(encoding="utf-8")
-            return all(
-                re.search(rf"^ *(?:def|class) {name}\b|^from .* import .*\b{name}\b", code, re.M)
-                for name in names[length:]
-            )
-    return False
+@pytest.mark.parametrize("page", [pytest.param(page, id=str(page.relative_to(ROOT))) for page in PAGES])
+def test_every_path_of_the_code_exists(page: Path) -> None:
+    for path in re.findall(r"`((?:src|flows|tasks|tests|scripts|deployments)/[\w./-]*)`", _prose(page)):
+        assert (ROOT / path).exists(), path
+
+
+def _prose(page: Path) -> str:
+    """A page without its blocks of code."""
+    return re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+
+
+def test_the_packages_of_the_architecture_are_the_layers_of_the_contract() -> None:
+    contracts = tomllib.loads(_text("pyproject.toml"))["tool"]["importlinter"]["contracts"]
+    layers = next(one["layers"] for one in contracts if one["id"] == "layers")
+    table = _text("docs/architecture.md").partition("| Packages |")[2].partition("\n\n")[0]
+    floors = [re.findall(r"`([\w.]+)`", row.split("|")[1]) for row in table.splitlines()[2:]]
+    assert floors == [layer.split(" | ") for layer in layers]
 
 
 def test_the_drawing_of_the_errors_is_the_codes() -> None:
