@@ -1,46 +1,46 @@
-"""What can go wrong, as one tree.
+"""The tree of errors.
 
 ::
 
     SiftlineError
-    ├── InputError                   what was given cannot be worked on (exit status 2)
-    │   ├── ConfigError              the configuration: one line for every mistake
-    │   ├── SourceError              the input data: missing, empty, corrupt (chunk)
-    │   │   ├── SourceChanged        a source file is not the one that was planned
-    │   │   └── SourceUnavailable    a source file cannot be read just now (transient)
-    │   ├── FeatureError             a column that cannot be a feature, or a value in it
-    │   │   └── RowError             rows that the preprocessing or the detector cannot digest (data)
-    │   ├── ModelError               a detector or a fitted model that cannot be used
+    ├── InputError                   invalid input (exit status 2)
+    │   ├── ConfigError              the configuration is invalid: one line per mistake
+    │   ├── SourceError              the input data is missing, empty or corrupt (chunk)
+    │   │   ├── SourceChanged        a source file changed after planning
+    │   │   └── SourceUnavailable    a source file cannot be read at the moment (transient)
+    │   ├── FeatureError             a column, or a value in it, cannot be a feature
+    │   │   └── RowError             rows that the preprocessing or the detector cannot handle (data)
+    │   ├── ModelError               a detector or a fitted model cannot be used
     │   ├── OutputConflict           the output belongs to something else
     │   ├── UnknownJob               no such job in the checkpoint
     │   └── UnknownPipeline          no such pipeline or run on the server
-    ├── StackError                   `siftline up` cannot start something, or keep it running (exit status 1)
+    ├── StackError                   `siftline up` cannot start a service or keep it running (exit status 1)
     └── JobError                     the work failed (exit status 1)
-        ├── ClusterError             no workers: unreachable, lost, or not startable
-        │   ├── WorkerLost           the worker went away while it had the work (worker)
-        │   └── ChunkTimeout         a chunk took longer than it may (transient)
+        ├── ClusterError             no workers: unreachable, lost, or failed to start
+        │   ├── WorkerLost           a worker died while it had the work (worker)
+        │   └── ChunkTimeout         a chunk exceeded its time limit (transient)
         ├── OutOfMemory              a chunk needs more memory than there is (resource)
         ├── ApiError                 the Prefect API does not answer
         ├── StorageError             a file could not be written or read back
-        │   ├── StorageUnavailable   not just now: an I/O error, a lost mount (transient)
-        │   └── IntegrityError       a persisted file is not what its digest says
-        │       └── PartDamaged      a part file is not what its receipt says
+        │   ├── StorageUnavailable   temporarily: an I/O error, a lost mount (transient)
+        │   └── IntegrityError       a persisted file does not match its digest
+        │       └── PartDamaged      a part file does not match its receipt
         ├── CheckpointError          a receipt could not be committed (transient)
-        ├── ValidationFailed         the result did not pass the audit; nothing was published
+        ├── ValidationFailed         the result failed its audit; nothing was published
         ├── JobBusy                  another run is working on the job
-        ├── LeaseLost                another run has taken the job over meanwhile
-        ├── GivenUp                  the job has failed as often as it may be taken up again
-        ├── StepFailed               a step of the user's own failed; the result is published
-        ├── IntervalSkipped          a run came too late for its interval
+        ├── LeaseLost                another run took over the job
+        ├── GivenUp                  the job has used up its recoveries
+        ├── StepFailed               a custom step failed; the result is published
+        ├── IntervalSkipped          a run started too late for its interval
         ├── BackfillFailed           some intervals of a backfill failed
         └── Cancelled                stopped on request (exit status 130)
 
-In brackets is the `fault`, which decides what follows when scoring a chunk fails with it. *transient*: it
-is tried again after a delay; *worker*: tried again, alone; *resource*: split; *data*: the offending rows are
-found and set aside; *chunk*: given up, and counted. With any other, the job fails.
+The `fault` in brackets decides how a chunk that fails with the error is handled. *transient*: retry after a
+delay; *worker*: retry alone; *resource*: split; *data*: find the offending rows and set them aside;
+*chunk*: give up on the chunk, and count it. Any other error fails the job.
 
-Every error says what is wrong and where (`problem`) and what to do (`remedy`), in one line, and
-survives pickling, because errors travel from Dask workers to the coordinator.
+Every error has a `problem` (and its place) and a `remedy`, on one line, and survives pickling, because
+errors travel from Dask workers to the coordinator.
 """
 
 from __future__ import annotations
