@@ -26,7 +26,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from siftline.errors import JobBusy, LeaseLost, StorageError
-from siftline.storage import lease
 from siftline.storage.lease import Lease, holder
 from tests.faults import nothing_left_behind, truncate, wait_until
 
@@ -458,33 +457,47 @@ def test_of_eight_at_once_one_wins_and_the_others_are_told_so(
         assert leases(job) == [lease_file(job, expected[0]).name]
 
 
-def test_who_looked_long_ago_does_not_take_an_epoch_that_is_over(
-    job: Path, monkeypatch: pytest.MonkeyPatch
+def before_linking(
+    monkeypatch: pytest.MonkeyPatch, happen: Callable[[], None], link: Callable[..., None] = os.link
 ) -> None:
-    for _ in range(3):
+    """Let something happen after the next run has looked, and before it links its lease."""
+
+    def late(source: Path, target: Path) -> None:
+        monkeypatch.setattr(os, "link", link)
+        happen()
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", late)
+
+
+def take_and_release(job: Path, times: int) -> None:
+    for _ in range(times):
         with Lease("earlier") as earlier:
             earlier.take(job)
-    looks = iter([lease._Found(1, free=True), lease._Found(0, free=True)])
-    find = lease._find
-    with Lease("current") as current:
+
+
+@pytest.mark.parametrize("earlier", [0, 1])
+def test_a_run_that_looked_long_ago_does_not_take_an_epoch_that_is_over(
+    earlier: int, job: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    current = Lease("current")
+
+    def others() -> None:
+        take_and_release(job, 3)
         current.take(job)
-        monkeypatch.setattr(lease, "_find", lambda directory: next(looks, None) or find(directory))
+
+    take_and_release(job, earlier)
+    before_linking(monkeypatch, others)
+    with current:
         assert "current" in refused(job, "late")
-        assert next(looks, None) is None
+        assert leases(job) == [lease_file(job, earlier + 4).name]
         current.check()
 
 
 def test_a_temporary_file_swept_away_makes_a_newcomer_look_again(
     job: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    link = os.link
-
-    def swept(source: Path, target: Path) -> None:
-        monkeypatch.setattr(os, "link", link)
-        source.unlink()
-        link(source, target)
-
-    monkeypatch.setattr(os, "link", swept)
+    before_linking(monkeypatch, lambda: next(job.glob("*.tmp")).unlink())
     with Lease("run") as mine:
         mine.take(job)
         assert mine.epoch == 1
@@ -514,11 +527,17 @@ def test_a_run_whose_job_was_removed_and_made_anew_has_lost_it(job: Path) -> Non
 def test_a_taker_that_dies_before_it_removes_the_old_lease_fences_all_the_same(
     job: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        assert path == lease_file(job) or path.suffix == ".tmp"
+        raise OSError(errno.EIO, "Input/output error")
+
     with Lease("first") as first, Lease("second") as second:
         first.take(job)
         expire(lease_file(job))
-        monkeypatch.setattr(lease, "_sweep", lambda *_: None)
-        second.take(job)
+        with monkeypatch.context() as dying:
+            dying.setattr(Path, "unlink", unlink)
+            second.take(job)
+        next(job.glob("*.tmp")).unlink()
         assert leases(job) == ["lease-000001.json", "lease-000002.json"]
         with pytest.raises(LeaseLost, match="second"):
             first.check()
@@ -582,14 +601,11 @@ def test_without_hard_links_one_wins_all_the_same(job: Path, monkeypatch: pytest
     def link(*_: object) -> None:
         raise OSError(errno.EPERM, "Operation not permitted")
 
-    monkeypatch.setattr(os, "link", link)
-    looks = iter([lease._Found(0, free=True)])
-    find = lease._find
-    with Lease("first") as first:
-        first.take(job)
-        first.check()
-        monkeypatch.setattr(lease, "_find", lambda directory: next(looks, None) or find(directory))
+    first = Lease("first")
+    before_linking(monkeypatch, lambda: first.take(job), link)
+    with first:
         assert "first" in refused(job)
+        first.check()
         assert leases(job) == ["lease-000001.json"]
 
 
