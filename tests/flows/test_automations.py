@@ -1,4 +1,4 @@
-"""The automations are what the file says, on a real server, however often it is applied."""
+"""Automations follow their file on a real server, however often it is applied."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_an_edited_file_updates_what_it_changes(
     assert updated.description == ""
 
 
-def test_what_somebody_switched_off_stays_off_unless_the_file_says_on(
+def test_an_automation_that_was_switched_off_stays_off_unless_the_file_enables_it(
     client: SyncPrefectClient, entries: dict[str, dict[str, Any]], tmp_path: Path
 ) -> None:
     apply_automations(FILE)
@@ -189,7 +189,7 @@ MISTAKES: dict[str, tuple[str, dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_is_told_in_one_line_with_file_and_automation(
+def test_a_mistake_is_reported_in_one_line_with_file_and_automation(
     mistake: tuple[str, dict[str, Any], str],
     client: SyncPrefectClient,
     entries: dict[str, dict[str, Any]],
@@ -238,7 +238,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         apply_automations(tmp_path)
 
 
-def test_what_the_server_refuses_is_told(
+def test_a_refusal_by_the_server_is_reported(
     client: SyncPrefectClient, entries: dict[str, dict[str, Any]], tmp_path: Path
 ) -> None:
     # Running a deployment whenever a run starts would never end; only the server looks at that.
@@ -257,7 +257,7 @@ def test_without_a_server_none_is_started() -> None:
         apply_automations(FILE)
 
 
-def test_a_server_that_does_not_answer_is_told() -> None:
+def test_a_silent_server_is_reported() -> None:
     with (
         temporary_settings({"api.url": "http://127.0.0.1:1/api"}),
         pytest.raises(ApiError, match="does not answer"),

@@ -32,7 +32,10 @@ def pipelines() -> None:
 @pipelines.command("validate")
 @_files_argument
 def validate_pipelines(files: tuple[Path, ...]) -> None:
-    """Check pipelines without a server, and show when they run. Default: those in deployments/."""
+    """Check pipelines without a server, and show when they run.
+
+    Default: those in deployments/.
+    """
     for pipeline in _load(files):
         remarks = check_pipeline(pipeline, datetime.now(UTC))
         click.echo(f"{pipeline.name}: ready to apply")
@@ -45,9 +48,10 @@ def validate_pipelines(files: tuple[Path, ...]) -> None:
 @_files_argument
 @click.option("--dry-run", is_flag=True, help="Show the changes without making them.")
 def apply_pipelines(files: tuple[Path, ...], dry_run: bool) -> None:
-    """Create or update pipelines on the server from files. Default: those in deployments/.
+    """Create or update pipelines on the server from files.
 
-    Paused pipelines and schedules stay paused. Deployments that Siftline did not create are not touched.
+    Default: those in deployments/. Paused pipelines and schedules stay paused. Deployments that Siftline
+    did not create are not touched.
     """
     loaded = _load(files)
     for pipeline in loaded:
@@ -190,9 +194,10 @@ def backfill(pipeline: str, first: datetime, last: datetime, parallel: int, only
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path), default="deployments/automations.yaml")
 def apply(file: Path) -> None:
-    """Create or update the Prefect server's automations from a file. Default: deployments/automations.yaml.
+    """Create or update the Prefect server's automations from a file.
 
-    Automations are found by name; those missing from the file are not touched.
+    Default: deployments/automations.yaml. Automations are found by name; those missing from the file are
+    not touched.
     """
     prepare_prefect()
     from flows.control.automations import apply_automations

@@ -23,11 +23,11 @@ name: {name}
 
 source:
   path: {path}
-{key}{timestamp}{label}  # What rows are judged by. Left out: {others}
+{key}{timestamp}{label}  # Columns to score rows by. Left out: {others}
   features:
 {features}
 preprocess:
-  missing: keep            # or mean, median, most_frequent: what stands in for a missing number
+  missing: keep            # or mean, median, most_frequent: the substitute for missing numbers
   scale: none              # or standard, robust, minmax; trees don't need it
 {cyclic}
 detector:
@@ -41,7 +41,7 @@ threshold:
 
 cluster:
   kind: local              # or address: a running Dask scheduler; factory: any Dask cluster class; serial
-  memory_limit: 2GiB       # of each worker; there is one for every core
+  memory_limit: 2GiB       # of each worker; there is one per core
 
 validation:
   anomaly_rate: {{max: 0.05}}  # nothing is published when more rows than this are flagged
@@ -50,7 +50,7 @@ output:
   path: results/{name}
   columns: {carried}  # carried over into the anomalies table
 
-# Prefect notification blocks to tell:
+# Notifications, through Prefect blocks:
 # notify: [{{block: slack-webhook/ops, on: [completed, failed]}}]
 """
 

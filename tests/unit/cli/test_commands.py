@@ -34,5 +34,5 @@ def test_a_command_has_its_name_and_a_help_that_begins_with_a_short_sentence(nam
 
     assert command is not None
     assert command.name == name
-    first = (command.help or "").partition("\n")[0].split(". Default")[0]
+    first = (command.help or "").partition("\n")[0]
     assert 3 <= len(first.split()) <= 17, first

@@ -87,14 +87,14 @@ def test_an_incident_is_a_line_at_once(clock: Clock) -> None:
     ]
 
 
-def test_a_terminal_is_told_of_an_incident_in_its_own_words(clock: Clock) -> None:
+def test_a_terminal_shows_an_incident_as_it_is_worded(clock: Clock) -> None:
     stream = Terminal()
     with show_progress(stream, clock):
         report(Incident("retried", "chunk 3: [red] is no colour here; attempt 2"))
     assert "retried: chunk 3: [red] is no colour here; attempt 2" in stream.getvalue()
 
 
-def test_only_those_who_listen_are_told() -> None:
+def test_only_listeners_get_reports() -> None:
     heard: list[Progress | Incident] = []
     incident = Incident("retried", "chunk 3")
     report(Progress("plan"))

@@ -92,7 +92,7 @@ def test_data_without_numbers_has_a_starter(tmp_path: Path) -> None:
     assert values["source"]["features"] is None
 
 
-def test_missing_data_is_told(tmp_path: Path) -> None:
+def test_missing_data_is_reported(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no parquet or csv files there"):
         starter_config(tmp_path / "none.parquet")
 
