@@ -44,7 +44,8 @@ from siftline.stages.fit import fit_detector
 from siftline.stages.plan import plan_batch
 from siftline.stages.publish import publish_results, published_already
 from siftline.stages.validate import validate_results
-from siftline.storage.lease import Holder, Lease, holder
+from siftline.storage.lease import Lease, holder
+from siftline.storage.lease_file import Holder
 from siftline.types import BatchPlan
 from tests.e2e.processes import Shell, finish, write_config
 from tests.faults import wait_until

@@ -25,7 +25,8 @@ from siftline.stack import read_stack
 from siftline.stages.plan import read_plan
 from siftline.storage.files import read_record, unseal, write_record
 from siftline.storage.layout import CheckpointFiles, JobFiles, Version, entry_path, lease_path
-from siftline.storage.lease import Holder, last_holder
+from siftline.storage.lease import last_holder
+from siftline.storage.lease_file import Holder
 from siftline.storage.records import Record, RecordFile
 from siftline.types import ChunkReceipt, DetectorRef
 
