@@ -1,4 +1,4 @@
-"""The numbers as Markdown, and into the documentation."""
+"""The report of the benchmarks as Markdown, also for the documentation."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def write_report(proof: Proof, directory: Path, docs: bool) -> None:
 
 
 def markdown(proof: Proof, image: str) -> str:
-    """All of it as Markdown."""
+    """The whole report as Markdown."""
     sections = [
         *_where(proof),
         f"![Wall time by tool and size]({image})",
@@ -118,7 +118,7 @@ def _start(proof: Proof) -> Iterator[str]:
         first, second = (usage.wall for usage in proof.tiny.alone)
         yield (
             f"The same command on 1,000 rows: {proof.tiny.up.wall:.1f} s with a server up; without one, "
-            f"{first:.1f} s the first time (the database is made) and {second:.1f} s the second."
+            f"{first:.1f} s the first time (creating the database) and {second:.1f} s the second."
         )
 
 
@@ -156,8 +156,8 @@ def _cost(proof: Proof) -> Iterator[str]:
     yield (
         "wall(rows, workers) = fixed + rows × (coordinator + workers' seconds / workers), "
         "from the difference between the two sizes. "
-        f"For a billion rows, {read:.0f} GB in and {written:.0f} GB out, this is computed, not measured, "
-        "and holds where the storage gives what the last columns say:"
+        f"For a billion rows, {read:.0f} GB in and {written:.0f} GB out, this table is computed, not "
+        "measured. It assumes storage with the throughput in the last columns:"
     )
     yield _table(
         ("workers", "wall", "CPU hours", "read MB/s", "written MB/s"),
