@@ -6,26 +6,34 @@ import cProfile
 import json
 import pstats
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 from benchmarks.bench import Bench
 from benchmarks.prepared import prepare
+from siftline.detectors.fitted import FittedModel
+from siftline.detectors.forest import kernels
+from siftline.detectors.reasons import explain
 from siftline.engine import SerialExecutor
+from siftline.source import reading
 from siftline.stages import scoring
+from siftline.stages.candidates import Candidates
 from siftline.stages.combine import combine_results
+from siftline.stages.labelling import label_chunks
+from siftline.storage.parquet import stored, write_parquet
 from siftline.types import Receipts
 
 _ROWS = 5_000_000
-# What is done, and the functions that do nothing else: their module's file and their name.
-_PARTS = {
-    "reading: decode the columns": [("source.py", "_slice")],
-    "matrix: to float32, checked": [("models.py", "matrix")],
-    "kernels: ranks, nodes, leaves": [("kernels.py", "add_depths")],
-    "candidates: the rows of the highest scores": [("candidates.py", "add"), ("candidates.py", "rows")],
-    "part file: encode and write": [("parts.py", "write_parquet")],
-    "digest of what was written": [("parts.py", "stored")],
+# Parts of the work, and the functions that do nothing else.
+_PARTS: dict[str, list[Callable[..., Any]]] = {
+    "reading: decode the columns": [reading._slice],
+    "matrix: to float32, checked": [FittedModel.matrix],
+    "kernels: ranks, nodes, leaves": [kernels.add_depths],
+    "candidates: the rows of the highest scores": [Candidates.add, Candidates.rows],
+    "part file: encode and write": [write_parquet],
+    "digest of what was written": [stored],
 }
 
 
@@ -45,31 +53,29 @@ def main(config: Path) -> None:
     # In turn, because the profiler sees its own thread only.
     with patch.object(scoring, "ahead", iter), cProfile.Profile() as profile:
         receipts = [scoring.score_chunk(task) for task in tasks]
-    whole, parts = _seconds(profile, "scoring.py", "score_chunk"), _parts(profile)
+    whole, parts = _seconds(profile, scoring.score_chunk), _parts(profile)
     parts["the rest of scoring: powers, histogram, receipts"] = whole - sum(parts.values())
     with cProfile.Profile() as profile:
         combine_results(plan, detector, Receipts(receipts, len(receipts), []), SerialExecutor())
-    reasons = _seconds(profile, "reasons.py", "explain")
-    parts["labels: read parts, write results, digests"] = (
-        _seconds(profile, "combine.py", "label_chunks") - reasons
-    )
+    reasons = _seconds(profile, explain)
+    parts["labels: read parts, write results, digests"] = _seconds(profile, label_chunks) - reasons
     parts["reasons of the anomalies"] = reasons
     print(json.dumps({what: seconds / plan.rows * 1e6 for what, seconds in parts.items()}))
 
 
 def _parts(profile: cProfile.Profile) -> dict[str, float]:
     return {
-        what: sum(_seconds(profile, file, name) for file, name in functions)
-        for what, functions in _PARTS.items()
+        what: sum(_seconds(profile, function) for function in functions) for what, functions in _PARTS.items()
     }
 
 
-def _seconds(profile: cProfile.Profile, file: str, name: str) -> float:
-    """Time within all functions of a name in a file, what they call included."""
+def _seconds(profile: cProfile.Profile, function: Callable[..., Any]) -> float:
+    """Time within a function, what it calls included; a function that never ran is a mistake here."""
     stats: dict[tuple[str, int, str], tuple[Any, ...]] = pstats.Stats(profile).stats  # type: ignore[attr-defined]
-    return sum(
-        float(one[3]) for (path, _, called), one in stats.items() if (Path(path).name, called) == (file, name)
-    )
+    code = getattr(function, "py_func", function).__code__
+    place = (code.co_filename, code.co_firstlineno, code.co_name)
+    (found,) = [one for called, one in stats.items() if called == place]
+    return float(found[3])
 
 
 if __name__ == "__main__":
