@@ -123,7 +123,7 @@ def _high_scores(plan: BatchPlan, receipt: ChunkReceipt, lowest: float) -> Float
 
 def _empty_stage(plan: BatchPlan, publication: str) -> Path:
     """A place for the result on the output's own file system, so that publishing it is a rename."""
-    root = OutputFiles.at(plan.config.output.path).staged
+    root = OutputFiles(Path(plan.config.output.path).absolute()).staged
     for leftover in root.glob(f"{plan.job_id}-*"):
         shutil.rmtree(leftover, ignore_errors=True)
     return root / publication

@@ -14,8 +14,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from siftline.errors import IntegrityError, JobBusy, SourceError
-from siftline.jobs.results import Manifest, manifest_record, read_manifest
+from siftline.errors import JobBusy
+from siftline.jobs.results import Manifest, manifest_record
 from siftline.progress import Progress, report
 from siftline.storage.files import rename
 from siftline.storage.layout import OutputFiles
@@ -75,7 +75,7 @@ def publish_results(
         if earlier is not None and _of_this_start(earlier, plan):
             shutil.rmtree(combined.staged, ignore_errors=True)
             return earlier
-        previous = _previous(output)
+        previous = manifest_record(output).read_or(None)
         manifest = Manifest(
             name=plan.config.name,
             job_id=plan.job_id,
@@ -112,7 +112,7 @@ def publish_results(
 def published_already(plan: BatchPlan) -> Manifest | None:
     """Return the manifest of what is published, if it is the whole result of this very job."""
     output = Path(plan.config.output.path).absolute()
-    manifest = _previous(output)
+    manifest = manifest_record(output).read_or(None)
     if manifest is None or manifest.job_id != plan.job_id or not manifest.complete:
         return None
     if plan.fresh and not _of_this_start(manifest, plan):
@@ -133,13 +133,6 @@ def _of_this_start(manifest: Manifest, plan: BatchPlan) -> bool:
 
 def _asked(config: dict[str, Any]) -> list[Any]:
     return [*(config.get(section) for section in _SECTIONS), config["output"]["columns"]]
-
-
-def _previous(output: Path) -> Manifest | None:
-    try:
-        return read_manifest(output)
-    except (SourceError, IntegrityError):
-        return None
 
 
 def _move(

@@ -118,7 +118,7 @@ def unseal(record: object, version: int, name: object) -> dict[str, Any]:
     IntegrityError
         When it is no record, of another version, or not what its digest says.
     """
-    remedy = "delete it and run again: it is made anew"
+    remedy = "delete it and run again: it is recreated"
     if not isinstance(record, dict):
         raise IntegrityError(f"{name}: not a record", remedy)
     body = {key: value for key, value in record.items() if key != "digest"}
@@ -163,5 +163,5 @@ def read_record(path: Path, version: int) -> dict[str, Any]:
     try:
         record = json.loads(path.read_bytes())
     except ValueError as error:
-        raise IntegrityError(f"{path}: not JSON", "delete it and run again: it is made anew") from error
+        raise IntegrityError(f"{path}: not JSON", "delete it and run again: it is recreated") from error
     return unseal(record, version, path)

@@ -28,7 +28,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 
@@ -50,21 +49,17 @@ class Version:
     STACK = 1
 
 
-@dataclass(frozen=True)
 class CheckpointFiles:
     """The files of a checkpoint, by the directory ``checkpoint.path``."""
 
-    root: Path
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.staged = root / "staged"
 
     @classmethod
     def at(cls, path: Path | str) -> CheckpointFiles:
         """Return the files of the checkpoint at a path, made absolute."""
         return cls(Path(path).absolute())
-
-    @property
-    def staged(self) -> Path:
-        """Directory of CSV input that was converted to Parquet."""
-        return self.root / "staged"
 
     def job(self, job_id: str) -> JobFiles:
         """Return the files of a job."""
@@ -91,87 +86,46 @@ class CheckpointFiles:
         return self.root / "backfills" / f"{deployment}.json"
 
 
-@dataclass(frozen=True)
 class JobFiles:
-    """The files of a job, by its directory."""
+    """The files of a job, by its directory; those with a token belong to one start of the job."""
 
-    directory: Path
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.plan = directory / "plan.json"
+        self.assignment = directory / "assignment.json"
+        self.detector = directory / "detector.json"
+        self.job = directory / "job.json"
+        self.model = directory / "model"
+        self.receipts = directory / "receipts"
 
     @property
     def checkpoint(self) -> CheckpointFiles:
         """The checkpoint that the job is in."""
         return CheckpointFiles(self.directory.parent.parent)
 
-    @property
-    def plan(self) -> Path:
-        """Record of the plan."""
-        return self.directory / "plan.json"
-
-    @property
-    def assignment(self) -> Path:
-        """Record of the other parameters of the job's run."""
-        return self.directory / "assignment.json"
-
-    @property
-    def detector(self) -> Path:
-        """Record of the fitted detector."""
-        return self.directory / "detector.json"
-
-    @property
-    def job(self) -> Path:
-        """Record of how the job's runs ended."""
-        return self.directory / "job.json"
-
-    @property
-    def model(self) -> Path:
-        """Directory of the fitted model."""
-        return self.directory / "model"
-
-    @property
-    def receipts(self) -> Path:
-        """Directory of the receipts, unless ``checkpoint.storage`` names another place."""
-        return self.directory / "receipts"
-
     def parts(self, token: str) -> Path:
-        """Return the directory of scores and candidates of one start of the job."""
+        """Return the directory of scores and candidates."""
         return self.directory / f"parts-{token}"
 
     def failed(self, token: str) -> Path:
-        """Return the directory of rejected rows and failed chunks of one start of the job."""
+        """Return the directory of rejected rows and failed chunks."""
         return self.directory / f"failed-{token}"
 
     def failed_chunks(self, token: str) -> Path:
-        """Return the record of the failed chunks of one start of the job."""
+        """Return the record of the failed chunks."""
         return self.failed(token) / "chunks.json"
 
 
-@dataclass(frozen=True)
 class OutputFiles:
     """The files of a result, by the directory ``output.path``."""
 
-    root: Path
-
     KINDS = ("scores", "anomalies", "failed")
 
-    @classmethod
-    def at(cls, path: Path | str) -> OutputFiles:
-        """Return the files of the output at a path, made absolute."""
-        return cls(Path(path).absolute())
-
-    @property
-    def manifest(self) -> Path:
-        """Record that names every file of the published result."""
-        return self.root / "manifest.json"
-
-    @property
-    def staged(self) -> Path:
-        """Directory of results that are not published yet."""
-        return self.root / ".staged"
-
-    @property
-    def publishing(self) -> Path:
-        """Lock of the run that publishes."""
-        return self.root / ".publishing"
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.manifest = root / "manifest.json"
+        self.staged = root / ".staged"
+        self.publishing = root / ".publishing"
 
 
 def entry_path(directory: Path) -> Path:

@@ -212,7 +212,7 @@ def test_an_altered_manifest_is_refused(config: BatchConfig) -> None:
 
 def test_a_sealed_record_that_is_no_manifest_is_refused(tmp_path: Path) -> None:
     write_record(tmp_path / "manifest.json", {"rows": 3}, Version.MANIFEST)
-    with pytest.raises(IntegrityError, match="not a manifest; run the job again into an empty directory"):
+    with pytest.raises(IntegrityError, match="not a valid Manifest record; delete it and run again"):
         open_results(tmp_path)
 
 
