@@ -355,7 +355,7 @@ def test_a_part_file_damaged_after_scoring_is_computed_again_by_the_same_run(
     [
         ({}, ConfigError, "neither flow_run_id nor job_id is given; give one of them"),
         ({"flow_run_id": uuid4()}, ConfigError, "no such run on this server; correct it, or give job_id"),
-        ({"job_id": "abc", "checkpoint": "nowhere"}, UnknownJob, "there is no such job in nowhere; see "),
+        ({"job_id": "abc", "checkpoint": "nowhere"}, UnknownJob, "matches no job in nowhere; see "),
     ],
 )
 def test_what_is_to_be_recovered_must_be_there(

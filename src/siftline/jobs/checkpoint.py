@@ -1,6 +1,6 @@
-"""What is already done: receipts, kept by a `CheckpointStore`, believed only with their part file.
+"""Receipts of finished chunks, kept by a `CheckpointStore` and valid only with their part file.
 
-The store itself is somebody else's: the flows give Prefect's result persistence.
+The flows provide a store on Prefect's result persistence.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ class CheckpointStore(Protocol):
     """Keeps records by key."""
 
     def load(self, key: str) -> Any | None:
-        """Return the record of a key; None when there is none, or it is torn.
+        """Return the record of a key; None if it is missing or torn.
 
         Raises
         ------
         CheckpointError
-            When that cannot be found out.
+            When the store cannot be read.
         """
 
     def commit(self, key: str, record: dict[str, Any]) -> None:
@@ -40,24 +40,24 @@ class CheckpointStore(Protocol):
         Raises
         ------
         CheckpointError
-            When it could not be kept.
+            When it could not be written.
         """
 
 
 class Checkpoint:
     """The receipts of one job, committed in groups of ``plan.commit_every`` consecutive chunks.
 
-    What holds receipts that count is never written over, because a write may fail half way: a group has
-    places for its complete record and for two others, and the newest goes where nothing is lost.
+    A record with valid receipts is never overwritten, because a write may fail half way: a group has places
+    for its complete record and for two partial ones, and the newest goes to a place that is free.
 
     Parameters
     ----------
     plan : BatchPlan
         The job.
     store : CheckpointStore
-        Where records are kept.
+        The store of the records.
     lease : Lease, optional
-        Checked before every commit, so that a run that was replaced commits nothing any more.
+        Checked before every commit, so that a replaced run commits nothing any more.
     """
 
     def __init__(self, plan: BatchPlan, store: CheckpointStore, lease: Lease | None = None) -> None:
@@ -69,10 +69,10 @@ class Checkpoint:
         self._places: dict[int, set[str]] = {}
 
     def load(self, detector: str) -> dict[int, ChunkReceipt]:
-        """Return the receipts that can be relied on, by chunk.
+        """Return the valid receipts, by chunk.
 
-        A receipt counts when it is intact, of this detector, of the planned rows, and its files have
-        the recorded size and digest. Any other is a miss: its chunk is computed again.
+        A receipt is valid if it is intact, of this detector and the planned rows, and its files have the
+        recorded size and digest. The chunks of others are computed again.
         """
         for group in self._groups():
             believed = self._reliable(group, detector)
@@ -81,11 +81,11 @@ class Checkpoint:
         return {one.chunk: one for receipts in self._committed.values() for one in receipts}
 
     def committed(self) -> int:
-        """Count the chunks that have a receipt, whether or not their files are still there."""
+        """Count the chunks that have a receipt, without checking their files."""
         return sum(len(self._saved(group)) for group in self._groups())
 
     def add(self, receipt: ChunkReceipt) -> None:
-        """Take a receipt, and commit its group once that is complete."""
+        """Add a receipt, and commit its group once that is complete."""
         group = self._group(receipt)
         pending = self._pending.setdefault(group, [])
         pending.append(receipt)
@@ -93,7 +93,7 @@ class Checkpoint:
             self._commit(group)
 
     def flush(self) -> None:
-        """Commit whatever is pending."""
+        """Commit all pending receipts."""
         for group in sorted(self._pending):
             self._commit(group)
 
@@ -179,6 +179,6 @@ class Checkpoint:
 
 
 def missing(plan: BatchPlan, done: Iterable[int]) -> list[int]:
-    """Return the chunks that are not done, in order."""
+    """Return the chunks that are left, in order."""
     have = set(done)
     return [index for index in range(len(plan.chunks)) if index not in have]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Manifest(Record):
-    """What ``manifest.json`` says of a result: whatever it does not name does not belong to it."""
+    """The content of ``manifest.json``: files that it does not name do not belong to the result."""
 
     name: str
     job_id: str
@@ -47,7 +47,7 @@ class Manifest(Record):
 
     @property
     def missing(self) -> tuple[tuple[int, int], ...]:
-        """First and last row of every run of rows that has no result, because its chunks have none."""
+        """First and last row of every run of rows without a result, whose chunks failed."""
         ranges: list[tuple[int, int]] = []
         for chunk in self.chunks_failed:
             start, stop = chunk.first_row, chunk.first_row + chunk.rows - 1
@@ -58,7 +58,7 @@ class Manifest(Record):
 
     @property
     def state(self) -> ResultState:
-        """State of the run that published this."""
+        """State of the run that published it."""
         if not self.complete:
             return "Partial"
         return "CompletedWithRejects" if self.rows_failed else "Completed"
@@ -115,9 +115,9 @@ class Results:
 
 
 def open_results(output: Path | str) -> Results:
-    """Open what was last published in a directory: it is seen whole, however often it is replaced meanwhile.
+    """Open the last publication in a directory; it stays complete while newer ones replace it.
 
-    The files of the publication before the last are kept, so that a reader has time to finish.
+    The files of the previous publication are kept, so that a reader has time to finish.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The jobs of a checkpoint: what became of their runs, and what is left to do."""
+"""The jobs of a checkpoint: how their runs ended, and how many chunks are done."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Outcome = Literal["interrupted", "published", "failed", "failed for good", "canc
 
 
 class JobRecord(Record):
-    """What became of a job so far.
+    """The outcome of a job's last run, and what happened since the job was last published.
 
-    `recoveries` counts the runs of the recovery flow since the job was last published; `told` are the causes
-    of which people have been told since then. `steps` are those of the user's own that are done with what is
-    published, each with the name of its pipeline.
+    `recoveries` counts the runs of the recovery flow since then, and `told` lists the causes of failure that
+    were notified. `steps` are the user's own steps that ran with the published result, each with the name of
+    its pipeline.
     """
 
     outcome: Outcome = "interrupted"
@@ -33,26 +33,26 @@ class JobRecord(Record):
 
     @property
     def had_failed(self) -> bool:
-        """Whether a run of it failed, or was recovered, since it was last published."""
+        """True if a run of it failed or was recovered since it was last published."""
         return self.outcome in ("failed", "failed for good") or self.recoveries > 0 or bool(self.told)
 
 
 @dataclass(frozen=True)
 class JobStatus:
-    """A job, as it is seen from outside.
+    """The present state of a job.
 
     Attributes
     ----------
     job_id, name : str
-        The job, and the pipeline that it is of.
+        The job and its pipeline.
     state : str
-        ``running``, ``interrupted``, or what became of it.
+        ``running``, ``interrupted``, or the outcome of the last run.
     run : str or None
-        The run that works on it, or that did last.
+        The run that works on it, or the last one that did.
     chunks, chunks_done : int
-        Altogether, and those that are done.
+        All chunks, and the finished ones.
     error : str or None
-        Why the last run failed.
+        Error of the last run, if it failed.
     """
 
     job_id: str
@@ -64,29 +64,28 @@ class JobStatus:
     error: str | None
 
 
-def job_record(directory: Path) -> RecordFile[JobRecord]:
-    """Return the record of how a job's runs ended, in the job's directory."""
-    return RecordFile(JobFiles(directory).job, JobRecord, Version.JOB)
-
-
 def read_job(directory: Path) -> JobRecord:
-    """Read how a job's runs ended; an empty record if that is unknown."""
-    return job_record(directory).read_or(JobRecord())
+    """Read the record of a job; an empty one if it is missing or damaged."""
+    return _file(directory).read_or(JobRecord())
 
 
 def write_job(directory: Path, record: JobRecord) -> None:
-    """Write how a job's runs ended.
+    """Write the record of a job.
 
     Raises
     ------
     StorageError
         When it cannot be written.
     """
-    job_record(directory).write(record)
+    _file(directory).write(record)
+
+
+def _file(directory: Path) -> RecordFile[JobRecord]:
+    return RecordFile(JobFiles(directory).job, JobRecord, Version.JOB)
 
 
 def concluded(record: JobRecord, outcome: Outcome, run: str | None, error: str | None = None) -> JobRecord:
-    """Return the record with what became of a run. What is published starts a new count."""
+    """Return the record with the outcome of a run; a publication resets all counts."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     update = {"outcome": outcome, "run": run, "at": now, "error": error}
     if outcome == "published":
@@ -102,27 +101,27 @@ def job_directories(checkpoint: Path | str) -> list[Path]:
 
 
 def find_job(checkpoint: Path | str, job_id: str) -> Path:
-    """Return the directory of a job, of whose id the beginning is enough.
+    """Find a job's directory by a unique prefix of its id.
 
     Raises
     ------
     UnknownJob
-        When there is none, or more than one.
+        When no job or more than one matches.
     """
     found = [directory for directory in job_directories(checkpoint) if directory.name.startswith(job_id)]
     if len(found) == 1 and job_id:
         return found[0]
-    problem = f"{len(found)} jobs begin so" if found else "there is no such job"
+    problem = f"is ambiguous: it matches {len(found)} jobs" if found else "matches no job"
     raise UnknownJob(
-        f"job {job_id!r}: {problem} in {checkpoint}",
-        "see `siftline jobs`, and give --checkpoint where it is not .siftline",
+        f"job id {job_id!r} {problem} in {checkpoint}",
+        "see `siftline jobs`; if the checkpoint is not .siftline, give --checkpoint",
     )
 
 
 def job_status(directory: Path, name: str, chunks: int, chunks_done: int) -> JobStatus:
-    """Return the status of a job, of which the chunks have been counted.
+    """Return the status of a job, whose chunks have been counted.
 
-    A run that neither holds its job any more nor gave it back was interrupted.
+    A run that neither holds its lease any more nor released it was interrupted.
     """
     record, (last, lease) = read_job(directory), last_holder(directory)
     state = {"held": "running", "lost": "interrupted", "released": record.outcome}[lease]

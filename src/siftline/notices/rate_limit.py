@@ -1,4 +1,4 @@
-"""How often people are told: of each kind of message when the last one went, and how many were held back."""
+"""Rate limit for notifications, by kind of message."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from siftline.storage.records import Record, RecordFile
 
 
 class Last(Record):
-    """When the last message of a kind went, and how many were held back since."""
+    """Time of the last message of a kind, and the number held back since."""
 
     at: AwareDatetime
     held: int = 0
@@ -30,14 +30,14 @@ class _Memory(RootModel[dict[str, Last]]):
 
 @dataclass(frozen=True)
 class Turn:
-    """Whether a message may go, and what was before it."""
+    """Permission to send a message, and the last one of its kind."""
 
     granted: bool
     last: Last | None = None
 
     @property
     def note(self) -> str:
-        """What the message says of those that were held back."""
+        """Sentence on the messages held back, for this message; may be empty."""
         if self.last is None or not self.last.held:
             return ""
         return f"{self.last.held:,} more since {self.last.at:%Y-%m-%d %H:%M} UTC."
@@ -45,10 +45,9 @@ class Turn:
 
 @contextmanager
 def turn(memory: Path | None, kind: str, every: timedelta | None, now: datetime) -> Iterator[Turn]:
-    """Let a message go if the last one of its kind was long enough ago, and count it otherwise.
+    """Grant a message if the last one of its kind was long enough ago; count it otherwise.
 
-    Where nothing can be remembered, it may go. One that cannot be delivered, so that the context is left
-    with an error, was none.
+    It is granted as well where no memory can be written. A context left with an error takes the grant back.
     """
     if memory is None or every is None:
         yield Turn(granted=True)

@@ -1,4 +1,4 @@
-"""What a run is to do, and the record of it with a job."""
+"""Assignments of runs, and their records with the jobs."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ def read_plan(directory: Path) -> BatchPlan:
     except (FileNotFoundError, NotADirectoryError, IntegrityError, KeyError, ValidationError) as error:
         raise UnknownJob(
             f"job {directory.name}: no plan of it in {directory}",
-            "see `siftline jobs`, and give --checkpoint where it is not .siftline",
+            "see `siftline jobs`; if the checkpoint is not .siftline, give --checkpoint",
         ) from error
 
 

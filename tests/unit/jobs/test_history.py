@@ -56,7 +56,7 @@ def test_the_rates_before_are_those_of_other_jobs_newest_first(tmp_path: Path, m
     assert previous_rates(tmp_path, "another", "j-9") == ()
 
 
-def test_what_is_published_in_part_is_no_measure(tmp_path: Path, manifest: Manifest) -> None:
+def test_a_partial_publication_is_left_out(tmp_path: Path, manifest: Manifest) -> None:
     remember(tmp_path, manifest.model_copy(update={"complete": False}))
     assert read_history(tmp_path, manifest.name) == ()
 
@@ -73,7 +73,7 @@ def test_a_history_that_cannot_be_read_starts_anew(
     assert len(read_history(tmp_path, manifest.name)) == 1
 
 
-def test_a_history_that_cannot_be_written_is_told(tmp_path: Path, manifest: Manifest) -> None:
+def test_a_history_that_cannot_be_written_is_a_storage_error(tmp_path: Path, manifest: Manifest) -> None:
     (tmp_path / "history").touch()
     with pytest.raises(StorageError):
         remember(tmp_path, manifest)

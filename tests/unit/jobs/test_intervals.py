@@ -1,4 +1,4 @@
-"""What became of each interval, and what is published for it."""
+"""The ledger keeps the outcome of each interval, and its last publication."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def ledger(tmp_path: Path) -> Ledger:
     return Ledger(tmp_path / "work", "test")
 
 
-def test_of_an_interval_that_nobody_ran_nothing_is_known(ledger: Ledger) -> None:
+def test_an_interval_without_a_run_is_unknown(ledger: Ledger) -> None:
     assert ledger.entry(FIRST) is None
     assert ledger.published(FIRST) is None
     assert list(ledger.entries()) == []
 
 
-def test_what_became_of_an_interval_is_kept(ledger: Ledger, tmp_path: Path) -> None:
+def test_the_outcome_of_an_interval_is_kept(ledger: Ledger, tmp_path: Path) -> None:
     ledger.write(FIRST, "published", "run-1", result=result(FIRST))
     ledger.write(SECOND, "skipped", None, "late")
     first, second = (Ledger(tmp_path / "work", "test").entry(one) for one in (FIRST, SECOND))
@@ -58,7 +58,7 @@ def test_what_became_of_an_interval_is_kept(ledger: Ledger, tmp_path: Path) -> N
     assert (second.outcome, second.run, second.reason, second.result) == ("skipped", None, "late", None)
 
 
-def test_what_was_published_stays_whatever_happens_to_later_runs(ledger: Ledger) -> None:
+def test_a_publication_is_kept_when_later_runs_fail(ledger: Ledger) -> None:
     ledger.write(FIRST, "published", "run-1", result=result(FIRST))
     ledger.write(FIRST, "failed", "run-2", "no disk")
     entry = ledger.entry(FIRST)
@@ -69,7 +69,7 @@ def test_what_was_published_stays_whatever_happens_to_later_runs(ledger: Ledger)
     assert ledger.published(FIRST) == result(FIRST, "other")
 
 
-def test_what_only_failed_is_not_published(ledger: Ledger) -> None:
+def test_an_interval_that_only_failed_is_not_published(ledger: Ledger) -> None:
     ledger.write(FIRST, "failed", "run", "no disk")
     assert ledger.published(FIRST) is None
 
@@ -80,7 +80,7 @@ def test_entries_come_oldest_first(ledger: Ledger) -> None:
     assert [entry.interval for entry in ledger.entries()] == [FIRST, SECOND, THIRD]
 
 
-def test_an_interval_is_the_same_wherever_it_is_told(ledger: Ledger) -> None:
+def test_an_interval_is_the_same_in_every_timezone(ledger: Ledger) -> None:
     ledger.write(FIRST.local("Asia/Tokyo"), "published", "run", result=result(FIRST))
     assert ledger.published(FIRST.local("America/New_York")) == result(FIRST)
 

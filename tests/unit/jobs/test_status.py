@@ -71,20 +71,20 @@ def test_a_record_of_another_format_is_not_believed(tmp_path: Path) -> None:
     assert read_job(tmp_path) == JobRecord()
 
 
-def test_a_record_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_a_record_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StorageError):
         write_job(tmp_path / "file", FAILED)
 
 
 @pytest.mark.parametrize("outcome", ["failed", "failed for good", "cancelled"])
-def test_recoveries_and_what_was_told_count_on_until_the_job_is_published(outcome: Outcome) -> None:
+def test_recoveries_and_notified_causes_are_kept_until_the_job_is_published(outcome: Outcome) -> None:
     record = concluded(FAILED, outcome, "run-2", "another error")
     assert (record.outcome, record.run, record.error) == (outcome, "run-2", "another error")
     assert (record.recoveries, record.told) == (FAILED.recoveries, FAILED.told)
 
 
-def test_what_is_published_starts_a_new_count() -> None:
+def test_a_publication_resets_the_counts() -> None:
     record = concluded(FAILED, "published", "run-2")
     assert record == JobRecord(outcome="published", run="run-2", at=record.at)
     assert (record.recoveries, record.told, record.error) == (0, (), None)
@@ -114,31 +114,31 @@ def test_a_job_is_found_by_the_beginning_of_its_id(tmp_path: Path, job_id: str) 
 @pytest.mark.parametrize(
     ("job_id", "problem"),
     [
-        ("a1", "2 jobs begin so"),
-        ("", "3 jobs begin so"),
-        ("c", "there is no such job"),
-        ("2c3", "there is no such job"),
-        ("../jobs/b2c3d4", "there is no such job"),
+        ("a1", "is ambiguous: it matches 2 jobs"),
+        ("", "is ambiguous: it matches 3 jobs"),
+        ("c", "matches no job"),
+        ("2c3", "matches no job"),
+        ("../jobs/b2c3d4", "matches no job"),
     ],
 )
-def test_a_job_that_is_none_or_several_is_told(tmp_path: Path, job_id: str, problem: str) -> None:
+def test_a_prefix_of_no_job_or_of_several_is_refused(tmp_path: Path, job_id: str, problem: str) -> None:
     planned(tmp_path, "a1b2c3", "a1b2c4", "b2c3d4")
     with pytest.raises(UnknownJob) as caught:
         find_job(tmp_path, job_id)
     assert str(caught.value) == (
-        f"job {job_id!r}: {problem} in {tmp_path}; "
-        "see `siftline jobs`, and give --checkpoint where it is not .siftline"
+        f"job id {job_id!r} {problem} in {tmp_path}; "
+        "see `siftline jobs`; if the checkpoint is not .siftline, give --checkpoint"
     )
 
 
-def test_an_empty_id_is_nobodys_even_where_there_is_one_job(tmp_path: Path) -> None:
+def test_an_empty_id_matches_no_job_even_if_there_is_only_one(tmp_path: Path) -> None:
     planned(tmp_path, "a1b2c3")
-    with pytest.raises(UnknownJob, match="1 jobs begin so"):
+    with pytest.raises(UnknownJob, match="is ambiguous"):
         find_job(tmp_path, "")
 
 
 @pytest.mark.parametrize("outcome", get_args(Outcome))
-def test_a_job_that_nobody_works_on_is_what_became_of_it(config: BatchConfig, outcome: Outcome) -> None:
+def test_the_state_of_an_idle_job_is_its_last_outcome(config: BatchConfig, outcome: Outcome) -> None:
     directory = plan_batch(config).directory
     write_job(directory, JobRecord(outcome=outcome))
     assert job_status(directory, "batch", 9, 4).state == outcome

@@ -1,4 +1,4 @@
-"""How often people are told is remembered; a memory that is lost tells too often, never too seldom."""
+"""Notifications are limited by kind; a lost memory sends too many, never too few."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_clock_that_was_set_back_holds_nothing_back(memory: Path) -> None:
     assert take(memory, 0).granted
 
 
-def test_what_fails_gives_its_turn_back(memory: Path) -> None:
+def test_a_failed_notification_gives_its_turn_back(memory: Path) -> None:
     take(memory, 0)
     take(memory, 1)
     with pytest.raises(ConnectionError), turn(memory, "slack-webhook/ops failed", HOUR, NOON + 2 * HOUR):

@@ -151,7 +151,7 @@ def test_a_job_without_a_plan_that_can_be_read_is_unknown(config: BatchConfig, c
             read(plan.directory)
         assert str(caught.value) == (
             f"job {plan.job_id}: no plan of it in {plan.directory}; "
-            "see `siftline jobs`, and give --checkpoint where it is not .siftline"
+            "see `siftline jobs`; if the checkpoint is not .siftline, give --checkpoint"
         )
 
 

@@ -236,7 +236,7 @@ def test_the_first_taker_gets_epoch_1_and_is_known_as_the_holder(job: Path) -> N
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", held.since)
 
 
-def test_a_second_taker_is_told_at_once_who_holds_it(job: Path, run: StartRun) -> None:
+def test_a_second_taker_learns_the_holder_at_once(job: Path, run: StartRun) -> None:
     first = run("calm-otter")
     first.take(job)
     text = refused(job)
@@ -254,7 +254,7 @@ def test_two_of_one_process_exclude_each_other_too(job: Path) -> None:
         assert "calm-otter" in refused(job)
 
 
-def test_after_a_release_the_next_gets_epoch_2_and_nobody_came_before(job: Path) -> None:
+def test_after_a_release_the_next_gets_epoch_2_without_a_previous_holder(job: Path) -> None:
     with Lease("first") as first:
         first.take(job)
     assert holder(job) is None
@@ -303,7 +303,7 @@ def test_a_refused_run_may_try_again(job: Path) -> None:
         assert second.epoch == 2
 
 
-def test_nobody_holds_a_job_that_is_not_there(job: Path) -> None:
+def test_a_missing_job_has_no_holder(job: Path) -> None:
     assert holder(job) is None
 
 
@@ -320,9 +320,7 @@ def test_a_directory_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -
 # ------------------------------------------------------------------------------------ death and frost
 
 
-def test_a_killed_holder_is_followed_at_once_by_one_that_knows_whom_it_follows(
-    job: Path, run: StartRun
-) -> None:
+def test_a_killed_holder_is_followed_at_once_by_one_that_knows_it(job: Path, run: StartRun) -> None:
     first = run("first")
     first.take(job)
     first.kill()
