@@ -1,6 +1,7 @@
 """Jobs and pipelines on a Prefect server, as plain functions with typed results.
 
-Each talks to the server at ``PREFECT_API_URL``; workers of the work pool do the work.
+Each talks to the server at ``PREFECT_API_URL``; workers of the work pool do the work. All raise ApiError
+without a server that answers, and UnknownPipeline for a pipeline or run that it does not have.
 """
 
 from __future__ import annotations
@@ -104,8 +105,6 @@ def create_batch_job(config: BatchConfig, work_pool: str = "siftline") -> BatchJ
     ------
     InputError
         When the job cannot be done.
-    ApiError
-        When there is no server, or it does not answer.
     """
     job_id = identify_job(resolve_config(config, datetime.now(UTC)))
     values = config.model_dump(mode="json", exclude_unset=True)
@@ -125,8 +124,6 @@ def create_scheduled_pipeline(pipeline: Pipeline | Path | str) -> PipelineStatus
     ------
     InputError
         When the pipeline has a mistake.
-    ApiError
-        When there is no server, or it does not answer.
     """
     pipeline = pipeline if isinstance(pipeline, Pipeline) else load_pipeline(pipeline)
     check_pipeline(pipeline, datetime.now(UTC))
@@ -155,13 +152,6 @@ def trigger_pipeline_run(
         Values for the templates of the batch, instead of the pipeline's.
     fresh : bool
         Run even if the interval is already published.
-
-    Raises
-    ------
-    UnknownPipeline
-        When the server does not have it.
-    ApiError
-        When there is no server, or it does not answer.
     """
     given: dict[str, Any] = {"fresh": True} if fresh else {}
     if interval is not None:
@@ -174,15 +164,7 @@ def trigger_pipeline_run(
 
 
 def run_status(flow_run_id: UUID | str) -> RunStatus:
-    """Return the progress of a run.
-
-    Raises
-    ------
-    UnknownPipeline
-        When the server has no such run.
-    ApiError
-        When there is no server, or it does not answer.
-    """
+    """Return the progress of a run."""
     with server() as client:
         run = _find_run(client, flow_run_id)
         deployment = client.read_deployment(run.deployment_id) if run.deployment_id else None
@@ -203,15 +185,7 @@ def run_status(flow_run_id: UUID | str) -> RunStatus:
 
 
 def pipeline_status(pipeline: str) -> PipelineStatus:
-    """Return the schedules, workers and last run of a pipeline.
-
-    Raises
-    ------
-    UnknownPipeline
-        When the server does not have it.
-    ApiError
-        When there is no server, or it does not answer.
-    """
+    """Return the schedules, workers and last run of a pipeline."""
     with server() as client:
         return _status(client, deployment_of(client, pipeline))
 
@@ -253,8 +227,6 @@ def cancel_run(flow_run_id: UUID | str) -> RunStatus:
     ------
     ConfigError
         When it has ended already.
-    UnknownPipeline
-        When the server has no such run.
     """
     with server() as client:
         run = _find_run(client, flow_run_id)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import TextIO
 
 import click
 
 from siftline.progress import Incident, Listener, Progress, listening
 
+_SECONDS_BETWEEN_LINES = 5.0
 _STAGES = {
     "plan": "reading the input's metadata",
     "fit": "fitting the detector",
@@ -22,32 +23,13 @@ _STAGES = {
 
 Clock = Callable[[], float]
 Say = Callable[[str], None]
-_Display = AbstractContextManager[tuple[Listener, Say]]
 
 
 @contextmanager
-def show_progress(
-    stream: TextIO, clock: Clock = time.monotonic, seconds_between_lines: float = 5.0
-) -> Iterator[Say]:
-    """Show progress and incidents reported in this context.
-
-    Parameters
-    ----------
-    stream : text file
-        A terminal gets a bar, any other file lines.
-    clock : callable
-        Returns the time in seconds.
-    seconds_between_lines : float
-        Least time between two lines of a stage.
-
-    Yields
-    ------
-    callable
-        Shows a text beside the bar; lines leave it out.
-    """
-    rate = _Rate(clock)
-    display: _Display = _bar(stream, rate) if stream.isatty() else _lines(stream, rate, seconds_between_lines)
-    with display as (listener, say), listening(listener):
+def show_progress(stream: TextIO, clock: Clock = time.monotonic) -> Iterator[Say]:
+    """Show the reports made in this context, and give a function that shows another text beside the bar."""
+    display = _bar if stream.isatty() else _lines
+    with display(stream, _Rate(clock)) as (listener, say), listening(listener):
         yield say
 
 
@@ -77,7 +59,7 @@ def _bar(stream: TextIO, rate: _Rate) -> Iterator[tuple[Listener, Say]]:
 
 
 @contextmanager
-def _lines(stream: TextIO, rate: _Rate, seconds_between: float) -> Iterator[tuple[Listener, Say]]:
+def _lines(stream: TextIO, rate: _Rate) -> Iterator[tuple[Listener, Say]]:
     last = 0.0
 
     def listen(what: Progress | Incident) -> None:
@@ -86,7 +68,7 @@ def _lines(stream: TextIO, rate: _Rate, seconds_between: float) -> Iterator[tupl
             click.echo(f"{what.kind}: {what.text}", file=stream)
             return
         done = bool(what.chunks_total) and what.chunks_done == what.chunks_total
-        if rate.enters(what) or done or rate.clock() - last >= seconds_between:
+        if rate.enters(what) or done or rate.clock() - last >= _SECONDS_BETWEEN_LINES:
             last = rate.clock()
             detail = _detail(what, rate)
             click.echo(f"{_STAGES[what.stage]}{': ' if detail else ''}{detail}", file=stream)

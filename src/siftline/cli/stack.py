@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,16 @@ from siftline.stack.services import services
 
 _DOWN_SECONDS = 180.0
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
-_PORT = click.IntRange(1, 65535)
-_COUNT = click.IntRange(1)
+
+Command = Callable[..., Any]
+
+
+def _port_option(name: str, default: int, of: str) -> Callable[[Command], Command]:
+    port = click.IntRange(1, 65535)
+    return click.option(
+        f"--{name}-port", type=port, default=default, show_default=True, help=f"Port of {of}."
+    )
+
 
 _home_option = click.option(
     "--home",
@@ -34,15 +43,9 @@ _home_option = click.option(
 @click.command()
 @_home_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option(
-    "--server-port", type=_PORT, default=4200, show_default=True, help="Port of Prefect's API and UI."
-)
-@click.option(
-    "--scheduler-port", type=_PORT, default=8786, show_default=True, help="Port of the Dask scheduler."
-)
-@click.option(
-    "--dashboard-port", type=_PORT, default=8787, show_default=True, help="Port of the Dask dashboard."
-)
+@_port_option("server", 4200, "Prefect's API and UI")
+@_port_option("scheduler", 8786, "the Dask scheduler")
+@_port_option("dashboard", 8787, "the Dask dashboard")
 @click.option(
     "--database",
     type=click.Choice(["postgresql", "sqlite"]),
@@ -50,11 +53,11 @@ _home_option = click.option(
     show_default=True,
     help="Database of the Prefect server.",
 )
-@click.option("--database-port", type=_PORT, default=5433, show_default=True, help="Port of PostgreSQL.")
-@click.option("--workers", type=_COUNT, help="Dask worker processes. Default: one per core.")
+@_port_option("database", 5433, "PostgreSQL")
+@click.option("--workers", type=click.IntRange(1), help="Dask worker processes. Default: one per core.")
 @click.option(
     "--worker-threads",
-    type=_COUNT,
+    type=click.IntRange(1),
     default=1,
     show_default=True,
     help="Chunks each Dask worker scores at once.",
