@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
 
+from siftline.engine.base import R, T
 from siftline.errors import OutOfMemory, SiftlineError, storage_error
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 def attempt(function: Callable[[T], R], item: T) -> tuple[R | None, SiftlineError | None]:

@@ -24,7 +24,6 @@ FAIL_AT_ONCE = {"distributed.scheduler.allowed-failures": 0}
 # Dask looks 15 s after a worker was lost, and closes its nanny for good if it is down at that very moment,
 # as it is when it was lost a second time. The nanny brings it back, however often.
 _KEEP_WORKERS = {"distributed.deploy.lost-worker-timeout": "1000 days"}
-_LOCAL_TIMEOUT_SECONDS = 60.0
 
 
 def prepare_executor(cluster: Cluster) -> None:
@@ -98,7 +97,7 @@ def _start(
 
     with ExitStack() as stack:
         if isinstance(config, LocalCluster):
-            timeout, cluster = _LOCAL_TIMEOUT_SECONDS, _start_local(config)
+            timeout, cluster = 60.0, _start_local(config)
             stack.callback(cluster.close)
             stack.enter_context(_dashboard_later(cluster, dashboard_after_seconds))
         else:
@@ -106,8 +105,7 @@ def _start(
             stack.callback(cluster.close)
         client = Client(cluster, set_as_default=False)
         stack.callback(client.close)
-        _await_worker(client, timeout, "the Dask cluster", unwanted)
-        _warm_up(client, warm_up)
+        _ready(client, timeout, "the Dask cluster", warm_up, unwanted)
         return client, stack.pop_all()
 
 
@@ -195,12 +193,10 @@ def _connected(config: AddressCluster, warm_up: Callable[[], None] | None) -> It
     """Connect a client to a running scheduler."""
     from distributed import Client, Security
 
-    security = None
-    if config.tls is not None:
-        tls = config.tls
-        security = Security(
-            require_encryption=True, tls_ca_file=tls.ca, tls_client_cert=tls.cert, tls_client_key=tls.key
-        )
+    tls = config.tls
+    security = tls and Security(
+        require_encryption=True, tls_ca_file=tls.ca, tls_client_cert=tls.cert, tls_client_key=tls.key
+    )
     started = time.monotonic()
     try:
         client = Client(
@@ -213,29 +209,27 @@ def _connected(config: AddressCluster, warm_up: Callable[[], None] | None) -> It
         ) from error
     with closing(client):
         left = max(1.0, config.timeout_seconds - (time.monotonic() - started))
-        _await_worker(client, left, f"the scheduler at {config.address}", threading.Event())
-        _warm_up(client, warm_up)
+        _ready(client, left, f"the scheduler at {config.address}", warm_up, threading.Event())
         yield client
 
 
-def _await_worker(client: Any, timeout: float, name: str, unwanted: threading.Event) -> None:
-    """Wait for a first worker, until the cluster is unwanted or the time is up."""
+def _ready(
+    client: Any, timeout: float, name: str, warm_up: Callable[[], None] | None, unwanted: threading.Event
+) -> None:
+    """Wait for a first worker, until the cluster is unwanted or the time is up; warm up all there are."""
+    from distributed import fire_and_forget
+
     give_up = time.monotonic() + timeout
     while True:
         left = give_up - time.monotonic()
         try:
             client.wait_for_workers(1, timeout=min(1.0, max(left, 0.1)))  # 0 would be for ever
-            return
+            break
         except TimeoutError as error:
             if unwanted.is_set() or time.monotonic() >= give_up:
                 raise ClusterError(
                     f"{name} has no worker after {timeout:.0f} s", "start workers, then run again"
                 ) from error
-
-
-def _warm_up(client: Any, function: Callable[[], None] | None) -> None:
-    from distributed import fire_and_forget
-
-    if function is not None:
+    if warm_up is not None:
         for worker in client.nthreads():
-            fire_and_forget(client.submit(function, workers=[worker], key=f"warm-up-{secrets.token_hex(4)}"))
+            fire_and_forget(client.submit(warm_up, workers=[worker], key=f"warm-up-{secrets.token_hex(4)}"))

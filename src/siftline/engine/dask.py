@@ -11,14 +11,11 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
 from siftline.engine.attempt import attempt_all
-from siftline.engine.base import Answer, Session
+from siftline.engine.base import Answer, R, Session, T
 from siftline.errors import ChunkTimeout, ClusterError, SiftlineError, WorkerLost
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 _WINDOW_PER_SLOT = 8
 _MIN_WINDOW = 32
@@ -185,19 +182,17 @@ class _DaskSession(Generic[T, R]):
                 f"worker {worker} hangs, and has no nanny that could restart it",
                 f"end it, start workers with a nanny (Dask's default), and {_AGAIN}",
             )
-        self._restart(worker)
-        return ChunkTimeout(
-            f"no result after {self._timeout:g} s; the worker was restarted",
-            "raise chunking.timeout_seconds, or cut smaller chunks (chunking.rows)",
-        )
 
-    def _restart(self, worker: str) -> None:
-        # In the background: a worker that hangs takes seconds to be killed, and others go on meanwhile.
         def restart() -> None:
             with suppress(KeyError, TimeoutError, OSError):  # it is gone already
                 self._client.restart_workers([worker], timeout=30, raise_for_error=False)
 
+        # In the background: a worker that hangs takes seconds to be killed, and others go on meanwhile.
         threading.Thread(target=restart, name="siftline-restart", daemon=True).start()
+        return ChunkTimeout(
+            f"no result after {self._timeout:g} s; the worker was restarted",
+            "raise chunking.timeout_seconds, or cut smaller chunks (chunking.rows)",
+        )
 
 
 def _error(future: Any) -> Exception:

@@ -14,16 +14,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import Generic
 
 from siftline.config.batch import RetriesConfig
-from siftline.engine.base import Answer, Executor
+from siftline.engine.base import Answer, Executor, R, T
 from siftline.errors import Cancelled, OutOfMemory, SiftlineError
 from siftline.progress import Incident, report
 from siftline.signals import Stop
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -101,7 +98,7 @@ def run_with_retries(
             begun = attempts.begin(session.room)
             if begun:
                 session.submit(begun)
-            if attempts.finished:
+            if not attempts.running and not attempts.delayed:
                 return
             yield from attempts.settle(session.wait(min(poll_seconds, attempts.seconds_to_due())))
         while attempts.running and not stop.overdue:
@@ -123,9 +120,7 @@ def attempt_again(what: object, action: Callable[[], R], retries: RetriesConfig)
         except SiftlineError as error:
             if error.fault != "transient" or number >= retries.attempts:
                 raise
-            seconds = delay_after(retries, number)
-            report(Incident("retried", f"{what}: {error.problem}; attempt {number + 1} in {seconds:.1f} s"))
-            time.sleep(seconds)
+            time.sleep(_next_delay(what, error, number, retries))
     raise AssertionError("counting has no end")
 
 
@@ -139,26 +134,21 @@ class _Attempts(Generic[T, R]):
         self._retries = retries
         self._split = split
         self._stop = stop
-        self._delayed: list[tuple[float, int, _Attempt[T]]] = []
+        self.delayed: list[tuple[float, int, _Attempt[T]]] = []
         self._due: deque[_Attempt[T]] = deque()
         self._suspects: deque[_Attempt[T]] = deque()
         self._order = itertools.count()
         self.running: list[_Attempt[T]] = []
 
-    @property
-    def finished(self) -> bool:
-        """True when nothing was left to begin, runs or is delayed."""
-        return not self.running and not self._delayed
-
     def seconds_to_due(self) -> float:
         """Seconds until the first delay ends."""
-        return max(0.0, self._delayed[0][0] - time.monotonic()) if self._delayed else math.inf
+        return max(0.0, self.delayed[0][0] - time.monotonic()) if self.delayed else math.inf
 
     def begin(self, room: int) -> tuple[T, ...]:
         """Begin up to `room` attempts: a suspect alone, else those due, then new items."""
         now = time.monotonic()
-        while self._delayed and self._delayed[0][0] <= now:
-            attempt = heapq.heappop(self._delayed)[2]
+        while self.delayed and self.delayed[0][0] <= now:
+            attempt = heapq.heappop(self.delayed)[2]
             (self._suspects if attempt.alone else self._due).append(attempt)
         begun: list[T] = []
         while len(begun) < room and (following := self._next()) is not None:
@@ -195,14 +185,9 @@ class _Attempts(Generic[T, R]):
     def _again(self, attempt: _Attempt[T], error: SiftlineError) -> SiftlineError | None:
         if attempt.number >= self._retries.attempts:
             return error
-        seconds = delay_after(self._retries, attempt.number)
-        report(
-            Incident(
-                "retried", f"{attempt.item}: {error.problem}; attempt {attempt.number + 1} in {seconds:.1f} s"
-            )
-        )
+        seconds = _next_delay(attempt.item, error, attempt.number, self._retries)
         later = replace(attempt, number=attempt.number + 1)
-        heapq.heappush(self._delayed, (time.monotonic() + seconds, next(self._order), later))
+        heapq.heappush(self.delayed, (time.monotonic() + seconds, next(self._order), later))
         return None
 
     def _halve(self, attempt: _Attempt[T], error: SiftlineError) -> SiftlineError | None:
@@ -227,6 +212,13 @@ class _Attempts(Generic[T, R]):
         report(Incident("worker lost", f"{attempt.item}: {guilty.problem}; attempt {attempt.number + 1}"))
         self._suspects.append(replace(attempt, number=attempt.number + 1))
         return None
+
+
+def _next_delay(what: object, error: SiftlineError, number: int, retries: RetriesConfig) -> float:
+    """Report the attempt after this number; return its delay in seconds."""
+    seconds = delay_after(retries, number)
+    report(Incident("retried", f"{what}: {error.problem}; attempt {number + 1} in {seconds:.1f} s"))
+    return seconds
 
 
 def delay_after(retries: RetriesConfig, number: int) -> float:

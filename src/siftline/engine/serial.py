@@ -5,13 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Generic, TypeVar
+from typing import Generic
 
 from siftline.engine.attempt import attempt
-from siftline.engine.base import Answer, Session
-
-T = TypeVar("T")
-R = TypeVar("R")
+from siftline.engine.base import Answer, R, Session, T
 
 
 class SerialExecutor:

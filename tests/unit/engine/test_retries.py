@@ -1,4 +1,4 @@
-"""The policy of further attempts, on an executor of scripted outcomes and a clock that is set by hand."""
+"""The retry policy, on an executor of scripted answers and a clock set by hand."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ FIRM = RetriesConfig(jitter=0)
 
 
 class Clock:
-    """Stands for the module `time`: it passes when somebody says so."""
+    """Stands for the module `time`; set by hand."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -209,7 +209,7 @@ def test_what_may_pass_is_tried_again_until_it_passes(clock: Clock, fault: Fault
     assert [one.kind for one in incidents] == ["retried"] * failures
 
 
-def test_after_the_last_attempt_the_error_is_the_outcome(clock: Clock) -> None:
+def test_after_the_last_attempt_the_error_is_final(clock: Clock) -> None:
     executor = ScriptedExecutor(clock, {1: ["io"] * 9})
     settled, incidents = run(executor, 3, RetriesConfig(attempts=4, jitter=0))
     failed = by_name(settled)[1]
@@ -411,7 +411,7 @@ def test_what_cannot_be_split_has_failed_at_once(clock: Clock) -> None:
 
 
 def stopped(executor: ScriptedExecutor, stop: Stop, after: int, items: int = 20) -> list[Settled[Item, int]]:
-    """Ask for a stop after some outcomes, see it through, and return what was settled."""
+    """Request a stop after some results; run to the end and return all results."""
     settled: list[Settled[Item, int]] = []
 
     def see_through() -> None:
