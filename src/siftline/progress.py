@@ -1,4 +1,4 @@
-"""How far a job is, and what went wrong on the way: stages report, whoever listens shows it."""
+"""Progress and incidents of a job: stages emit them, listeners show them."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ _listeners: ContextVar[tuple[Listener, ...]] = ContextVar("siftline_listeners", 
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Call `listener` with every report made within this context."""
+    """Pass everything emitted within this context to `listener`."""
     token = _listeners.set((*_listeners.get(), listener))
     try:
         yield
@@ -65,7 +65,7 @@ def listening(listener: Listener) -> Iterator[None]:
         _listeners.reset(token)
 
 
-def report(what: Progress | Incident) -> None:
-    """Tell every listener."""
+def emit(what: Progress | Incident) -> None:
+    """Pass progress or an incident to every listener."""
     for listener in _listeners.get():
         listener(what)

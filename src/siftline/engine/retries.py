@@ -19,7 +19,7 @@ from typing import Generic
 from siftline.config.batch import RetriesConfig
 from siftline.engine.base import Answer, Executor, R, T
 from siftline.errors import Cancelled, OutOfMemory, SiftlineError
-from siftline.progress import Incident, report
+from siftline.progress import Incident, emit
 from siftline.signals import Stop
 
 
@@ -194,14 +194,14 @@ class _Attempts(Generic[T, R]):
         smaller = self._split(attempt.item)
         if smaller is None:
             return error
-        report(Incident("split", f"{attempt.item}: {error.problem}; it is done in halves"))
+        emit(Incident("split", f"{attempt.item}: {error.problem}; it is done in halves"))
         # Alone, because what it lacks may be what the others take.
         self._suspects.append(_Attempt(smaller, attempt.number + 1, alone=True))
         return None
 
     def _suspect(self, attempt: _Attempt[T], error: SiftlineError) -> SiftlineError | None:
         if not attempt.alone:
-            report(Incident("worker lost", f"{attempt.item}: {error.problem}; it is tried alone"))
+            emit(Incident("worker lost", f"{attempt.item}: {error.problem}; it is tried alone"))
             self._suspects.append(replace(attempt, alone=True))
             return None
         guilty = OutOfMemory("the worker died while this chunk ran alone", error.remedy)
@@ -209,7 +209,7 @@ class _Attempts(Generic[T, R]):
             return None
         if attempt.number >= self._retries.attempts:
             return guilty
-        report(Incident("worker lost", f"{attempt.item}: {guilty.problem}; attempt {attempt.number + 1}"))
+        emit(Incident("worker lost", f"{attempt.item}: {guilty.problem}; attempt {attempt.number + 1}"))
         self._suspects.append(replace(attempt, number=attempt.number + 1))
         return None
 
@@ -217,7 +217,7 @@ class _Attempts(Generic[T, R]):
 def _next_delay(what: object, error: SiftlineError, number: int, retries: RetriesConfig) -> float:
     """Report the attempt after this number; return its delay in seconds."""
     seconds = delay_after(retries, number)
-    report(Incident("retried", f"{what}: {error.problem}; attempt {number + 1} in {seconds:.1f} s"))
+    emit(Incident("retried", f"{what}: {error.problem}; attempt {number + 1} in {seconds:.1f} s"))
     return seconds
 
 

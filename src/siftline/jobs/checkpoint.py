@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from siftline.engine import attempt_again
 from siftline.errors import IntegrityError
-from siftline.progress import Incident, report
+from siftline.progress import Incident, emit
 from siftline.storage.files import seal, unseal
 from siftline.storage.layout import Version
 from siftline.storage.lease import Lease
@@ -161,7 +161,7 @@ class Checkpoint:
             body = unseal(record, Version.RECEIPTS, key)
             return [ChunkReceipt.model_validate(receipt) for receipt in body["receipts"]]
         except (IntegrityError, ValidationError) as error:
-            report(Incident("recomputed", f"receipt {key} is torn or altered ({type(error).__name__})"))
+            emit(Incident("recomputed", f"receipt {key} is torn or altered ({type(error).__name__})"))
             return []
 
     def _believed(self, receipt: ChunkReceipt, detector: str) -> bool:
@@ -174,7 +174,7 @@ class Checkpoint:
         rejects = receipt.rejects is None or is_intact(plan.failed, receipt.rejects.file)
         if rejects and is_intact(plan.parts, receipt.part):
             return True
-        report(Incident("recomputed", f"{chunk}: its file {receipt.part.name} is not what its receipt says"))
+        emit(Incident("recomputed", f"{chunk}: its file {receipt.part.name} is not what its receipt says"))
         return False
 
 

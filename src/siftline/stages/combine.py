@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from siftline.engine import Executor, run_with_retries
 from siftline.errors import JobError, PartDamaged
-from siftline.progress import Progress, report
+from siftline.progress import Progress, emit
 from siftline.signals import stop_on_signal
 from siftline.source.reading import only_files
 from siftline.stages.labelling import Labelled, LabelTask, label_chunks, published_file
@@ -94,7 +94,7 @@ def _label(plan: BatchPlan, executor: Executor, tasks: Sequence[LabelTask]) -> l
         ):
             labelled.append(settled.result())
             rows = sum(one.scores.rows for one in labelled)
-            report(Progress("combine", len(labelled), len(tasks), rows, plan.rows))
+            emit(Progress("combine", len(labelled), len(tasks), rows, plan.rows))
     return sorted(labelled, key=lambda one: one.number)
 
 

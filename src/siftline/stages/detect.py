@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from siftline.engine import Executor, Settled, run_with_retries
 from siftline.errors import JobError, RowError, SiftlineError
 from siftline.jobs.checkpoint import Checkpoint, CheckpointStore, missing
-from siftline.progress import Incident, Progress, report
+from siftline.progress import Incident, Progress, emit
 from siftline.signals import stop_on_signal
 from siftline.source.reading import only_files
 from siftline.stages.rejects import too_many
@@ -110,7 +110,7 @@ class _Detection:
         self._tally = _Tally(plan, detector)
         for receipt in self._done.values():
             self._tally.add(receipt, reused=True)
-        self._tally.report()
+        self._tally.emit()
         for receipt in self._done.values():
             self._count_rejects(receipt)
 
@@ -123,7 +123,7 @@ class _Detection:
         self.checkpoint.add(receipt)
         self._done[receipt.chunk] = receipt
         self._tally.add(receipt)
-        self._tally.report()
+        self._tally.emit()
         self._count_rejects(receipt)
 
     def receipts(self) -> Receipts:
@@ -137,7 +137,7 @@ class _Detection:
         plan = self._plan
         self._rejected += rejects.rows
         chunk = plan.chunks[receipt.chunk]
-        report(Incident("rejected", f"{chunk}: {_count(rejects.rows, 'row')} set aside; {rejects.first}"))
+        emit(Incident("rejected", f"{chunk}: {_count(rejects.rows, 'row')} set aside; {rejects.first}"))
         if self._rejected > plan.tolerated_rows:
             raise too_many(self._rejected, plan.tolerated_rows, rejects.first, plan.failed)
 
@@ -149,7 +149,7 @@ class _Detection:
         record = {"chunks": [one.model_dump(mode="json") for one in self._failed]}
         write_record(plan.files.failed_chunks(plan.token), record, Version.FAILED_CHUNKS)
         what = f"{chunk} failed after {_count(attempts, 'attempt')}"
-        report(Incident("chunk failed", f"{what}: {error.problem}"))
+        emit(Incident("chunk failed", f"{what}: {error.problem}"))
         if len(self._failed) > plan.tolerated_chunks:
             others = len(self._failed) - 1
             raise error.about(what if not others else f"{_count(others, 'chunk')} failed, now {what}")
@@ -194,9 +194,9 @@ class _Tally:
         if self._threshold is not None:
             self._reaching += count_from(receipt.summary, self._threshold)
 
-    def report(self) -> None:
+    def emit(self) -> None:
         expected = flagged_count(self._plan.config.threshold.share, self._rows)
-        report(
+        emit(
             Progress(
                 "detect",
                 chunks_done=self._chunks,

@@ -11,7 +11,7 @@ from siftline.detectors import forest
 from siftline.detectors.fitted import load_model
 from siftline.engine import Executor, run_with_retries
 from siftline.errors import StorageError
-from siftline.progress import Incident, Progress, report
+from siftline.progress import Incident, Progress, emit
 from siftline.stages.training import fit_on_sample, sample_quantile
 from siftline.storage.files import file_digest
 from siftline.storage.layout import Version
@@ -34,10 +34,10 @@ def fit_detector(plan: BatchPlan, executor: Executor) -> DetectorRef:
     ModelError
         When the estimator refuses the sample.
     """
-    report(Progress("fit", rows_total=plan.rows))
+    emit(Progress("fit", rows_total=plan.rows))
     slower = forest.lacking(plan.rows) if plan.config.detector.kind == "isolation_forest" else None
     if slower is not None:
-        report(Incident("slower", slower))
+        emit(Incident("slower", slower))
     retries = plan.config.retries
     ref = _earlier(plan)
     if ref is None:

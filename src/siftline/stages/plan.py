@@ -17,7 +17,7 @@ from siftline.config.clusters import AddressCluster, FactoryCluster
 from siftline.config.fields import Section
 from siftline.detectors.kinds import changed_params
 from siftline.errors import ConfigError, IntegrityError, UnknownJob
-from siftline.progress import Progress, report
+from siftline.progress import Progress, emit
 from siftline.source.chunks import cut_chunks
 from siftline.source.csv import open_csv
 from siftline.source.files import ParquetFile, with_contents
@@ -60,7 +60,7 @@ def plan_batch(
     JobBusy
         When another run is working on the job.
     """
-    report(Progress("plan"))
+    emit(Progress("plan"))
     inspection = inspect_batch(config)
     checkpoint = CheckpointFiles.at(config.checkpoint.path)
     parquet = _as_parquet(config, inspection, checkpoint.staged)

@@ -16,7 +16,7 @@ from typing import Any
 
 from siftline.errors import JobBusy
 from siftline.jobs.results import Manifest, manifest_record
-from siftline.progress import Progress, report
+from siftline.progress import Progress, emit
 from siftline.storage.files import rename
 from siftline.storage.layout import OutputFiles
 from siftline.storage.lease import Lease
@@ -64,7 +64,7 @@ def publish_results(
     JobBusy
         When another run is still publishing there.
     """
-    report(Progress("publish", rows_total=plan.rows))
+    emit(Progress("publish", rows_total=plan.rows))
     output = Path(plan.config.output.path).absolute()
     with locked(OutputFiles(output).publishing, lock_seconds) as alone:
         if not alone:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from siftline.errors import ValidationFailed
-from siftline.progress import Progress, report
+from siftline.progress import Progress, emit
 from siftline.storage.files import file_digest
 from siftline.types import (
     BatchPlan,
@@ -37,7 +37,7 @@ def validate_results(
     ValidationFailed
         With all failures; the staged result stays for inspection.
     """
-    report(Progress("validate", rows_total=plan.rows))
+    emit(Progress("validate", rows_total=plan.rows))
     footers = _footers(combined)
     checks = (
         _coverage(plan, receipts),

@@ -8,7 +8,7 @@ import pytest
 
 from siftline.cli.live import show_progress
 from siftline.config.batch import BatchConfig
-from siftline.progress import Incident, Progress, listening, report
+from siftline.progress import Incident, Progress, listening, emit
 from tests.support import Job, run_job
 
 
@@ -30,11 +30,11 @@ def clock() -> Clock:
 def test_lines_come_at_the_start_every_five_seconds_and_at_the_end(clock: Clock) -> None:
     stream = io.StringIO()
     with show_progress(stream, clock):
-        report(Progress("plan"))
+        emit(Progress("plan"))
         for chunks in range(11):
-            report(Progress("detect", chunks, 10, chunks * 1000, 10_000, anomalies=chunks))
+            emit(Progress("detect", chunks, 10, chunks * 1000, 10_000, anomalies=chunks))
             clock.now += 2
-        report(Progress("publish", rows_total=10_000))
+        emit(Progress("publish", rows_total=10_000))
     assert stream.getvalue().splitlines() == [
         "reading the input's metadata",
         "scoring: 0/10 chunks, 0 anomalies so far",
@@ -49,9 +49,9 @@ def test_lines_come_at_the_start_every_five_seconds_and_at_the_end(clock: Clock)
 def test_what_an_earlier_run_did_is_not_this_runs_speed(clock: Clock) -> None:
     stream = io.StringIO()
     with show_progress(stream, clock):
-        report(Progress("detect", 8, 10, 8000, 10_000, reused=8))
+        emit(Progress("detect", 8, 10, 8000, 10_000, reused=8))
         clock.now += 10
-        report(Progress("detect", 9, 10, 9000, 10_000, reused=8))
+        emit(Progress("detect", 9, 10, 9000, 10_000, reused=8))
     assert stream.getvalue().splitlines() == [
         "scoring: 8/10 chunks (8 reused)",
         "scoring: 9/10 chunks (8 reused), 100 rows/s, 10 s left",
@@ -67,19 +67,19 @@ def test_a_terminal_gets_a_bar_that_goes_away(clock: Clock) -> None:
     stream = Terminal()
     with show_progress(stream, clock) as say:
         say("starting")
-        report(Progress("detect", 1, 10, 1000, 10_000))
+        emit(Progress("detect", 1, 10, 1000, 10_000))
         clock.now += 1
-        report(Progress("detect", 10, 10, 10_000, 10_000))
+        emit(Progress("detect", 10, 10, 10_000, 10_000))
     assert "scoring" in stream.getvalue()
 
 
 def test_an_incident_is_a_line_at_once(clock: Clock) -> None:
     stream = io.StringIO()
     with show_progress(stream, clock):
-        report(Progress("detect", 1, 10, 1000, 10_000))
-        report(Incident("retried", "chunk 3: no reply; attempt 2 in 1.0 s"))
-        report(Incident("rejected", "chunk 4: 1 row set aside"))
-        report(Progress("detect", 2, 10, 2000, 10_000))
+        emit(Progress("detect", 1, 10, 1000, 10_000))
+        emit(Incident("retried", "chunk 3: no reply; attempt 2 in 1.0 s"))
+        emit(Incident("rejected", "chunk 4: 1 row set aside"))
+        emit(Progress("detect", 2, 10, 2000, 10_000))
     assert stream.getvalue().splitlines() == [
         "scoring: 1/10 chunks",
         "retried: chunk 3: no reply; attempt 2 in 1.0 s",
@@ -90,19 +90,19 @@ def test_an_incident_is_a_line_at_once(clock: Clock) -> None:
 def test_a_terminal_shows_an_incident_as_it_is_worded(clock: Clock) -> None:
     stream = Terminal()
     with show_progress(stream, clock):
-        report(Incident("retried", "chunk 3: [red] is no colour here; attempt 2"))
+        emit(Incident("retried", "chunk 3: [red] is no colour here; attempt 2"))
     assert "retried: chunk 3: [red] is no colour here; attempt 2" in stream.getvalue()
 
 
 def test_only_listeners_get_reports() -> None:
     heard: list[Progress | Incident] = []
     incident = Incident("retried", "chunk 3")
-    report(Progress("plan"))
+    emit(Progress("plan"))
     with listening(heard.append):
-        report(Progress("fit"))
+        emit(Progress("fit"))
         with listening(heard.append):
             report(incident)
-    report(Progress("publish"))
+    emit(Progress("publish"))
     report(incident)
     assert heard == [Progress("fit"), incident, incident]
 
