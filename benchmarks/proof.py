@@ -100,10 +100,10 @@ def _measure(
 
 def _compile_kernels() -> None:
     """Compile what scores forests, once a machine: or part of what is compared would be scikit-learn's."""
-    from siftline.detectors.forest.compilation import find_kernels, prepare
+    from siftline.detectors.forest.compilation import KERNELS
 
-    prepare(1_000_000_000)
-    if find_kernels() is None:
+    KERNELS.prepare(1_000_000_000)
+    if KERNELS.find() is None:
         raise RuntimeError("there are no kernels: install siftline[fast]")
 
 

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 
 from siftline.config.batch import BatchConfig
 from siftline.config.clusters import LocalCluster
-from siftline.detectors.forest.compilation import find_kernels, prepare
+from siftline.detectors.forest.compilation import KERNELS
 from siftline.engine import Executor, open_executor
 from tests.support import make_config, make_table, write_files
 
@@ -61,7 +61,7 @@ def kernels() -> Any:
     """The compiled kernels: from the cache, or compiled by one of the processes that run tests."""
     pytest.importorskip("numba")
     deadline = time.monotonic() + 300
-    while find_kernels() is None and time.monotonic() < deadline:
-        prepare(10**9)
+    while KERNELS.find() is None and time.monotonic() < deadline:
+        KERNELS.prepare(10**9)
         time.sleep(0.05)
-    return find_kernels()
+    return KERNELS.find()

@@ -1,23 +1,29 @@
-"""What the rest relies on, for every registered detector. A new one is held to this by being registered."""
+"""The contract of every registered detector."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+import siftline
 from siftline.config.batch import DetectorConfig
+from siftline.config.detectors import DETECTORS, RESERVED
 from siftline.detectors.fitted import FittedModel, load_model, save_model
-from siftline.detectors.kinds import DETECTORS, SklearnDetector, make_estimator
+from siftline.detectors.kinds import make_estimator
 from siftline.errors import ModelError, RowError
 from siftline.stages.training import fit_model
 from siftline.types import Feature, Matrix
 from tests.support import make_config
 
+SOURCES = Path(siftline.__file__).parent
 SMALL: dict[str, dict[str, Any]] = {"isolation_forest": {"n_estimators": 20}}
 KINDS = pytest.mark.parametrize("kind", DETECTORS)
 FEATURES = tuple(Feature(name=name, column=name) for name in ("a", "b", "c"))
@@ -46,7 +52,8 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def test_every_detector_can_be_configured() -> None:
-    assert set(get_args(DetectorConfig.model_fields["kind"].annotation)) == set(DETECTORS)
+    assert [DetectorConfig(kind=kind).kind for kind in DETECTORS] == list(DETECTORS)
+    assert DetectorConfig.model_json_schema()["properties"]["kind"]["enum"] == list(DETECTORS)
 
 
 @pytest.mark.parametrize("size", [1, 133, 599, 600])
@@ -60,15 +67,13 @@ def test_a_rows_score_depends_on_that_row_alone(model: FittedModel, size: int) -
         np.testing.assert_allclose(np.concatenate(chunks), whole, rtol=1e-9, atol=1e-9)
 
 
-def test_scoring_in_blocks_changes_nothing(model: FittedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_rows_scored_at_once_changes_nothing(model: FittedModel) -> None:
     matrix = make_matrix()
-    whole = model.score(matrix)
-    monkeypatch.setattr("siftline.detectors.fitted._BLOCK_ROWS", 100)
-    blocks = model.score(matrix)
+    whole, parts = model.score(matrix), model.score(matrix, rows_at_once=100)
     if DETECTORS[model.kind].exact:
-        assert blocks.tobytes() == whole.tobytes()
+        assert parts.tobytes() == whole.tobytes()
     else:
-        np.testing.assert_allclose(blocks, whole, rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(parts, whole, rtol=1e-9, atol=1e-9)
 
 
 def test_the_order_of_the_rows_does_not_matter(model: FittedModel) -> None:
@@ -108,22 +113,18 @@ def test_missing_values_do_as_declared(model: FittedModel) -> None:
         model.score(matrix)
     assert caught.value.rows == (17, 90)
     assert str(caught.value) == (
-        f"a value is missing, and {model.kind} cannot score that; "
-        "set preprocess.missing, for example to median"
+        f"a value is missing, which {model.kind} cannot score; set preprocess.missing, for example to median"
     )
 
 
-def test_rows_that_cannot_be_scored_are_told_whatever_the_blocks(
-    model: FittedModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_that_cannot_be_scored_are_counted_from_the_first_row(model: FittedModel) -> None:
     if DETECTORS[model.kind].takes_missing:
         return
     matrix = make_matrix()
     matrix[[217, 290, 400], 1] = np.nan
-    monkeypatch.setattr("siftline.detectors.fitted._BLOCK_ROWS", 100)
     with pytest.raises(RowError) as caught:
-        model.score(matrix)
-    # Those of the first block that has some; with them taken out, the next time tells the others.
+        model.score(matrix, rows_at_once=100)
+    # Those of the first part that has any; without them, the next call names the others.
     assert caught.value.rows == (217, 290)
 
 
@@ -138,7 +139,7 @@ def test_a_saved_model_gives_the_same_scores(model: FittedModel, tmp_path: Path)
 def test_the_same_seed_fits_the_same_detector(model: FittedModel) -> None:
     seen = make_matrix()
     estimators = [make_estimator(model.kind, SMALL.get(model.kind, {}), 0).fit(seen) for _ in range(2)]
-    scores = [SklearnDetector(estimator).score(seen) for estimator in estimators]
+    scores = [replace(model, estimator=estimator).score(seen) for estimator in estimators]
     assert scores[0].tobytes() == scores[1].tobytes() == model.score(seen).tobytes()
 
 
@@ -155,17 +156,16 @@ def test_an_unknown_parameter_is_refused_with_the_allowed_ones(kind: str) -> Non
     assert text.startswith(f"detector.params.n_trees: {name} has no such parameter; allowed: ")
     allowed = text.partition("allowed: ")[2].split(", ")
     assert allowed == sorted(allowed)
-    assert not set(allowed) & set(DETECTORS[kind].reserved)
+    assert not set(allowed) & set(RESERVED)
     make_estimator(kind, dict.fromkeys([]), 0).set_params(**dict.fromkeys(allowed))
 
 
 @KINDS
 @pytest.mark.parametrize("param", ["contamination", "random_state"])
-def test_a_parameter_that_is_set_elsewhere_is_refused_with_the_place(kind: str, param: str) -> None:
+def test_a_reserved_parameter_is_refused_with_the_field_to_set(kind: str, param: str) -> None:
     with pytest.raises(ModelError) as caught:
         make_estimator(kind, {param: 0.1}, 0)
-    remedy = DETECTORS[kind].reserved[param]
-    assert str(caught.value) == f"detector.params.{param}: not taken here; {remedy}"
+    assert str(caught.value) == f"detector.params.{param}: cannot be set here; {RESERVED[param]}"
 
 
 def test_a_wrong_value_is_refused_in_scikit_learns_words() -> None:
@@ -181,10 +181,33 @@ def test_a_wrong_value_is_refused_in_scikit_learns_words() -> None:
 
 @KINDS
 def test_the_seed_goes_to_the_estimator(kind: str) -> None:
-    spec = DETECTORS[kind]
-    assert make_estimator(kind, {}, 41).get_params()[spec.seed] == 41
+    assert make_estimator(kind, {}, 41).get_params().get("random_state", 41) == 41
 
 
 def test_warnings_are_errors_here() -> None:
     with pytest.raises(UserWarning, match="a warning"):
         warnings.warn("a warning", UserWarning, stacklevel=1)
+
+
+# Registers a third kind, and runs this file on it.
+THIRD = """
+import sys
+import pytest
+from siftline.config.detectors import DetectorKind
+DETECTORS["gaussian_mixture"] = DetectorKind(
+    "sklearn.mixture.GaussianMixture", exact=False, takes_missing=False
+)
+sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "-k", "gaussian_mixture", sys.argv[1]]))
+"""
+
+
+@pytest.mark.slow
+def test_one_entry_adds_a_detector() -> None:
+    done = subprocess.run([sys.executable, "-c", THIRD, __file__], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    assert " passed" in done.stdout
+
+
+def test_only_its_entry_names_a_detector() -> None:
+    found = [path.name for path in SOURCES.rglob("*.py") if "elliptic_envelope" in path.read_text()]
+    assert found == ["detectors.py"]

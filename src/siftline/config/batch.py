@@ -10,14 +10,17 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     PositiveInt,
     StringConstraints,
     model_validator,
 )
+from pydantic_core import PydanticKnownError
 
 from siftline.config.clusters import Cluster, LocalCluster, default_kind
+from siftline.config.detectors import DETECTORS
 from siftline.config.fields import (
     BlockName,
     Duration,
@@ -29,6 +32,19 @@ from siftline.config.fields import (
     Section,
     TimePart,
 )
+
+
+def _check_kind(kind: str) -> str:
+    if kind not in DETECTORS:
+        raise PydanticKnownError("literal_error", {"expected": " or ".join(map(repr, DETECTORS))})
+    return kind
+
+
+DetectorName = Annotated[
+    str,
+    AfterValidator(_check_kind),
+    Field(json_schema_extra=lambda schema: schema.update(enum=list(DETECTORS))),
+]
 
 
 class SourceConfig(Section):
@@ -94,9 +110,7 @@ class PreprocessConfig(Section):
 class DetectorConfig(Section):
     """What finds the anomalies."""
 
-    kind: Literal["isolation_forest", "elliptic_envelope"] = Field(
-        default="isolation_forest", description="The detector."
-    )
+    kind: DetectorName = Field(default="isolation_forest", description="The detector.")
     params: dict[str, Any] = Field(
         default={},
         description="Parameters of the scikit-learn estimator behind `kind`, checked against it.",

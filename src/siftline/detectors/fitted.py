@@ -1,6 +1,6 @@
-"""A fitted model: the features it wants, the transform, the estimator, and what is typical.
+"""Fitted models: features, transform, estimator and typical values, and saving them.
 
-Saved with skops, never pickle: a file can only bring back types that are listed here.
+They are saved with skops, never pickle: a file can only restore the types that are trusted here.
 """
 
 from __future__ import annotations
@@ -15,31 +15,29 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from siftline.detectors.kinds import DETECTORS, SklearnDetector
+from siftline.config.detectors import DETECTORS
+from siftline.detectors.kinds import Scorer, make_scorer
 from siftline.detectors.preprocess import raw_matrix, refuse_infinite, rows_of
 from siftline.errors import IntegrityError, ModelError, RowError, StorageUnavailable, may_pass
 from siftline.storage.files import file_digest, rename, replacing
 from siftline.storage.layout import Version
 from siftline.types import DetectorRef, Feature, Float64s, Matrix
 
-# Beyond skops' own list. A forged Tree can crash the process, though it runs no code: it is what a forest is.
-_TRUSTED = (
+# Beyond skops' own list.
+_TRUSTED = [
     "numpy.dtype",
     "siftline.detectors.preprocess.cyclic",
-    "siftline.preprocess.cyclic",  # in models that were saved before
-    "sklearn.covariance._elliptic_envelope.EllipticEnvelope",
-    "sklearn.tree._tree.Tree",
-)
-# Rows scored at once: bounds what the estimator allocates, whatever the chunk.
-_BLOCK_ROWS = 65_536
+    "siftline.preprocess.cyclic",  # in models saved by earlier versions
+    *(name for kind in DETECTORS.values() for name in kind.trusted),
+]
 
 
 @dataclass(frozen=True)
 class Typical:
-    """What is normal for one feature, as found in the sample: the yardstick of the reasons.
+    """Typical value of a feature in the sample, for the reasons.
 
-    `value` is the median (for categories the most frequent one's code), `spread` a robust standard
-    deviation; it is 0 where there is none.
+    `value` is the median, or the code of the most frequent category. `spread` is a robust standard
+    deviation, or 0.
     """
 
     value: float
@@ -48,7 +46,7 @@ class Typical:
 
 @dataclass(frozen=True)
 class FittedModel:
-    """Everything that turns a table of columns into scores."""
+    """A model that turns a table of columns into scores."""
 
     kind: str
     features: tuple[Feature, ...]
@@ -62,42 +60,49 @@ class FittedModel:
         dtype = np.float32 if self.transform is None else np.float64
         return raw_matrix(table, self.features, self.categories, dtype)
 
-    def score(self, matrix: Matrix) -> Float64s:
-        """Score a raw matrix of shape (n, d), in blocks: higher is more anomalous.
+    def score(self, matrix: Matrix, rows_at_once: int = 65_536) -> Float64s:
+        """Score a raw matrix of shape (n, d): higher is more anomalous.
+
+        Parameters
+        ----------
+        matrix : ndarray of shape (n, d)
+            As `matrix` returns it.
+        rows_at_once : int
+            Most rows given to the estimator, which bounds its memory for chunks of any size.
 
         Raises
         ------
         RowError
-            When a value is missing and the detector cannot do without, or becomes infinite.
+            When a value is missing and the detector needs it, or becomes infinite.
         """
         scores = np.empty(len(matrix), dtype=np.float64)
-        for start in range(0, len(matrix), _BLOCK_ROWS):
-            block = matrix[start : start + _BLOCK_ROWS]
+        for start in range(0, len(matrix), rows_at_once):
+            rows = matrix[start : start + rows_at_once]
             if self.transform is not None:
                 with np.errstate(over="ignore"):
-                    block = np.asarray(self.transform.transform(block), dtype=np.float32, order="C")
-                refuse_infinite(block, "a preprocessed feature", start)
+                    rows = np.asarray(self.transform.transform(rows), dtype=np.float32, order="C")
+                refuse_infinite(rows, "a preprocessed feature", start)
             if not DETECTORS[self.kind].takes_missing:
-                self._refuse_missing(block, start)
-            scores[start : start + len(block)] = self._detector.score(block)
+                self._refuse_missing(rows, start)
+            scores[start : start + len(rows)] = -self._scorer.score_samples(rows)
         return scores
 
     @cached_property
-    def _detector(self) -> SklearnDetector:
-        return SklearnDetector(self.estimator)
+    def _scorer(self) -> Scorer:
+        return make_scorer(self.kind, self.estimator)
 
-    def _refuse_missing(self, block: Matrix, before: int) -> None:
-        missing = np.isnan(block).any(axis=1)
+    def _refuse_missing(self, rows: Matrix, before: int) -> None:
+        missing = np.isnan(rows).any(axis=1)
         if missing.any():
             raise RowError(
-                f"a value is missing, and {self.kind} cannot score that",
+                f"a value is missing, which {self.kind} cannot score",
                 "set preprocess.missing, for example to median",
                 rows_of(missing, before),
             )
 
 
 def save_model(model: FittedModel, directory: Path) -> tuple[Path, str]:
-    """Save a model under the name of its digest.
+    """Save a model under its digest.
 
     Returns
     -------
@@ -127,19 +132,19 @@ def save_model(model: FittedModel, directory: Path) -> tuple[Path, str]:
 
 
 def load_model(path: Path) -> FittedModel:
-    """Load a model that `save_model` wrote.
+    """Load a model saved by `save_model`.
 
     Raises
     ------
     ModelError
-        When it cannot be read, holds types that are not trusted, or is of another format version.
+        When it cannot be read, contains untrusted types, or has another format version.
     """
     import skops.io
     from skops.io.exceptions import UntrustedTypesFoundException
 
     remedy = "give the path of a model that Siftline saved"
     try:
-        record = skops.io.load(path, trusted=list(_TRUSTED))
+        record = skops.io.load(path, trusted=_TRUSTED)
         found = record.get("format_version") if isinstance(record, dict) else None
         if found != Version.MODEL:
             raise ModelError(f"{path}: format version {found!r}, this version reads {Version.MODEL}", remedy)
@@ -155,10 +160,10 @@ def load_model(path: Path) -> FittedModel:
         raise ModelError(f"{path}: no such file", remedy) from None
     except UntrustedTypesFoundException as error:
         untrusted = ", ".join(sorted(set(skops.io.get_untrusted_types(file=path)) - set(_TRUSTED)))
-        raise ModelError(f"{path}: holds types that are not trusted: {untrusted}", remedy) from error
+        raise ModelError(f"{path}: contains types that are not trusted: {untrusted}", remedy) from error
     except (ModelError, MemoryError):
         raise
-    except Exception as error:  # skops raises whatever the bytes lead it to
+    except Exception as error:  # skops raises many types for damaged files
         if may_pass(error):
             raise _unavailable(path, error) from error
         raise ModelError(f"{path}: not a model: {type(error).__name__}", remedy) from error
@@ -166,7 +171,7 @@ def load_model(path: Path) -> FittedModel:
 
 def _unavailable(path: Path, error: OSError) -> StorageUnavailable:
     what = f"{path}: the model cannot be read just now: {error.strerror}"
-    return StorageUnavailable(what, "see to the storage; it is tried again")
+    return StorageUnavailable(what, "check the storage; it is tried again")
 
 
 _loading = threading.Lock()
@@ -189,12 +194,12 @@ def _load_by_digest(path: str, digest: str) -> FittedModel:
 
 
 def cached_model(ref: DetectorRef) -> FittedModel:
-    """Load a model once per process, however many threads ask for it.
+    """Load a model once per process, for all its threads.
 
     Raises
     ------
     IntegrityError
-        When the file is not what its digest says.
+        When the file does not match its digest.
     ModelError
         When it cannot be reached or read.
     """

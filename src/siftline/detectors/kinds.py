@@ -1,126 +1,93 @@
-"""The detectors: scikit-learn estimators behind one small door, `Detector.score`.
-
-To add one: give it an entry in `DETECTORS` and its kind in `siftline.config.batch.DetectorConfig`; the
-contract test in ``tests/contracts`` then holds it to what the rest relies on: a row's score depends on
-that row alone, higher is more anomalous, the input is not changed, missing values do as declared.
-"""
+"""Estimators by kind: making, importing and scoring. `siftline.config.detectors` lists the kinds."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Mapping
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
-import numpy as np
-
-from siftline.detectors.forest import ForestScorer
+from siftline.config.detectors import DETECTORS, RESERVED
 from siftline.errors import ModelError
 from siftline.signals import signals_deferred
 from siftline.types import Float64s, Matrix
 
 
-class Detector(Protocol):
-    """What scores rows."""
+class Scorer(Protocol):
+    """Scores rows as scikit-learn does."""
 
-    def score(self, matrix: Matrix) -> Float64s:
-        """Score every row of a matrix of shape (n, d): higher is more anomalous."""
-
-
-@dataclass(frozen=True)
-class DetectorKind:
-    """An estimator, and what Siftline may rely on.
-
-    Parameters
-    ----------
-    estimator : str
-        Import path of the scikit-learn estimator.
-    exact : bool
-        Whether scores are bit-identical for any chunk size. Those that go through BLAS are equal within
-        1e-9 only.
-    takes_missing : bool
-        Whether rows with NaN can be scored.
-    seed : str
-        The parameter that takes the seed.
-    reserved : mapping of str to str
-        Parameters that the configuration sets elsewhere, or never: what to do instead.
-    """
-
-    estimator: str
-    exact: bool
-    takes_missing: bool
-    seed: str
-    reserved: Mapping[str, str]
+    def score_samples(self, matrix: Matrix) -> Float64s:
+        """Score a matrix of shape (n, d): lower is more anomalous."""
 
 
-_RESERVED = {
-    "contamination": "set threshold.contamination",
-    "random_state": "set detector.seed",
-    "n_jobs": "set cluster.workers: chunks are scored in parallel, not trees",
-    "verbose": "it has no effect here",
-    "warm_start": "it has no effect here",
-}
+class Acceleration(Protocol):
+    """Module that scores one kind faster than its estimator, with the same result."""
 
-DETECTORS: Mapping[str, DetectorKind] = {
-    # Liu, Ting, Zhou: Isolation Forest, ICDM 2008.
-    "isolation_forest": DetectorKind(
-        "sklearn.ensemble.IsolationForest",
-        exact=True,
-        takes_missing=True,
-        seed="random_state",
-        reserved=_RESERVED,
-    ),
-    # Rousseeuw, Van Driessen: A fast algorithm for the minimum covariance determinant, 1999.
-    "elliptic_envelope": DetectorKind(
-        "sklearn.covariance.EllipticEnvelope",
-        exact=False,
-        takes_missing=False,
-        seed="random_state",
-        reserved=_RESERVED,
-    ),
-}
+    def make_scorer(self, estimator: Any) -> Scorer:
+        """Return a scorer for a fitted estimator."""
+
+    def preload(self) -> None:
+        """Load what is cheap to load, before workers are forked."""
+
+    def prepare(self, rows: int) -> None:
+        """Prepare this process for scoring that many rows."""
+
+    def lacking(self, rows: int) -> str | None:
+        """Return what is not installed and would pay off for that many rows, if anything."""
 
 
-@dataclass(frozen=True)
-class SklearnDetector:
-    """A fitted scikit-learn outlier estimator."""
+def _acceleration(kind: str) -> Acceleration | None:
+    path = DETECTORS[kind].acceleration
+    return cast(Acceleration, import_module(path)) if path else None
 
-    estimator: Any
 
-    def score(self, matrix: Matrix) -> Float64s:
-        """Score every row: the estimator's ``score_samples``, negated so that higher is more anomalous."""
-        return np.asarray(-self._score_samples(matrix), dtype=np.float64)
+def make_scorer(kind: str, estimator: Any) -> Scorer:
+    """Return the fastest scorer for a fitted estimator."""
+    fast = _acceleration(kind)
+    scorer: Scorer = fast.make_scorer(estimator) if fast else estimator
+    return scorer
 
-    @cached_property
-    def _score_samples(self) -> Callable[[Matrix], Float64s]:
-        from sklearn.ensemble import IsolationForest
 
-        if isinstance(self.estimator, IsolationForest):
-            return ForestScorer(self.estimator).score_samples
-        score_samples: Callable[[Matrix], Float64s] = self.estimator.score_samples
-        return score_samples
+def preload() -> None:
+    """Import every estimator, and what accelerates it, before workers are forked."""
+    for kind in DETECTORS:
+        _estimator_class(kind)
+        if fast := _acceleration(kind):
+            fast.preload()
+
+
+def prepare(kind: str, rows: int) -> None:
+    """Import the estimator, and get ready to score that many rows."""
+    _estimator_class(kind)
+    if fast := _acceleration(kind):
+        fast.prepare(rows)
+
+
+def lacking(kind: str, rows: int) -> str | None:
+    """Return what is not installed and would speed up scoring that many rows, if anything."""
+    fast = _acceleration(kind)
+    return fast.lacking(rows) if fast else None
 
 
 def make_estimator(kind: str, params: Mapping[str, Any], seed: int) -> Any:
-    """Return the unfitted estimator, its parameters checked by scikit-learn itself.
+    """Return the unfitted estimator; scikit-learn itself checks the parameters.
 
     Raises
     ------
     ModelError
         When a parameter is unknown, reserved, or its value not allowed.
     """
-    spec = DETECTORS[kind]
-    estimator = _new_estimator(kind)
+    estimator = _estimator_class(kind)()
     name = type(estimator).__name__
-    known = sorted(set(estimator.get_params()) - set(spec.reserved))
+    allowed = sorted(set(estimator.get_params()) - set(RESERVED))
     for param in params:
-        if param in spec.reserved:
-            raise ModelError(f"detector.params.{param}: not taken here", spec.reserved[param])
-        if param not in known:
+        if param in RESERVED:
+            raise ModelError(f"detector.params.{param}: cannot be set here", RESERVED[param])
+        if param not in allowed:
             problem = f"detector.params.{param}: {name} has no such parameter"
-            raise ModelError(problem, f"allowed: {', '.join(known)}")
-    estimator.set_params(**params, **{spec.seed: seed})
+            raise ModelError(problem, f"allowed: {', '.join(allowed)}")
+    estimator.set_params(**params)
+    if "random_state" in estimator.get_params():
+        estimator.set_params(random_state=seed)
     try:
         estimator._validate_params()
     except ValueError as error:
@@ -131,20 +98,20 @@ def make_estimator(kind: str, params: Mapping[str, Any], seed: int) -> Any:
 
 
 def check_params(kind: str, params: Mapping[str, Any]) -> None:
-    """Check parameters as `make_estimator` does; without any, scikit-learn need not be imported."""
+    """Check parameters as `make_estimator` does; without any, scikit-learn is not imported."""
     if params:
         make_estimator(kind, params, seed=0)
 
 
 def changed_params(kind: str, params: Mapping[str, Any]) -> dict[str, str]:
-    """Return the parameters that are not at the estimator's default, as text: what makes another job."""
+    """Return the parameters that differ from the estimator's defaults, as text."""
     if not params:
         return {}
-    defaults = _new_estimator(kind).get_params()
+    defaults = _estimator_class(kind)().get_params()
     return {name: repr(value) for name, value in sorted(params.items()) if value != defaults[name]}
 
 
-def _new_estimator(kind: str) -> Any:
+def _estimator_class(kind: str) -> Any:
     module, _, name = DETECTORS[kind].estimator.rpartition(".")
-    with signals_deferred():  # a stop amid this import gets lost
-        return getattr(import_module(module), name)()
+    with signals_deferred():  # a stop during this import would get lost
+        return getattr(import_module(module), name)

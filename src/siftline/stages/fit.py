@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from siftline.config.batch import RetriesConfig
-from siftline.detectors import forest
 from siftline.detectors.fitted import load_model
+from siftline.detectors.kinds import lacking
 from siftline.engine import Executor, run_with_retries
 from siftline.errors import StorageError
 from siftline.progress import Incident, Progress, emit
@@ -35,7 +35,7 @@ def fit_detector(plan: BatchPlan, executor: Executor) -> DetectorRef:
         When the estimator refuses the sample.
     """
     emit(Progress("fit", rows_total=plan.rows))
-    slower = forest.lacking(plan.rows) if plan.config.detector.kind == "isolation_forest" else None
+    slower = lacking(plan.config.detector.kind, plan.rows)
     if slower is not None:
         emit(Incident("slower", slower))
     retries = plan.config.retries

@@ -13,7 +13,8 @@ from typing import Any
 import pyarrow as pa
 
 from siftline.config.batch import BatchConfig
-from siftline.detectors.kinds import DETECTORS, check_params
+from siftline.config.detectors import DETECTORS
+from siftline.detectors.kinds import check_params
 from siftline.errors import FeatureError, ModelError, OutputConflict, SourceError, storage_error
 from siftline.jobs.results import read_manifest
 from siftline.source.chunks import chunk_rows

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from siftline.detectors import forest
+from siftline.detectors import kinds
 from siftline.detectors.fitted import FittedModel, cached_model
 from siftline.errors import RowError
 from siftline.source.read_ahead import ahead
@@ -193,9 +193,6 @@ def _native_libraries() -> Any:
 
 
 def warm_up(kind: str, rows: int) -> None:
-    """Import what scoring so many rows with such a detector needs, so that no chunk waits for it."""
-    import sklearn.ensemble  # noqa: F401
-
+    """Import what scoring that many rows needs, so that no chunk waits for it."""
+    kinds.prepare(kind, rows)
     _native_libraries()
-    if kind == "isolation_forest":
-        forest.prepare(rows)

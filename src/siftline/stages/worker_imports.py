@@ -1,7 +1,7 @@
-"""What workers have behind them when they are forked: imported by the process that they are forked from.
+"""Imports that workers need, made once in the process from which they are forked.
 
-Importing them costs seconds of CPU. Looking for garbage meanwhile, where there is none, would take a fifth
-more; and what is frozen then is not looked at by the workers either, so that its memory stays shared.
+They cost seconds of CPU. Garbage collection would add a fifth; frozen objects are never collected, so
+their memory stays shared with the workers.
 """
 
 from __future__ import annotations
@@ -10,11 +10,15 @@ import gc
 
 gc.disable()
 try:
-    from siftline.detectors import forest
+    import pandas  # noqa: F401
+    import skops.io  # noqa: F401
+
+    from siftline.detectors import kinds
     from siftline.engine import workers
+    from siftline.stages import labelling, scoring, training  # noqa: F401
 
     workers.preload()
-    forest.preload()
+    kinds.preload()
 finally:
     gc.freeze()
     gc.enable()

@@ -8,7 +8,7 @@ import pytest
 
 from siftline.cli.live import show_progress
 from siftline.config.batch import BatchConfig
-from siftline.progress import Incident, Progress, listening, emit
+from siftline.progress import Incident, Progress, emit, listening
 from tests.support import Job, run_job
 
 
@@ -101,9 +101,9 @@ def test_only_listeners_get_reports() -> None:
     with listening(heard.append):
         emit(Progress("fit"))
         with listening(heard.append):
-            report(incident)
+            emit(incident)
     emit(Progress("publish"))
-    report(incident)
+    emit(incident)
     assert heard == [Progress("fit"), incident, incident]
 
 

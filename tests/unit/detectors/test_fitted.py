@@ -88,7 +88,7 @@ def test_types_that_are_not_trusted_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ModelError) as caught:
         load_model(path)
     assert str(caught.value) == (
-        f"{path}: holds types that are not trusted: {__name__}.Foreign; "
+        f"{path}: contains types that are not trusted: {__name__}.Foreign; "
         "give the path of a model that Siftline saved"
     )
 
@@ -167,7 +167,7 @@ def test_a_model_that_cannot_be_read_just_now_is_no_fault_of_the_job(
         cached_model(ref_of(saved[0], "1" * 64))
     assert str(caught.value) == (
         f"{saved[0]}: the model cannot be read just now: Input/output error; "
-        "see to the storage; it is tried again"
+        "check the storage; it is tried again"
     )
 
     monkeypatch.setattr("skops.io.load", lambda path, trusted: unread(path))

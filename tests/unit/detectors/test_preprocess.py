@@ -183,16 +183,13 @@ def test_a_value_too_large_after_preprocessing_names_its_row(tmp_path: Path) -> 
     )
 
 
-def test_a_value_too_large_after_preprocessing_is_counted_over_the_blocks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_value_too_large_after_preprocessing_is_counted_from_the_first_row(tmp_path: Path) -> None:
     model = fit_model(make_table(200), [X], make_config(tmp_path, "unused", preprocess={"missing": "median"}))
     values = np.zeros((200, 1))
     values[[3, 150], 0] = [-1e300, 1e300]
-    monkeypatch.setattr("siftline.detectors.fitted._BLOCK_ROWS", 100)
     with pytest.raises(RowError) as caught:
-        model.score(values[100:])
+        model.score(values[100:], rows_at_once=100)
     assert caught.value.rows == (50,)
     with pytest.raises(RowError) as caught:
-        model.score(np.concatenate([np.zeros((100, 1)), values[100:]]))
+        model.score(np.concatenate([np.zeros((100, 1)), values[100:]]), rows_at_once=100)
     assert caught.value.rows == (150,)

@@ -242,7 +242,7 @@ def plain_model() -> FittedModel:
     matrix = np.random.default_rng(1).normal(size=(500, 2)).astype(np.float32)
     forest = IsolationForest(n_estimators=5, random_state=0).fit(matrix)
     typical = (Typical(0.0, 1.0),) * 2
-    return FittedModel("isolation_forest", FEATURES, {}, typical, None, forest)
+    return FittedModel("elliptic_envelope", FEATURES, {}, typical, None, forest)
 
 
 def fussy_model(error: Exception) -> tuple[FittedModel, Fussy]:

@@ -1,4 +1,4 @@
-"""`score_samples` of an isolation forest, the same to the bit, and faster where kernels are compiled."""
+"""`score_samples` of an isolation forest: bit-identical, and faster once kernels are compiled."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from siftline.detectors.forest.compilation import find_kernels, pay_rent, say_slower
+from siftline.detectors.forest.compilation import KERNELS, Kernels
 from siftline.detectors.forest.program import TREES, compile_forest
 from siftline.detectors.forest.ranks import rank_tables
 from siftline.types import Float32s, Float64s, Matrix
@@ -20,40 +20,42 @@ _CACHE_LINE = 64
 
 
 class ForestScorer:
-    """Scores rows with an isolation forest. Any number of threads may do so.
+    """Scorer of an isolation forest, for any number of threads.
 
     Parameters
     ----------
     forest : sklearn.ensemble.IsolationForest
-        Fitted.
+        A fitted forest.
+    kernels : Kernels
+        The kernels to use. Default: those of the process.
     """
 
-    def __init__(self, forest: Any) -> None:
+    def __init__(self, forest: Any, kernels: Kernels = KERNELS) -> None:
         self._forest = forest
+        self._kernels = kernels
         self._compiling = threading.Lock()
         self._compiled: CompiledForest | None = None
         self._refused = False
 
     def score_samples(self, matrix: Matrix) -> Float64s:
-        """Score every row as the forest's own ``score_samples`` does sequentially, to the last bit.
+        """Score every row; the result equals the forest's own ``score_samples`` to the last bit.
 
         Parameters
         ----------
         matrix : ndarray of shape (n, d)
-            float32 in any memory layout is taken as it is. What is no such matrix is left to scikit-learn to
-            make something of, or to refuse.
+            Floats in any memory layout. Anything else goes to scikit-learn, which converts or refuses it.
 
         Returns
         -------
         ndarray of shape (n,)
-            Lower is more anomalous, as scikit-learn has it.
+            Scores; lower is more anomalous, as in scikit-learn.
         """
         compiled = self._compiled_forest() if self._is_matrix(matrix) else None
         if compiled is not None:
             return compiled.score_samples(matrix)
         started = time.thread_time()
         scores: Float64s = self._forest.score_samples(matrix)
-        pay_rent(time.thread_time() - started)
+        self._kernels.pay_rent(time.thread_time() - started)
         return scores
 
     def _is_matrix(self, matrix: object) -> bool:
@@ -66,7 +68,7 @@ class ForestScorer:
         )
 
     def _compiled_forest(self) -> CompiledForest | None:
-        kernels = None if self._refused else find_kernels()
+        kernels = None if self._refused else self._kernels.find()
         if kernels is None:
             return None
         with self._compiling:
@@ -75,19 +77,19 @@ class ForestScorer:
                     compiled = CompiledForest(self._forest, kernels)
                     compiled.check()
                     self._compiled = compiled
-                except Exception as error:  # noqa: BLE001  # what is inside a forest is scikit-learn's own affair
+                except Exception as error:  # noqa: BLE001  # a forest's inside is private to scikit-learn
                     self._refused = True
-                    say_slower(error)
+                    self._kernels.warn_slower(error)
             return self._compiled
 
 
 class CompiledForest:
-    """A forest that kernels score.
+    """A compiled forest.
 
     Parameters
     ----------
     forest : sklearn.ensemble.IsolationForest
-        Fitted.
+        A fitted forest.
     kernels : module
         `siftline.detectors.forest.kernels`.
 
@@ -114,25 +116,25 @@ class CompiledForest:
         depths = np.zeros(len(matrix))
         rows = np.require(matrix, np.float32, "A")
         self._kernels.add_depths(rows, self._tables, self._program, self._scratch(), depths)
-        # In the words of scikit-learn: a forest of single rows has no depth, and a score of 1.
+        # As in scikit-learn: a forest of single rows has no depth, and a score of 1.
         share = np.divide(depths, self._normal_depth, out=np.ones_like(depths), where=self._normal_depth != 0)
         scores: Float64s = -(2**-share)
         return scores
 
     def check(self) -> None:
-        """Compare with scikit-learn on rows about the thresholds, with and without missing values.
+        """Compare with scikit-learn on rows around the thresholds, with and without missing values.
 
         Raises
         ------
         ValueError
             When a score differs in a bit.
         """
-        rows = self._rows_about_thresholds()
+        rows = self._rows_around_thresholds()
         for matrix in (rows, np.where(np.random.default_rng(1).random(rows.shape) < 0.1, np.nan, rows)):
             if self.score_samples(matrix).tobytes() != self._forest.score_samples(matrix).tobytes():
                 raise ValueError("the compiled forest scores differently")
 
-    def _rows_about_thresholds(self) -> Float32s:
+    def _rows_around_thresholds(self) -> Float32s:
         generator = np.random.default_rng(0)
         columns = [
             generator.choice(np.append(known, np.float32(0)), _CHECKED_ROWS) for known in self._thresholds
@@ -156,7 +158,7 @@ class CompiledForest:
 
 
 def _aligned(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Any:
-    """Return an array that begins on a cache line, as does each of its rows."""
+    """Return an array whose rows each begin on a cache line."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
     memory = np.empty(size + _CACHE_LINE, dtype=np.uint8)
     start = -memory.ctypes.data % _CACHE_LINE

@@ -1,33 +1,35 @@
-"""Kernels are compiled once a machine, when that pays, and never at the cost of a job."""
+"""Kernels are compiled once per machine, when that pays, and never at the cost of a job."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from siftline.detectors.forest import compilation
+from siftline.detectors.forest.compilation import KERNELS, Kernels
+from siftline.detectors.kinds import lacking
 from siftline.progress import Incident, listening
 from siftline.stages.scoring import warm_up
 from tests.support import make_config, make_table, run_job, write_files
 
-# Scores with a forest in a process of its own, and says what came of it.
+# Scores with a forest in a process of its own, and prints the origin of the kernels.
 SCORING = """
 import logging, sys, numpy as np
 logging.basicConfig(format="%(levelname)s %(message)s")
-from siftline.detectors.forest import ForestScorer, prepare
-from siftline.detectors.forest.compilation import find_kernels
+from siftline.detectors.forest import make_scorer, prepare
+
 from sklearn.ensemble import IsolationForest
 sample = np.random.default_rng(0).normal(size=(300, 3)).astype(np.float32)
 forest = IsolationForest(n_estimators=10, random_state=0).fit(sample)
 prepare({rows})
-scores = [ForestScorer(forest).score_samples(sample) for _ in range(2)]
+scores = [make_scorer(forest).score_samples(sample) for _ in range(2)]
 print(*(each.tobytes() == forest.score_samples(sample).tobytes() for each in scores))
-kernels = find_kernels()
+kernels = KERNELS.find()
 stats = kernels and kernels.add_depths.stats
 print("none" if kernels is None else "loaded" if stats.cache_hits else "compiled")
 """
@@ -54,48 +56,34 @@ def kept(cache: Path) -> list[Path]:
     return [path for path in directory.rglob("*") if path.is_file()]
 
 
-@pytest.fixture
-def price(monkeypatch: pytest.MonkeyPatch) -> Callable[[float, float], list[str]]:
-    """Set what has been paid and what compiling costs, and see whether it is done."""
-    loads: list[str] = []
-
-    def set_price(rent: float, cost: float) -> list[str]:
-        monkeypatch.setattr(compilation, "_kernels", None)
-        monkeypatch.setattr(compilation, "_rent", rent)
-        monkeypatch.setattr(compilation, "_price", lambda: cost)
-        monkeypatch.setattr(compilation, "_load", lambda: loads.append("load"))
-        return loads
-
-    return set_price
-
-
-def test_kernels_are_compiled_once_the_time_without_them_has_come_to_their_price(
-    price: Callable[[float, float], list[str]],
+def test_kernels_load_once_the_time_without_them_has_reached_their_price(
+    tmp_path: Path, kernels: Any
 ) -> None:
-    loads = price(0.0, 3.0)
+    own = Kernels(tmp_path, compile_seconds=3.0)
     for _ in range(3):
-        compilation.find_kernels()
-        compilation.pay_rent(1.0)
-        assert not loads
-    compilation.pay_rent(0.1)
-    compilation.find_kernels()
-    assert loads == ["load"]
+        assert own.find() is None
+        own.pay_rent(1.0)
+    assert own.find() is None
+    own.pay_rent(0.1)
+    assert own.find() is kernels
 
 
-@pytest.mark.parametrize(("rows", "done"), [(100_000, False), (300_000, False), (2_000_000, True)])
-def test_kernels_are_compiled_at_once_for_a_job_of_many_rows(
-    price: Callable[[float, float], list[str]], rows: int, done: bool
+@pytest.mark.parametrize(("rows", "loaded"), [(100_000, False), (300_000, False), (2_000_000, True)])
+def test_a_job_of_many_rows_loads_kernels_at_once(
+    tmp_path: Path, kernels: Any, rows: int, loaded: bool
 ) -> None:
-    loads = price(0.0, 3.0)
-    compilation.prepare(rows)
-    assert bool(loads) is done
+    own = Kernels(tmp_path, compile_seconds=3.0)
+    own.prepare(rows)
+    assert own.find() is (kernels if loaded else None)
 
 
-def test_compiled_kernels_cost_less(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(compilation, "_directory", lambda: tmp_path)
-    before = compilation._price()
-    (tmp_path / "compiled").touch()
-    assert compilation._price() < before
+def test_compiled_kernels_cost_less(tmp_path: Path, kernels: Any) -> None:
+    own = Kernels(tmp_path)
+    own.pay_rent(1.0)
+    assert own.find() is None
+    assert own.directory is not None
+    (own.directory / "compiled").touch()
+    assert own.find() is kernels
 
 
 def test_the_library_does_not_import_numba_until_kernels_are_wanted(tmp_path: Path) -> None:
@@ -109,9 +97,9 @@ def test_without_numba_scikit_learn_scores_and_no_process_complains(tmp_path: Pa
     assert score(tmp_path, before="import sys; sys.modules['numba'] = None\n") == ("none", "")
 
 
-def test_a_job_without_numba_says_so_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_without_numba_emits_one_incident(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "numba", None)
-    monkeypatch.setattr(compilation, "_COMPILE_SECONDS", 0.0)
+    monkeypatch.setattr(KERNELS, "compile_seconds", 0.0)
     source = write_files(tmp_path / "data", make_table(100))
     heard: list[object] = []
     with listening(heard.append):
@@ -139,10 +127,11 @@ def test_kernels_are_prepared_for_forests_only(
     assert asked == prepared
 
 
-def test_a_small_job_lacks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_large_jobs_of_forests_lack_numba(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "numba", None)
-    assert compilation.lacking(1000) is None
-    assert compilation.lacking(MANY) is not None
+    assert lacking("isolation_forest", 1000) is None
+    assert lacking("isolation_forest", MANY) is not None
+    assert lacking("elliptic_envelope", MANY) is None
 
 
 @pytest.mark.slow
@@ -174,7 +163,7 @@ def test_of_two_processes_one_compiles_and_the_other_goes_on_without(tmp_path: P
     pytest.importorskip("numba")
     locking = (
         "import fcntl; from siftline.detectors.forest import compilation\n"
-        "held = (compilation._directory() / 'lock').open('wb'); fcntl.flock(held, fcntl.LOCK_EX)\n"
+        "held = (compilation.KERNELS.directory / 'lock').open('wb'); fcntl.flock(held, fcntl.LOCK_EX)\n"
     )
     # A lock is of the open file: this process holds it as another would.
     assert score(tmp_path, before=locking) == ("none", "")
@@ -182,18 +171,20 @@ def test_of_two_processes_one_compiles_and_the_other_goes_on_without(tmp_path: P
     assert score(tmp_path, before=locking) == ("loaded", "")
 
 
-def test_what_another_user_keeps_is_not_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_cache_that_others_can_write_to_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert compilation._directory.__wrapped__() is not None
+    assert Kernels().directory is not None
     with monkeypatch.context() as other:
         other.setattr(os, "getuid", lambda: -1)
-        assert compilation._directory.__wrapped__() is None
+        assert Kernels().directory is None
     (tmp_path / "siftline").chmod(0o777)
-    assert compilation._directory.__wrapped__() is None
+    assert Kernels().directory is None
 
 
-def test_another_processor_has_kernels_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    ours = compilation._directory.__wrapped__()
-    monkeypatch.setattr(compilation, "_processor", lambda: ["another"])
-    assert compilation._directory.__wrapped__() != ours
+def test_each_processor_has_its_own_kernels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ours = Kernels(tmp_path).directory
+    monkeypatch.setattr(compilation, "processor", lambda: ["another"])
+    assert ours is not None
+    assert Kernels(tmp_path).directory not in (ours, None)

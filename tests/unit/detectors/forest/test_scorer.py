@@ -1,29 +1,25 @@
-"""A forest scorer gives scikit-learn's scores: by kernels where it can, by scikit-learn where it cannot."""
+"""A forest scorer gives scikit-learn's scores, by kernels where possible."""
 
 from __future__ import annotations
 
 import logging
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from sklearn.ensemble import IsolationForest
 
-from siftline.detectors.forest import ForestScorer, compilation, scorer
-from siftline.detectors.forest.scorer import CompiledForest
-from siftline.detectors.kinds import SklearnDetector
+from siftline.detectors.forest import scorer
+from siftline.detectors.forest.compilation import Kernels
+from siftline.detectors.forest.scorer import CompiledForest, ForestScorer
+from siftline.detectors.kinds import make_scorer
 
 SAMPLE = np.random.default_rng(0).normal(size=(500, 4)).astype(np.float32)
 FOREST = IsolationForest(n_estimators=20, random_state=0).fit(SAMPLE)
 EXPECTED = FOREST.score_samples(SAMPLE)
-
-
-@pytest.fixture
-def unsaid(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a process that has not said yet that it is slower."""
-    monkeypatch.setattr(compilation, "_said", False)
 
 
 @pytest.fixture
@@ -42,20 +38,19 @@ def test_with_kernels_scikit_learn_is_not_asked(alone: ForestScorer) -> None:
 
 
 @pytest.mark.usefixtures("kernels")
-def test_the_detector_scores_a_forest_with_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_scorer_of_a_forest_uses_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
     kernels_score = CompiledForest.score_samples
     monkeypatch.setattr(
         CompiledForest, "score_samples", lambda *given: asked.append(given) or kernels_score(*given)
     )
-    assert SklearnDetector(FOREST).score(SAMPLE).tobytes() == (-EXPECTED).tobytes()
+    assert make_scorer("isolation_forest", FOREST).score_samples(SAMPLE).tobytes() == EXPECTED.tobytes()
     assert asked[-1][1] is SAMPLE
 
 
-def test_without_kernels_scikit_learn_scores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scorer, "find_kernels", lambda: None)
+def test_without_kernels_scikit_learn_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scorer, "CompiledForest", lambda *_: pytest.fail("compiled without kernels"))
-    assert ForestScorer(FOREST).score_samples(SAMPLE).tobytes() == EXPECTED.tobytes()
+    assert ForestScorer(FOREST, Kernels(tmp_path)).score_samples(SAMPLE).tobytes() == EXPECTED.tobytes()
 
 
 @pytest.mark.usefixtures("kernels")
@@ -113,7 +108,7 @@ def with_a_bit_changed() -> IsolationForest:
     return forest
 
 
-@pytest.mark.usefixtures("kernels", "unsaid")
+@pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize(
     ("forest", "why"),
     [
@@ -124,11 +119,13 @@ def with_a_bit_changed() -> IsolationForest:
     ],
     ids=["another class", "many leaf values", "another scikit-learn", "a bit differs"],
 )
-def test_a_forest_that_cannot_be_compiled_is_scored_by_scikit_learn_and_that_is_said_once(
+def test_scikit_learn_scores_a_forest_that_cannot_be_compiled_and_that_is_logged_once(
     forest: IsolationForest, why: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    kernels = Kernels()
+    kernels.prepare(10**9)
     with caplog.at_level(logging.INFO):
-        for scored in (ForestScorer(forest), ForestScorer(forest)):
+        for scored in (ForestScorer(forest, kernels), ForestScorer(forest, kernels)):
             for _ in range(2):
                 assert scored.score_samples(SAMPLE).tobytes() == forest.score_samples(SAMPLE).tobytes()
     (record,) = caplog.records

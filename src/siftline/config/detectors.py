@@ -1,0 +1,59 @@
+"""The kinds of detectors: one entry in `DETECTORS` is all that Siftline knows of a kind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# Parameters that users cannot set, each with what to do instead.
+RESERVED = {
+    "contamination": "set threshold.contamination",
+    "random_state": "set detector.seed",
+    "n_jobs": "set cluster.workers: chunks are scored in parallel, not trees",
+    "verbose": "it has no effect here",
+    "warm_start": "it has no effect here",
+}
+
+
+@dataclass(frozen=True)
+class DetectorKind:
+    """A scikit-learn estimator whose ``score_samples`` is lower for anomalies, and its properties.
+
+    Parameters
+    ----------
+    estimator : str
+        Import path of the estimator.
+    exact : bool
+        True if scores are bit-identical for any chunk size. Through BLAS they are equal within 1e-9.
+    takes_missing : bool
+        True if rows with NaN can be scored.
+    trusted : tuple of str
+        Types in a saved model that skops does not trust by itself. Loading them must run no code.
+    acceleration : str or None
+        Import path of a module that scores faster; see `siftline.detectors.kinds.Acceleration`.
+    """
+
+    estimator: str
+    exact: bool
+    takes_missing: bool
+    trusted: tuple[str, ...] = ()
+    acceleration: str | None = None
+
+
+DETECTORS: dict[str, DetectorKind] = {
+    # Liu, Ting, Zhou: Isolation Forest, ICDM 2008.
+    "isolation_forest": DetectorKind(
+        "sklearn.ensemble.IsolationForest",
+        exact=True,
+        takes_missing=True,
+        # A forged Tree can crash the process, but it runs no code.
+        trusted=("sklearn.tree._tree.Tree",),
+        acceleration="siftline.detectors.forest",
+    ),
+    # Rousseeuw, Van Driessen: A fast algorithm for the minimum covariance determinant, 1999.
+    "elliptic_envelope": DetectorKind(
+        "sklearn.covariance.EllipticEnvelope",
+        exact=False,
+        takes_missing=False,
+        trusted=("sklearn.covariance._elliptic_envelope.EllipticEnvelope",),
+    ),
+}
