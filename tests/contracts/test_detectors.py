@@ -137,7 +137,7 @@ def test_a_saved_model_gives_the_same_scores(model: FittedModel, tmp_path: Path)
 
 
 def test_the_same_seed_fits_the_same_detector(model: FittedModel) -> None:
-    seen = make_matrix()
+    seen = np.asfortranarray(make_matrix())  # the layout of raw_matrix
     estimators = [make_estimator(model.kind, SMALL.get(model.kind, {}), 0).fit(seen) for _ in range(2)]
     scores = [replace(model, estimator=estimator).score(seen) for estimator in estimators]
     assert scores[0].tobytes() == scores[1].tobytes() == model.score(seen).tobytes()
