@@ -138,14 +138,14 @@ def store_of(config: BatchConfig) -> JsonStore:
 
 
 def stage_job(
-    config: BatchConfig, executor: Executor | None = None, fresh: bool = False
+    config: BatchConfig, executor: Executor | None = None, fresh: bool = False, **limits: int
 ) -> tuple[BatchPlan, DetectorRef, Receipts, CombinedScores]:
     """Do everything up to the staged result."""
     executor = executor or SerialExecutor()
     plan = plan_batch(config, fresh)
     detector = fit_detector(plan, SerialExecutor())
     receipts = detect_chunks(plan, detector, executor, store_of(config))
-    return plan, detector, receipts, combine_results(plan, detector, receipts, executor)
+    return plan, detector, receipts, combine_results(plan, detector, receipts, executor, **limits)
 
 
 def elsewhere(config: BatchConfig, name: str = "elsewhere") -> BatchConfig:
@@ -154,9 +154,9 @@ def elsewhere(config: BatchConfig, name: str = "elsewhere") -> BatchConfig:
     return config.model_copy(update={"output": output})
 
 
-def run_job(config: BatchConfig, executor: Executor | None = None, fresh: bool = False) -> Job:
+def run_job(config: BatchConfig, executor: Executor | None = None, fresh: bool = False, **limits: int) -> Job:
     """Do a job from its plan to the published result."""
-    plan, detector, receipts, combined = stage_job(config, executor, fresh)
+    plan, detector, receipts, combined = stage_job(config, executor, fresh, **limits)
     validation = validate_results(plan, receipts, combined)
     manifest = publish_results(plan, detector, receipts, combined, validation)
     return Job(plan, detector, receipts, combined, manifest)

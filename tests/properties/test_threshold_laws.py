@@ -11,8 +11,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from siftline.stages import threshold
 from siftline.stages.threshold import (
+    Scan,
     count_from,
     flagged_count,
     kth_largest,
@@ -38,7 +38,7 @@ def as_array(values: list[float]) -> np.ndarray:
     return np.array(values, dtype=np.float64)
 
 
-def scan_of(arrays: list[np.ndarray]) -> threshold.Scan:
+def scan_of(arrays: list[np.ndarray]) -> Scan:
     """Nothing but what is asked for."""
     return lambda lowest: [array[array >= lowest] for array in arrays]
 
@@ -86,9 +86,7 @@ def test_the_kth_largest_is_the_sorted_ones(
     together = np.sort(as_array([score for chunk in chunks for score in chunk]))
     k = data.draw(st.integers(1, len(together)), label="k")
     arrays = [as_array(chunk) for chunk in chunks]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(threshold, "_HOLD", hold)
-        found = kth_largest(k, merge(summarise(array) for array in arrays), scan_of(arrays))
+    found = kth_largest(k, merge(summarise(array) for array in arrays), scan_of(arrays), hold)
     assert found == together[-k]
 
 
@@ -104,12 +102,9 @@ def test_the_kth_largest_is_the_sorted_ones(
     ],
     ids=["zeros", "denormals", "negatives", "all ties", "neighbours"],
 )
-def test_every_kth_largest_of_awkward_scores(
-    values: list[float], hold: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(threshold, "_HOLD", hold)
+def test_every_kth_largest_of_awkward_scores(values: list[float], hold: int) -> None:
     scores = as_array(values)
-    found = [kth_largest(k, summarise(scores), scan_of([scores])) for k in range(1, len(values) + 1)]
+    found = [kth_largest(k, summarise(scores), scan_of([scores]), hold) for k in range(1, len(values) + 1)]
     assert found == sorted(values, reverse=True)
 
 
@@ -125,7 +120,7 @@ def test_more_than_there_are_cannot_be_asked_for() -> None:
         kth_largest(3, summarise(scores), scan_of([scores]))
 
 
-def test_few_scores_in_the_bucket_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_scores_in_the_bucket_are_scanned_once() -> None:
     scores = np.random.default_rng(0).random(1000)
     scans: list[float] = []
 
@@ -133,12 +128,10 @@ def test_few_scores_in_the_bucket_are_looked_at_once(monkeypatch: pytest.MonkeyP
         scans.append(lowest)
         return [scores]
 
-    monkeypatch.setattr(threshold, "_HOLD", 1000)
-    kth_largest(10, summarise(scores), scan)
+    kth_largest(10, summarise(scores), scan, hold=1000)
     assert len(scans) == 1
     scans.clear()
-    monkeypatch.setattr(threshold, "_HOLD", 0)
-    kth_largest(10, summarise(scores), scan)
+    kth_largest(10, summarise(scores), scan, hold=0)
     assert len(scans) == 3
 
 

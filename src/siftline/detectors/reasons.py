@@ -30,10 +30,9 @@ REASON = pa.struct(
     ]
 )
 _TOP = 3
-_STACK_ROWS = 65_536
 
 
-def explain(model: FittedModel, matrix: Matrix, scores: Float64s) -> pa.Array:
+def explain(model: FittedModel, matrix: Matrix, scores: Float64s, rows_at_once: int = 65_536) -> pa.Array:
     """Give the reasons of rows.
 
     Parameters
@@ -44,6 +43,8 @@ def explain(model: FittedModel, matrix: Matrix, scores: Float64s) -> pa.Array:
         The rows' raw matrix.
     scores : ndarray of shape (n,), float64
         The rows' scores.
+    rows_at_once : int
+        Most rows given to the model at once, which bounds memory.
 
     Returns
     -------
@@ -53,7 +54,7 @@ def explain(model: FittedModel, matrix: Matrix, scores: Float64s) -> pa.Array:
         in robust standard deviations (null where there is no such thing), and the contribution to the
         score.
     """
-    top, contributions = _top_contributions(model, matrix, scores)
+    top, contributions = _top_contributions(model, matrix, scores, rows_at_once)
     counts = np.maximum(1, (contributions > 0).sum(axis=1))
     chosen = np.arange(top.shape[1]) < counts[:, None]
     columns = top[chosen]
@@ -64,7 +65,9 @@ def explain(model: FittedModel, matrix: Matrix, scores: Float64s) -> pa.Array:
     )
 
 
-def _top_contributions(model: FittedModel, matrix: Matrix, scores: Float64s) -> tuple[Ints, Float64s]:
+def _top_contributions(
+    model: FittedModel, matrix: Matrix, scores: Float64s, rows_at_once: int
+) -> tuple[Ints, Float64s]:
     """Return the features that contribute most to each row, and what, both of shape (n, at most 3)."""
     rows, width = matrix.shape
     typical: Matrix = np.empty_like(matrix, shape=(1, width))
@@ -72,7 +75,7 @@ def _top_contributions(model: FittedModel, matrix: Matrix, scores: Float64s) -> 
     baseline = float(model.score(typical)[0])
     top = np.empty((rows, min(width, _TOP)), dtype=np.int64)
     contributions = np.empty(top.shape)
-    step = max(1, _STACK_ROWS // (2 * width))
+    step = max(1, rows_at_once // (2 * width))
     for start in range(0, rows, step):
         block, stop = matrix[start : start + step], start + step
         without = np.repeat(block[:, None, :], width, axis=1)

@@ -18,11 +18,10 @@ from siftline.errors import SourceChanged, SourceError
 from siftline.source.files import ParquetFile, Stamp, open_parquet, unreadable
 from siftline.storage.files import digest, file_digest, replacing
 
-_BLOCK_BYTES = 8 << 20
 _ROW_GROUP_ROWS = 131_072
 
 
-def csv_schema(path: Path, exact: Collection[str] = ()) -> pa.Schema:
+def csv_schema(path: Path, exact: Collection[str] = (), read_bytes: int = 8 << 20) -> pa.Schema:
     """Return the columns of a CSV file, with the types that its first 8 MiB suggest.
 
     Whole numbers are taken as floating point, because a later row may have a fraction, and so is a column
@@ -33,7 +32,9 @@ def csv_schema(path: Path, exact: Collection[str] = ()) -> pa.Schema:
     path : Path
         The CSV file.
     exact : collection of str
-        Columns whose whole numbers must stay so (keys and carried columns).
+        Columns whose whole numbers stay integers (keys and carried columns).
+    read_bytes : int
+        Bytes to read and parse at once, and to infer the types from.
 
     Raises
     ------
@@ -47,7 +48,7 @@ def csv_schema(path: Path, exact: Collection[str] = ()) -> pa.Schema:
         )
         return field.with_type(pa.float64()) if unsettled else field
 
-    with _reader(path, pc.ConvertOptions()) as reader:
+    with _reader(path, pc.ConvertOptions(), read_bytes) as reader:
         return pa.schema([settle(field) for field in reader.schema])
 
 
@@ -95,6 +96,7 @@ def stage_csv(
     exact: Collection[str],
     directory: Path,
     stamp: Stamp | None = None,
+    read_bytes: int = 8 << 20,
 ) -> Path:
     """Stream a CSV file into a Parquet file, in bounded memory, and return its path.
 
@@ -109,7 +111,9 @@ def stage_csv(
     directory : Path
         Where staged files are.
     stamp : Stamp, optional
-        What the file must be known by, before and after. Default: as it is now, without its bytes.
+        Identity of the file, checked before and after. Default: its present size and time.
+    read_bytes : int
+        As for `csv_schema`.
 
     Raises
     ------
@@ -121,7 +125,7 @@ def stage_csv(
         When the staged file cannot be written.
     """
     stamp = stamp or csv_stamp(path)
-    schema = csv_schema(path, exact)
+    schema = csv_schema(path, exact, read_bytes)
     fields = [schema.field(name) for name in columns]
     staged = directory / f"{digest([stamp, *map(str, fields)])[:32]}.parquet"
     if staged.exists():
@@ -129,7 +133,7 @@ def stage_csv(
     # Another run may stage the same file just now, and have planned with its own copy already.
     with replacing(staged, keep=True) as temporary:
         try:
-            _convert(path, pa.schema(fields), temporary)
+            _convert(path, pa.schema(fields), temporary, read_bytes)
         except SourceError:
             _check_stamp(path, stamp)  # a file that is being written ends in a torn line
             raise
@@ -137,11 +141,11 @@ def stage_csv(
     return staged
 
 
-def _convert(path: Path, schema: pa.Schema, target: Path) -> None:
+def _convert(path: Path, schema: pa.Schema, target: Path, read_bytes: int) -> None:
     options = pc.ConvertOptions(include_columns=schema.names, column_types=schema)
     with (
         pq.ParquetWriter(target, schema, write_page_checksum=True) as writer,
-        _reader(path, options) as reader,
+        _reader(path, options, read_bytes) as reader,
     ):
         for table in _grouped(reader, path):
             writer.write_table(table, row_group_size=_ROW_GROUP_ROWS)
@@ -152,12 +156,12 @@ def _check_stamp(path: Path, stamp: Stamp) -> None:
         raise SourceChanged(f"{path}: changed while it was read", "run again when it is complete")
 
 
-def _reader(path: Path, options: pc.ConvertOptions) -> pc.CSVStreamingReader:
+def _reader(path: Path, options: pc.ConvertOptions, read_bytes: int) -> pc.CSVStreamingReader:
     try:
         return pc.open_csv(
             pa.input_stream(str(path), compression="detect"),
             # Only the serial reader knows the number of a row that it refuses.
-            read_options=pc.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),
+            read_options=pc.ReadOptions(use_threads=False, block_size=read_bytes),
             parse_options=pc.ParseOptions(newlines_in_values=True),
             convert_options=options,
         )

@@ -37,20 +37,29 @@ from siftline.types import (
     ScoreSummary,
 )
 
-_ROWS_PER_FILE = 1 << 19
 _CHUNKS_PER_FILE = 256
-# Sorting the anomalies by rank is a courtesy that must not cost memory without bound.
-_SORTED_ROWS = 100_000
 
 
 def combine_results(
-    plan: BatchPlan, detector: DetectorRef, receipts: Receipts, executor: Executor
+    plan: BatchPlan,
+    detector: DetectorRef,
+    receipts: Receipts,
+    executor: Executor,
+    rows_per_file: int = 1 << 19,
+    sorted_rows: int = 100_000,
 ) -> CombinedScores:
     """Find the threshold, label every row that has a score, and stage the result.
 
     Rows at the threshold or above are anomalies. By contamination the threshold is the k-th largest score,
     k = ceil(contamination x rows), so that at least k rows are flagged: more only where others tie with
     the k-th, because equal rows must not get different labels.
+
+    Parameters
+    ----------
+    rows_per_file : int
+        Rows of a file of the result, if its chunks are not larger.
+    sorted_rows : int
+        Most anomalies that are sorted by rank; more would need unbounded memory.
 
     Raises
     ------
@@ -66,9 +75,9 @@ def combine_results(
     publication = f"{plan.job_id}-{plan.token}-{secrets.token_hex(4)}"
     staged = _empty_stage(plan, publication)
     flagged = _save_flagged(plan, receipts, threshold, staged)
-    tasks = list(_label_tasks(plan, detector, receipts, threshold, staged, flagged))
+    tasks = list(_label_tasks(plan, detector, receipts, threshold, staged, flagged, rows_per_file))
     labelled = _label(plan, executor, tasks)
-    anomalies = _gather_anomalies(staged, labelled)
+    anomalies = _gather_anomalies(staged, labelled, sorted_rows)
     flagged.unlink()
     return CombinedScores(
         staged=str(staged),
@@ -142,9 +151,15 @@ def _save_flagged(plan: BatchPlan, receipts: Receipts, threshold: float, staged:
 
 
 def _label_tasks(
-    plan: BatchPlan, detector: DetectorRef, receipts: Receipts, threshold: float, staged: Path, flagged: Path
+    plan: BatchPlan,
+    detector: DetectorRef,
+    receipts: Receipts,
+    threshold: float,
+    staged: Path,
+    flagged: Path,
+    rows_per_file: int,
 ) -> Iterator[LabelTask]:
-    for number, run in enumerate(_runs(receipts.in_order)):
+    for number, run in enumerate(_runs(receipts.in_order, rows_per_file)):
         files, chunks = only_files(plan.snapshot.files, [plan.chunks[receipt.chunk] for receipt in run])
         yield LabelTask(
             number=number,
@@ -161,12 +176,12 @@ def _label_tasks(
         )
 
 
-def _runs(receipts: Iterable[ChunkReceipt]) -> Iterator[list[ChunkReceipt]]:
+def _runs(receipts: Iterable[ChunkReceipt], rows_per_file: int) -> Iterator[list[ChunkReceipt]]:
     """Consecutive chunks of about half a million rows together: one output file each."""
     run: list[ChunkReceipt] = []
     rows = 0
     for receipt in receipts:
-        if run and (rows + receipt.rows > _ROWS_PER_FILE or len(run) == _CHUNKS_PER_FILE):
+        if run and (rows + receipt.rows > rows_per_file or len(run) == _CHUNKS_PER_FILE):
             yield run
             run, rows = [], 0
         run.append(receipt)
@@ -175,7 +190,7 @@ def _runs(receipts: Iterable[ChunkReceipt]) -> Iterator[list[ChunkReceipt]]:
         yield run
 
 
-def _gather_anomalies(staged: Path, labelled: list[Labelled]) -> PublishedFile:
+def _gather_anomalies(staged: Path, labelled: list[Labelled], sorted_rows: int) -> PublishedFile:
     """Make one file of the anomalies that the workers found, the highest rank first."""
     pieces = [staged / "found" / Path(one.scores.name).name for one in labelled]
     rows = sum(one.anomalies for one in labelled)
@@ -183,7 +198,7 @@ def _gather_anomalies(staged: Path, labelled: list[Labelled]) -> PublishedFile:
     with replacing(staged / name) as temporary:
         schema = pq.read_schema(pieces[0])
         with parquet_writer(temporary, schema) as writer:
-            if rows <= _SORTED_ROWS:
+            if rows <= sorted_rows:
                 found = pa.concat_tables([pq.read_table(piece) for piece in pieces])
                 writer.write_table(found.sort_by("rank"))
             else:

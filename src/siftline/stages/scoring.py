@@ -130,7 +130,7 @@ def _write_part(task: ChunkTask, path: Path) -> _Scored:
     for table in _batches(task, columns):
         first_row, stop = task.chunk.first_row + start, start + table.num_rows
         found, refused = score_around(
-            lambda rows: _score(model, rows), table, first_row, task.tolerated_rows - rejected
+            lambda rows: score_table(model, rows), table, first_row, task.tolerated_rows - rejected
         )
         scores[start:stop] = found
         keys.append(key_columns(table, task.key, first_row))
@@ -145,7 +145,7 @@ def _write_part(task: ChunkTask, path: Path) -> _Scored:
     return _Scored(scores, pa.concat_tables(rejects), candidates)
 
 
-def _score(model: FittedModel, table: pa.Table) -> Float64s:
+def score_table(model: FittedModel, table: pa.Table) -> Float64s:
     """Score a table; what its values make a library say is about its rows."""
     try:
         matrix = model.matrix(table)

@@ -22,7 +22,6 @@ from siftline.types import Float64s, ScoreSummary
 _SIGN = np.uint64(1 << 63)
 _SHIFT = 46
 _DIGIT = 16
-_HOLD = 1 << 21
 
 Scan = Callable[[float], Iterable[Float64s]]
 
@@ -105,7 +104,7 @@ def may_reach(summary: ScoreSummary, threshold: float) -> bool:
     return summary.maximum is not None and summary.maximum >= threshold
 
 
-def kth_largest(k: int, summary: ScoreSummary, scan: Scan) -> float:
+def kth_largest(k: int, summary: ScoreSummary, scan: Scan, hold: int = 1 << 21) -> float:
     """Return the k-th largest finite score, exactly.
 
     Parameters
@@ -117,6 +116,8 @@ def kth_largest(k: int, summary: ScoreSummary, scan: Scan) -> float:
     scan : callable
         Gives all scores that are so high or higher, and maybe others, in arrays of any size and order;
         called once or a few times.
+    hold : int
+        Most scores to hold in memory.
     """
     counts = dict(zip(summary.buckets, summary.counts, strict=True))
     shift = _SHIFT
@@ -126,7 +127,7 @@ def kth_largest(k: int, summary: ScoreSummary, scan: Scan) -> float:
         if shift == 0:
             return _score_of(bucket)
         inside = _inside(scan, bucket, shift)
-        if counts[bucket] <= _HOLD:
+        if counts[bucket] <= hold:
             return _largest(k, inside)
         shift, counts = _refine(shift, inside)
 

@@ -30,9 +30,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> FittedModel:
     return fit_model(pa.table(near()), FEATURES, config)
 
 
-def reasons_of(model: FittedModel, rows: dict[str, list[Any]]) -> list[list[dict[str, Any]]]:
+def reasons_of(model: FittedModel, rows: dict[str, list[Any]], **limits: int) -> list[list[dict[str, Any]]]:
     matrix = model.matrix(pa.table(rows))
-    explained = explain(model, matrix, model.score(matrix))
+    explained = explain(model, matrix, model.score(matrix), **limits)
     assert explained.type == pa.list_(REASON)
     return explained.to_pylist()
 
@@ -81,13 +81,10 @@ def test_no_rows_have_no_reasons(model: FittedModel) -> None:
     assert reasons_of(model, {name: np.array([], dtype=float) for name in NAMES}) == []  # type: ignore[misc]
 
 
-def test_rows_are_explained_alike_alone_and_together(
-    model: FittedModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_are_explained_alike_alone_and_together(model: FittedModel) -> None:
     rows = {name: list(values[:40]) for name, values in near().items()}
     together = reasons_of(model, rows)
-    monkeypatch.setattr("siftline.detectors.reasons._STACK_ROWS", 8)
-    assert reasons_of(model, rows) == together
+    assert reasons_of(model, rows, rows_at_once=8) == together
     assert [
         reasons_of(model, {name: [row[i]] for name, row in rows.items()})[0] for i in range(3)
     ] == together[:3]

@@ -109,24 +109,18 @@ def test_keys_of_any_type_come_out_as_they_are(tmp_path: Path, name: str, column
     assert job.table[name].to_pylist() == column.to_pylist()
 
 
-def test_many_chunks_make_several_files_of_the_result(
-    config: BatchConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_chunks_make_several_files_of_the_result(config: BatchConfig) -> None:
     one = run_job(config)
-    monkeypatch.setattr("siftline.stages.combine._ROWS_PER_FILE", 150)
-    several = run_job(elsewhere(config))
+    several = run_job(elsewhere(config), rows_per_file=150)
     assert len(one.manifest.scores) == 1
     assert len(several.manifest.scores) > 3
     assert sum(file.rows for file in several.manifest.scores) == 600
     assert several.outcome() == one.outcome()
 
 
-def test_very_many_anomalies_are_left_in_source_order(
-    config: BatchConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_very_many_anomalies_are_left_in_source_order(config: BatchConfig) -> None:
     sorted_rows = run_job(config).anomalies.to_pylist()
-    monkeypatch.setattr("siftline.stages.combine._SORTED_ROWS", 5)
-    job = run_job(elsewhere(config))
+    job = run_job(elsewhere(config), sorted_rows=5)
     rows = job.anomalies.to_pylist()
     assert [row["row"] for row in rows] == sorted(row["row"] for row in rows)
     assert sorted(rows, key=lambda row: row["rank"]) == sorted_rows
@@ -213,7 +207,7 @@ def test_a_row_that_misses_a_value_fails_the_job_by_its_place(tmp_path: Path) ->
     values[61] = np.nan
     data = write_files(tmp_path / "data", table.set_column(1, "x", pa.array(values)), row_group=20)
     detector = {"kind": "elliptic_envelope", "params": {}, "sample_rows": 10, "seed": 1}
-    said = r"^row 61: a value is missing, and elliptic_envelope cannot score that \(1 row so far "
+    said = r"^row 61: a value is missing, which elliptic_envelope cannot score \(1 row so far "
     with pytest.raises(RowError, match=said):
         run_job(make_config(tmp_path, data, detector=detector, chunking={"rows": 20}))
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv as pc
 import pyarrow.parquet as pq
 import pytest
 
 from siftline.config.batch import BatchConfig
 from siftline.errors import IntegrityError, SourceChanged, SourceError, SourceUnavailable
-from siftline.source import csv as staging
 from siftline.source.files import open_parquet, with_contents
 from siftline.source.reading import check_unchanged, joined, only_files, read_chunk, read_pieces
 from siftline.source.sample import draw_sample
@@ -392,15 +392,15 @@ def test_a_staged_copy_that_is_tampered_with_is_noticed_under_the_users_name(
 def test_a_csv_file_that_grows_while_it_is_staged_is_told_so(
     tmp_path: Path, csv: Path, monkeypatch: pytest.MonkeyPatch, verify: str, text: str
 ) -> None:
-    reader = staging._reader
+    open_csv = pc.open_csv
 
-    def grow(path: Path, options: Any) -> Any:
-        if options.include_columns:  # the second look, when it is staged
-            with path.open("a") as file:
+    def grow(*given: Any, convert_options: pc.ConvertOptions, **options: Any) -> Any:
+        if convert_options.include_columns:  # opened for the second time, to be staged
+            with csv.open("a") as file:
                 file.write(text)
-        return reader(path, options)
+        return open_csv(*given, convert_options=convert_options, **options)
 
-    monkeypatch.setattr(staging, "_reader", grow)
+    monkeypatch.setattr(pc, "open_csv", grow)
     with pytest.raises(SourceChanged) as caught:
         plan_batch(configured(tmp_path, verify))
     assert str(caught.value) == f"{csv}: changed while it was read; run again when it is complete"
@@ -410,13 +410,13 @@ def test_a_csv_file_that_grows_while_it_is_staged_is_told_so(
 def test_a_csv_edited_in_place_while_it_is_staged_is_told_where_content_is_verified(
     tmp_path: Path, csv: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    convert = staging._convert
+    close = pq.ParquetWriter.close
 
-    def edited(path: Path, schema: pa.Schema, target: Path) -> None:
-        convert(path, schema, target)
-        edit_csv(path)
+    def edited(writer: pq.ParquetWriter) -> None:
+        close(writer)
+        edit_csv(csv)
 
-    monkeypatch.setattr(staging, "_convert", edited)
+    monkeypatch.setattr(pq.ParquetWriter, "close", edited)
     with pytest.raises(SourceChanged, match="changed while it was read"):
         plan_batch(configured(tmp_path, "content"))
 

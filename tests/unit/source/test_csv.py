@@ -8,22 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.csv as pc
 import pyarrow.parquet as pq
 import pytest
 
 from siftline.errors import SourceError
-from siftline.source import csv as staging
 from siftline.source.csv import csv_schema, stage_csv
 from tests.support import make_config, run_job, visible_files
 
 
-def staged(path: Path, *columns: str, exact: tuple[str, ...] = ()) -> pa.Table:
-    return pq.read_table(stage_csv(path, columns, exact, path.parent / "staged"))
-
-
-@pytest.fixture
-def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(staging, "_BLOCK_BYTES", 64)
+def staged(path: Path, *columns: str, exact: tuple[str, ...] = (), read_bytes: int = 8 << 20) -> pa.Table:
+    return pq.read_table(stage_csv(path, columns, exact, path.parent / "staged", read_bytes=read_bytes))
 
 
 def written(path: Path, text: str) -> Path:
@@ -41,11 +36,10 @@ def test_a_quoted_newline_is_part_of_the_value(tmp_path: Path) -> None:
     assert staged(path, "a", "t").to_pydict() == {"a": [1, 2], "t": ["two\nlines", 'a "quote", too']}
 
 
-@pytest.mark.usefixtures("small_blocks")
 def test_quoted_newlines_survive_the_edges_of_blocks(tmp_path: Path) -> None:
     lines = [f'{i},"{"ä" * (i % 7)}\n\n{i}"' for i in range(200)]
     path = written(tmp_path / "x.csv", "a,t\n" + "\n".join(lines) + "\n")
-    table = staged(path, "a", "t")
+    table = staged(path, "a", "t", read_bytes=64)
     assert table["a"].to_pylist() == list(range(200))
     assert table["t"].to_pylist() == [f"{'ä' * (i % 7)}\n\n{i}" for i in range(200)]
 
@@ -65,10 +59,9 @@ def test_a_torn_gzip_is_a_source_error(tmp_path: Path) -> None:
         staged(path, "a")
 
 
-@pytest.mark.usefixtures("small_blocks")
 def test_whole_numbers_may_become_fractions_in_later_rows(tmp_path: Path) -> None:
     path = written(tmp_path / "x.csv", "a\n" + "1\n" * 500 + "2.5\n")
-    assert staged(path, "a")["a"].to_pylist()[-2:] == [1.0, 2.5]
+    assert staged(path, "a", read_bytes=64)["a"].to_pylist()[-2:] == [1.0, 2.5]
 
 
 def test_keys_stay_whole_numbers(tmp_path: Path) -> None:
@@ -80,24 +73,22 @@ def test_keys_stay_whole_numbers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("line", "got"), [("1,2,3", 3), ("1", 1)], ids=["too many fields", "too few fields"])
 @pytest.mark.parametrize("row", [3, 400])
-@pytest.mark.usefixtures("small_blocks")
 def test_a_ragged_line_is_named(tmp_path: Path, row: int, line: str, got: int) -> None:
     lines = ["a,b", *["1,2"] * 600]
     lines[row - 1] = line
     path = written(tmp_path / "x.csv", "\n".join(lines) + "\n")
     with pytest.raises(SourceError) as caught:
-        staged(path, "a", "b")
+        staged(path, "a", "b", read_bytes=64)
     text = str(caught.value)
     assert text.startswith(f"{path}: CSV parse error: Row #{row}: Expected 2 columns, got {got}: {line};")
     assert "\n" not in text
     assert visible_files(tmp_path) == ["x.csv"]
 
 
-@pytest.mark.usefixtures("small_blocks")
 def test_text_among_numbers_is_named(tmp_path: Path) -> None:
     path = written(tmp_path / "x.csv", "a,b\n" + "1,2\n" * 500 + "1,none\n")
     with pytest.raises(SourceError, match=r"x\.csv: .*Row #502.*'none'"):
-        staged(path, "a", "b")
+        staged(path, "a", "b", read_bytes=64)
 
 
 def test_an_error_does_not_drag_a_long_line_along(tmp_path: Path) -> None:
@@ -107,10 +98,9 @@ def test_an_error_does_not_drag_a_long_line_along(tmp_path: Path) -> None:
     assert len(str(caught.value)) < 400
 
 
-@pytest.mark.usefixtures("small_blocks")
 def test_a_column_without_a_value_at_first_is_a_number(tmp_path: Path) -> None:
     path = written(tmp_path / "x.csv", "a,b\n" + "1,\n" * 100 + "1,2.5\n")
-    values = staged(path, "a", "b")["b"].to_pylist()
+    values = staged(path, "a", "b", read_bytes=64)["b"].to_pylist()
     assert values[:2] == [None, None]
     assert values[-1] == 2.5
 
@@ -165,17 +155,17 @@ def test_a_copy_that_another_run_has_made_meanwhile_stays_the_one(
 ) -> None:
     source = tmp_path / "rows.csv"
     source.write_text("id,x\n1,2.5\n2,3.5\n")
-    convert = staging._convert
     others: list[tuple[Path, int]] = []
 
-    def convert_last(*given: Any) -> None:
-        if not others:
+    def open_last(*given: Any, convert_options: pc.ConvertOptions, **options: Any) -> Any:
+        if convert_options.include_columns and not others:
             others.append((source, 0))
             path = stage_csv(source, ["x"], (), tmp_path / "staged")
             others[0] = (path, path.stat().st_mtime_ns)
-        convert(*given)
+        return open_csv(*given, convert_options=convert_options, **options)
 
-    monkeypatch.setattr(staging, "_convert", convert_last)
+    open_csv = pc.open_csv
+    monkeypatch.setattr(pc, "open_csv", open_last)
     path = stage_csv(source, ["x"], (), tmp_path / "staged")
     assert others == [(path, path.stat().st_mtime_ns)]
     assert visible_files(tmp_path / "staged") == [path.name]

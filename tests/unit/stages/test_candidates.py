@@ -13,11 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from siftline.engine.executor import SerialExecutor
 from siftline.source.reading import read_pieces
 from siftline.stages.candidates import Candidates
+from siftline.stages.combine import combine_results
 from siftline.storage.parquet import read_part, read_scores
-from siftline.storage.records import StoredFile
-from tests.support import make_config, make_table, run_job, write_files
+from siftline.types import Receipts, StoredFile
+from tests.support import make_config, make_table, run_job, stage_job, write_files
 
 scores_of_batches = st.lists(
     st.lists(st.floats(0, 1) | st.just(math.nan), min_size=1, max_size=40), min_size=1, max_size=8
@@ -113,9 +115,20 @@ def test_to_label_only_columns_are_read_that_were_not_kept(
     assert sorted(asked) == read
 
 
-@pytest.mark.parametrize(("kept", "parts"), [(0.01, 0), (0.0001, 2)], ids=["enough", "too few"])
-def test_the_threshold_is_found_in_the_candidates_where_they_are_enough(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: float, parts: int
+def with_too_few_candidates(receipts: Receipts) -> Receipts:
+    """Receipts whose candidates all score higher than any threshold."""
+    return Receipts(
+        (
+            receipt.model_copy(update={"candidates": receipt.candidates.model_copy(update={"floor": 1.0})})
+            for receipt in receipts.in_order
+            if receipt.candidates is not None
+        ),
+        receipts.computed,
+    )
+
+
+def test_scores_are_read_again_only_where_candidates_are_too_few(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: set[str] = set()
 
@@ -124,19 +137,14 @@ def test_the_threshold_is_found_in_the_candidates_where_they_are_enough(
         return read_scores(directory, file)
 
     monkeypatch.setattr("siftline.stages.combine.read_scores", watched)
-    monkeypatch.setattr("siftline.stages.candidates._TIMES_SHARE", 0.0)
-    monkeypatch.setattr("siftline.stages.candidates._MIN_SHARE", kept)
-    anomalies_of(tmp_path, threshold={"contamination": 0.005})
-    assert len(read) == parts
-
-
-def test_where_too_few_were_kept_the_source_is_read_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    expected = anomalies_of(tmp_path)
-    monkeypatch.setattr("siftline.stages.candidates._TIMES_SHARE", 0.1)
-    monkeypatch.setattr("siftline.stages.candidates._MIN_SHARE", 0.0)
-    assert anomalies_of(tmp_path / "again").equals(expected)
+    source = write_files(tmp_path / "data", make_table(ROWS))
+    config = make_config(tmp_path, source, chunking={"rows": 15_000})
+    plan, detector, receipts, enough = stage_job(config)
+    assert not read
+    few = combine_results(plan, detector, with_too_few_candidates(receipts), SerialExecutor())
+    assert len(read) == len(receipts.in_order) == 2
+    assert few.threshold == enough.threshold
+    assert [file.digest for file in few.anomaly_files] == [file.digest for file in enough.anomaly_files]
 
 
 def test_damaged_candidates_cost_nothing_but_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

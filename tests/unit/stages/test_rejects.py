@@ -26,7 +26,7 @@ from siftline.stages.detect import chunk_tasks
 from siftline.stages.fit import fit_detector
 from siftline.stages.plan import plan_batch
 from siftline.stages.rejects import SCHEMA, Reject, rejected_rows, save_rejects, score_around, too_many
-from siftline.stages.scoring import ChunkTask, _score, score_chunk
+from siftline.stages.scoring import ChunkTask, score_chunk, score_table
 from siftline.storage.parquet import is_intact
 from siftline.types import ChunkReceipt, Feature, Float64s
 from tests.support import make_config, make_table, write_files
@@ -257,7 +257,7 @@ def table_with(bad: Sequence[int], value: float = BAD) -> pa.Table:
 
 
 def scorer_of(model: FittedModel) -> Callable[[pa.Table], Float64s]:
-    return lambda rows: _score(model, rows)
+    return lambda rows: score_table(model, rows)
 
 
 @ANYWHERE
@@ -270,7 +270,7 @@ def test_a_complaint_of_the_detector_is_bisected_to_its_row(bad: int) -> None:
     assert (reject.row, reject.error) == (bad, "RowError")
     assert reject.message == "ValueError: Input X contains something"
     # The others have the scores that one call over all rows gives them.
-    assert_scored_around(scores, _score(plain_model(), table), [bad])
+    assert_scored_around(scores, score_table(plain_model(), table), [bad])
 
 
 @pytest.mark.parametrize(
@@ -279,7 +279,7 @@ def test_a_complaint_of_the_detector_is_bisected_to_its_row(bad: int) -> None:
 def test_what_values_make_a_library_say_is_about_rows(error: Exception) -> None:
     model, _ = fussy_model(error)
     with pytest.raises(RowError, match=f"{type(error).__name__}: no") as caught:
-        _score(model, table_with([4]))
+        score_table(model, table_with([4]))
     assert caught.value.rows == ()
     assert caught.value.__cause__ is error
 
@@ -300,7 +300,7 @@ def test_infinite_values_are_told_and_take_one_call_of_the_detector() -> None:
     assert fussy.calls == 1
     assert [one.row for one in rejects] == bad
     assert rejects[0].message.startswith("feature x is infinite")
-    assert_scored_around(scores, _score(plain_model(), table_with(bad, 0.0)), bad)
+    assert_scored_around(scores, score_table(plain_model(), table_with(bad, 0.0)), bad)
 
 
 # What is kept of them
@@ -391,9 +391,9 @@ def test_in_blocks_a_chunk_takes_less_memory_and_has_the_same_scores_and_rejects
 
     def watched(model: FittedModel, table: pa.Table) -> Float64s:
         sizes.append(table.num_rows)
-        return _score(model, table)
+        return score_table(model, table)
 
-    monkeypatch.setattr("siftline.stages.scoring._score", watched)
+    monkeypatch.setattr("siftline.stages.scoring.score_table", watched)
     task = tasks_with(tmp_path, {0: math.inf, 1_499: math.inf, 2_999: math.inf}, rows=3_000, tolerated=3)
     whole, pieces = score_chunk(task), score_chunk(replace(task, blocks=blocks))
     parts = [part_of(task, receipt) for receipt in (whole, pieces)]
