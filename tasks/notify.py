@@ -1,4 +1,4 @@
-"""The step that tells people."""
+"""The notify step."""
 
 from __future__ import annotations
 
@@ -19,61 +19,59 @@ from prefect.utilities.urls import url_for
 
 from siftline.config.batch import NotifyConfig
 from siftline.config.schedules import Interval
-from siftline.notices.delivery import Delivery, NotDelivered, Patience, Say, deliver
+from siftline.notices.delivery import Delivery, NotDelivered, Send, deliver
 from siftline.notices.messages import Message, Run
 from siftline.storage.layout import CheckpointFiles
 from tasks.adapters.resolve import waited
 
-PATIENCE = Patience()
-
 
 @task(name="notify", task_run_name="notify", cache_policy=NO_CACHE, persist_result=False)
 def notify(message: Message, rules: Sequence[NotifyConfig], checkpoint: Path | None) -> list[Delivery]:
-    """Log the message and send it through the configured blocks; a block that fails changes nothing else."""
+    """Log a message and send it through the configured blocks; failures are logged only."""
     logger = get_run_logger()
     logger.log(message.level, "%s\n%s", message.subject, message.body)
-    memory = CheckpointFiles(checkpoint).notified(message.facts.name) if checkpoint is not None else None
-    deliveries = deliver(message, rules, _load, memory, PATIENCE)
+    memory = CheckpointFiles(checkpoint).notified(message.variables.name) if checkpoint is not None else None
+    deliveries = deliver(message, rules, _load, memory)
     for delivery in deliveries:
         if delivery.error is not None:
             logger.warning("notification through %s was not delivered: %s", delivery.block, delivery.error)
         if delivery.held:
-            logger.info("notification through %s was held back: there was one lately", delivery.block)
+            logger.info("notification through %s was held back by at_most_every", delivery.block)
         if delivery.remark is not None:
             logger.warning("notification through %s: %s", delivery.block, delivery.remark)
     return deliveries
 
 
 def this_run(name: str, interval: Interval | None = None) -> Run:
-    """Return what messages say of the run of a pipeline that this is."""
+    """Return the identity of the present run."""
     run_id = str(flow_run.id) if flow_run.id else None
-    # Without a server of its own to show it, a run has no page.
+    # None without a Prefect server that has a UI.
     page = url_for("flow-run", obj_id=run_id) if run_id else None
     return Run(name, run_id, page, interval.label if interval else None)
 
 
-def _load(name: str) -> Say:
-    """Return what says something through a block; its errors tell no addresses, which may be secrets."""
+def _load(name: str) -> Send:
+    """Return the send function of a block; its errors contain no addresses, which may be secret."""
     import prefect.blocks.notifications  # noqa: F401  registers Prefect's own block types
 
     try:
         block = waited(Block.load(name))
-    except Exception as error:  # noqa: BLE001  so do the errors of a block that cannot be made of what is saved
+    except Exception as error:  # noqa: BLE001  a saved block may fail to load in any way
         missing = isinstance(error.__cause__, ObjectNotFound)
-        reason = "there is no such block on this server" if missing else type(error).__name__
+        reason = "no such block on this server" if missing else type(error).__name__
         raise NotDelivered(f"it could not be loaded: {reason}") from None
     if not isinstance(block, NotificationBlock):
         raise NotDelivered(f"it is a {type(block).__name__}, which does not notify")
 
-    def say(body: str, subject: str) -> None:
+    def send(body: str, subject: str) -> None:
         with _hearing_apprise() as heard:
             try:
                 with block.raise_on_failure():
                     waited(block.notify(body, subject))
-            except Exception as error:  # noqa: BLE001  foreign services fail in their own ways
+            except Exception as error:  # noqa: BLE001  a foreign service may raise anything
                 raise _not_delivered(error, heard.status) from None
 
-    return say
+    return send
 
 
 def _not_delivered(error: Exception, heard: int | None) -> NotDelivered:
@@ -84,7 +82,7 @@ def _not_delivered(error: Exception, heard: int | None) -> NotDelivered:
 
 
 class _Heard(logging.Handler):
-    """The status that a service answered Apprise in this thread, which tells it in its log only."""
+    """Status of a service's answer to Apprise in this thread, which only its log contains."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)

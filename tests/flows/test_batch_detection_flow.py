@@ -168,7 +168,7 @@ def test_a_result_that_fails_its_audit_fails_the_run_is_told_of_and_is_not_publi
     assert {name: run.state_name for name, run in runs.items() if run.state_name != "Completed"} == {
         "validate_results": "Failed"
     }
-    said = log(run_id, until="To go on: siftline resume")
+    said = log(run_id, until="To resume: siftline resume")
     assert "Siftline: test failed for good\nValidationFailed: the result did not pass 1 of 6 checks: " in said
     assert "anomaly rate: 0.01 of the rows are anomalies" in said
     with pytest.raises(ValidationFailed, match=r"anomaly rate: 0\.01 of the rows"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import subprocess
@@ -25,7 +26,7 @@ from flows.recovery import recovery
 from siftline import open_results
 from siftline.config.loading import parse_config
 from siftline.errors import StorageUnavailable
-from siftline.notices.delivery import Patience
+from siftline.notices.delivery import deliver
 from siftline.stages import detect
 from siftline.stages.plan import plan_batch
 from siftline.stages.scoring import ChunkTask, score_chunk
@@ -57,7 +58,7 @@ def webhook(server: Webhook) -> Webhook:
 
 @pytest.fixture(autouse=True)
 def no_delays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.notify.PATIENCE", Patience(delays=(0.0, 0.0)))
+    monkeypatch.setattr("tasks.notify.deliver", functools.partial(deliver, delays=(0.0, 0.0)))
 
 
 def everything_written(directory: Path) -> str:
@@ -121,11 +122,10 @@ def test_completed_and_failed_are_told_to_whom_the_rules_say(tmp_path: Path, web
         what, kept, command, page = request.body["body"].splitlines()
         assert what.startswith("ValidationFailed: the result did not pass 1 of 6 checks: anomaly rate: 0.01 ")
         assert kept == (
-            f"Kept: the chunks of job {result.job_id} that are done, "
-            "and the result that was published before."
+            f"Kept: the finished chunks of job {result.job_id}, and the previously published result."
         )
         assert command == (
-            f"To go on: siftline resume {result.job_id} --checkpoint {values['checkpoint']['path']}"
+            f"To resume: siftline resume {result.job_id} --checkpoint {values['checkpoint']['path']}"
         )
         assert page.startswith("Run: http://127.0.0.1")
         assert page.endswith(f"/runs/flow-run/{state.state_details.flow_run_id}")
@@ -284,10 +284,10 @@ def test_a_slow_web_server_is_asked_again_and_then_given_up(tmp_path: Path, webh
     assert "custom-webhook/slow was not delivered: ReadTimeout" in said
 
 
-def test_a_web_server_slower_than_anybody_waits_keeps_neither_the_run_nor_the_others(
+def test_a_web_server_slower_than_the_timeout_delays_neither_the_run_nor_the_others(
     tmp_path: Path, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.notify.PATIENCE", Patience(seconds=1.0))
+    monkeypatch.setattr("tasks.notify.deliver", functools.partial(deliver, timeout=1.0))
     with serving() as fast, webhook.busy():
         rules = [{"block": webhook.block("asleep")}, {"block": fast.block("awake")}]
         result = batch_detection(configuration(tmp_path, notify=rules))
@@ -397,9 +397,7 @@ def test_a_template_of_the_configuration_gives_the_words(tmp_path: Path, webhook
     place = open_results(result.output).top(1).to_pylist()[0]["place"]
     assert said["/own"] == {"subject": "test completed", "body": f"6/600 {place} {result.flow_run_id}"}
     assert said["/broken"]["subject"] == "Siftline: test completed"
-    assert "its template could not be filled in, the usual text was sent: float division by zero" in log(
-        result.flow_run_id
-    )
+    assert "its template failed, the default text was sent: float division by zero" in log(result.flow_run_id)
 
 
 def test_few_anomalies_are_not_told_but_every_failure_is(tmp_path: Path, webhook: Webhook) -> None:

@@ -129,12 +129,12 @@ def test_a_job_has_failed_for_good_when_its_recoveries_are_used_up_and_each_caus
     assert flow_run(state.state_details.flow_run_id).state_name == "FailedForGood"
     assert [request.body["subject"] for request in webhook.received] == [
         "Siftline: test failed",
-        "Siftline: test is taken up again",
+        "Siftline: test is recovering",
         "Siftline: test failed for good",
     ]
     job = Path(checkpoint(values)).resolve() / "jobs" / job_statuses(checkpoint(values))[0].job_id
     assert (
-        f"To go on: siftline resume {job.name} --checkpoint {job.parent.parent}"
+        f"To resume: siftline resume {job.name} --checkpoint {job.parent.parent}"
         in (webhook.received[-1].body["body"])
     )
     assert job_statuses(checkpoint(values))[0].state == "failed for good"

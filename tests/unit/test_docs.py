@@ -20,7 +20,7 @@ import siftline.errors
 from siftline.cli import commands
 from siftline.config.batch import BatchConfig
 from siftline.config.loading import load_config
-from siftline.config.template_variables import Facts
+from siftline.config.template_variables import TemplateVariables
 from siftline.detectors.reasons import REASON
 from siftline.jobs.results import Manifest
 from siftline.pipelines.spec import Pipeline
@@ -168,7 +168,7 @@ def test_every_field_of_a_reason_is_explained(name: str) -> None:
     assert f"\n| `{name}` |" in _text("docs/reference/results.md")
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(Facts)])
+@pytest.mark.parametrize("name", [field.name for field in fields(TemplateVariables)])
 def test_every_variable_of_a_message_is_explained(name: str) -> None:
     assert re.search(rf"^\| (`\w+`, )?`{name}`[ ,]", _text("docs/how-to/be-notified.md"), re.M)
 

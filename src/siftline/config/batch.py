@@ -1,8 +1,8 @@
-"""The configuration of a batch: what the user writes, checked field by field.
+"""Configuration of a batch, checked field by field.
 
-Everything but ``source.path`` and ``output.path`` has a default. The JSON schema of `BatchConfig` is
-what editors complete from, what the Prefect UI draws its form from, and what the reference in
-``docs/`` is generated from, so every field says here what it is for.
+Everything but ``source.path`` and ``output.path`` has a default. Editors complete from the JSON schema of
+`BatchConfig`, the Prefect UI draws its form from it, and ``scripts/reference`` generates the reference: so
+every field has its description here.
 """
 
 from __future__ import annotations
@@ -48,16 +48,16 @@ DetectorName = Annotated[
 
 
 class SourceConfig(Section):
-    """The rows to look at."""
+    """The input rows."""
 
     path: str = Field(
         min_length=1,
-        description="File, directory or glob of the input. Files are read in the order of their paths.",
+        description="File, directory or glob of the input. Files are read in path order.",
         examples=["data/flights.parquet", "data/{{ date }}/*.parquet"],
     )
     format: Literal["auto", "parquet", "csv"] = Field(
         default="auto",
-        description="Format of the files; `auto` goes by their names. CSV may be compressed (.gz, .zst).",
+        description="Format of the files; `auto` decides by file name. CSV may be compressed (.gz, .zst).",
     )
     key: Names = Field(
         default=(),
@@ -65,39 +65,39 @@ class SourceConfig(Section):
     )
     features: Names | None = Field(
         default=None,
-        description="Columns to judge by. Default: all numeric columns but key, label and timestamp.",
+        description="Columns to score. Default: all numeric columns except key, label and timestamp.",
     )
     timestamp: str | None = Field(
-        default=None, description="Column that says when; `preprocess.time_parts` are taken from it."
+        default=None, description="Timestamp column; `preprocess.time_parts` are derived from it."
     )
     verify: Literal["stat", "content"] = Field(
         default="stat",
-        description="How a change of the files since planning is noticed: `stat` by size, time and footer; "
-        "`content` by the bytes as well, for files that are edited behind an unchanged size and time.",
+        description="How changes of the files since planning are detected: `stat` compares size, time and "
+        "footer; `content` the bytes as well, for files edited with size and time unchanged.",
     )
     label: str | None = Field(
-        default=None, description="Column with known labels, if there is one: it is never used as a feature."
+        default=None, description="Column with known labels, if any. It is never used as a feature."
     )
 
 
 class PreprocessConfig(Section):
-    """What is done to the features before the detector sees them; fitted on the sample."""
+    """Preprocessing of the features, fitted on the sample."""
 
     missing: Literal["keep", "mean", "median", "most_frequent"] = Field(
         default="keep",
-        description="What stands in for a missing number. `keep` leaves it to the detector.",
+        description="Replacement for missing numbers. `keep` leaves them to the detector.",
     )
     scale: Literal["none", "standard", "robust", "minmax"] = Field(
         default="none",
-        description="Scaling of numeric features. Trees don't need it; distances do.",
+        description="Scaling of numeric features. Forests do not need it; distance-based detectors do.",
     )
     categorical: Literal["refuse", "onehot", "ordinal"] = Field(
         default="refuse",
-        description="How text features become numbers. `refuse` reports them as a mistake.",
+        description="Encoding of text features. `refuse` reports them as a mistake.",
     )
     cyclic: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
         default={},
-        description="Features that wrap around, with their period: each becomes a sine and a cosine.",
+        description="Periodic features and their periods: each becomes a sine and a cosine.",
         examples=[{"hour": 24}],
     )
     time_parts: tuple[TimePart, ...] = Field(
@@ -108,89 +108,88 @@ class PreprocessConfig(Section):
 
 
 class DetectorConfig(Section):
-    """What finds the anomalies."""
+    """The detector of anomalies."""
 
-    kind: DetectorName = Field(default="isolation_forest", description="The detector.")
+    kind: DetectorName = Field(default="isolation_forest", description="Kind of detector.")
     params: dict[str, Any] = Field(
         default={},
-        description="Parameters of the scikit-learn estimator behind `kind`, checked against it.",
+        description="Parameters of the scikit-learn estimator for `kind`; scikit-learn checks them.",
         examples=[{"n_estimators": 200}],
     )
     sample_rows: PositiveInt = Field(
         default=200_000,
-        description="Rows to fit on: a seeded sample of the whole input, or all of it if it has no more.",
+        description="Size of the seeded sample to fit on; smaller inputs are used whole.",
     )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
         default=0, description="Seed of the sample and of the detector."
     )
     model: str | None = Field(
         default=None,
-        description="Path of a fitted model (`*.skops`) to use instead of fitting one.",
+        description="Path of a fitted model (`*.skops`) to use in place of a new one.",
     )
 
 
 class ThresholdConfig(Section):
-    """From which score on a row is an anomaly. At most one of the three; default: contamination 0.01."""
+    """Score at which a row counts as an anomaly. Set at most one; default: contamination 0.01."""
 
     contamination: Annotated[float, Field(gt=0, le=0.5)] | None = Field(
         default=None,
-        description="Share of the batch to flag, up to 0.5: the highest ceil(share x rows) scores, and their "
-        "ties.",
+        description="Share of the batch to flag, up to 0.5: the ceil(share x rows) highest scores and ties.",
     )
     score: Annotated[float, Field(allow_inf_nan=False)] | None = Field(
-        default=None, description="A fixed score: rows at it or above are anomalies."
+        default=None, description="Fixed score: rows with this score or more are anomalies."
     )
     quantile: Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        default=None, description="The score at this quantile of the training sample."
+        default=None, description="Quantile of the training sample's scores to use as threshold."
     )
 
     @model_validator(mode="after")
     def _one_rule(self) -> ThresholdConfig:
         if sum(value is not None for value in (self.contamination, self.score, self.quantile)) > 1:
-            raise ValueError("give one of contamination, score and quantile, not several")
+            raise ValueError("set only one of contamination, score and quantile")
         return self
 
     @property
     def share(self) -> float:
-        """The share of the batch to flag, where neither score nor quantile is the rule."""
+        """Share of the batch to flag, unless score or quantile is set."""
         return 0.01 if self.contamination is None else self.contamination
 
 
 class ChunkingConfig(Section):
-    """How the rows are cut. It never changes the answer, only memory and parallelism."""
+    """Size of the chunks. It affects memory and parallelism, never the result."""
 
     rows: PositiveInt | Literal["auto"] = Field(
         default="auto",
-        description="Rows per chunk; `auto` goes by the workers' memory and number.",
+        description="Rows per chunk; `auto` chooses by number and memory of the workers.",
     )
     bytes: MemorySize | None = Field(
         default=None,
-        description="Instead of rows: memory of a chunk's features, such as 64MiB.",
+        description="In place of rows: memory for the features of a chunk, such as 64MiB.",
     )
     timeout_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
         default=600,
-        description="How long a chunk may take; then its worker is restarted, and the chunk tried again.",
+        description="Time limit for a chunk; after it the worker is restarted and the chunk retried.",
     )
 
     @model_validator(mode="after")
     def _one_measure(self) -> ChunkingConfig:
         if self.rows != "auto" and self.bytes is not None:
-            raise ValueError("give rows or bytes, not both")
+            raise ValueError("set rows or bytes, not both")
         return self
 
 
 class RetriesConfig(Section):
-    """What is done about faults that may pass: I/O errors, lost workers, timeouts."""
+    """Retries after transient faults: I/O errors, lost workers, timeouts."""
 
-    attempts: PositiveInt = Field(default=3, description="How often a chunk is tried altogether.")
+    attempts: PositiveInt = Field(default=3, description="Attempts per chunk, including the first.")
     delay_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
-        default=1, description="Delay before the second attempt. Other chunks go on meanwhile."
+        default=1, description="Delay before the second attempt. Other chunks continue meanwhile."
     )
     backoff: Annotated[float, Field(ge=1, allow_inf_nan=False)] = Field(
-        default=2, description="Factor by which the delay grows with every attempt."
+        default=2, description="Factor by which the delay grows with each attempt."
     )
     jitter: Annotated[float, Field(ge=0, le=1)] = Field(
-        default=0.2, description="Share by which a delay is made longer or shorter, at random."
+        default=0.2, description="Share by which each delay varies at random."
     )
     max_delay_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         default=60, description="Longest delay."
@@ -203,25 +202,23 @@ Tolerance = (
 
 
 class TolerateConfig(Section):
-    """How much may fail to be scored, as a number or a share such as `0.1%`; beyond it the job fails."""
+    """Tolerated failures, as a number or a share such as `0.1%`; with more, the job fails."""
 
     rows: Tolerance = Field(
         default=0,
-        description="Rows that the preprocessing or the detector cannot digest; they are set aside.",
+        description="Rows that the preprocessing or the detector cannot handle; they are set aside.",
         examples=["0.1%"],
     )
-    chunks: Tolerance = Field(
-        default=0, description="Chunks that fail as a whole, after all attempts.", examples=["5%"]
-    )
+    chunks: Tolerance = Field(default=0, description="Chunks that fail after all attempts.", examples=["5%"])
 
 
 class CheckpointConfig(Section):
-    """Where a job keeps what is done, so that it can go on after any interruption."""
+    """Storage of finished work, from which an interrupted job resumes."""
 
     path: str = Field(
         default=".siftline",
         min_length=1,
-        description="Directory of the jobs' work, which the workers can reach too.",
+        description="Directory for the jobs' work; the workers must be able to reach it.",
     )
     block: BlockName | None = Field(
         default=None,
@@ -245,46 +242,43 @@ class RateConfig(Section):
 
 
 class ValidationConfig(Section):
-    """What a result must pass before it is published."""
+    """Checks that a result must pass before it is published."""
 
     anomaly_rate: RateConfig = Field(
-        default=RateConfig(), description="Bounds of the share of rows that are flagged."
+        default=RateConfig(), description="Bounds for the share of flagged rows."
     )
 
 
 class OutputConfig(Section):
-    """Where the result goes."""
+    """Location of the result."""
 
     path: str = Field(
         min_length=1,
         description="Directory of the published result.",
         examples=["results/flights"],
     )
-    columns: Names = Field(
-        default=(), description="Columns of the source to carry over into the anomalies table."
-    )
+    columns: Names = Field(default=(), description="Source columns to copy into the anomalies table.")
 
 
 class NotifyConfig(Section):
-    """Who is told."""
+    """Notifications to send."""
 
     block: BlockName = Field(
         description="Prefect notification block, as type/name.", examples=["slack-webhook/ops"]
     )
     on: tuple[Event, ...] = Field(
         default=("completed", "rejected", "recovering", "recovered", "failed"),
-        description="What to tell of: `completed`; `rejected`: completed, but rows could not be scored; "
-        "`recovering`: failed, and taken up again; `recovered`: completed, after it had failed; "
-        "`failed`: failed.",
+        description="Events to notify about: `completed`; `rejected`: completed, but rows could not be "
+        "scored; `recovering`: failed, being recovered; `recovered`: completed after a failure; `failed`.",
     )
     min_anomalies: Annotated[int, Field(ge=0)] = Field(
         default=0,
-        description="A result with fewer anomalies is not told. Of failures people are always told.",
+        description="Skip results with fewer anomalies than this. Failures are always sent.",
     )
     at_most_every: Duration | None = Field(
         default=None,
-        description="Of each event the block is told at most once in this time, for one pipeline; the next "
-        "message counts what was held back.",
+        description="Rate limit per pipeline and event: at most one message in this time. The next one "
+        "counts those held back.",
         examples=["1h"],
     )
     subject: MessageTemplate | None = Field(
@@ -294,52 +288,48 @@ class NotifyConfig(Section):
     )
     template: MessageTemplate | None = Field(
         default=None,
-        description="Jinja template of the text, filled in when the message is sent.",
+        description="Jinja template of the text, rendered when the message is sent.",
         examples=["{{ anomalies }} anomalies in {{ output }}"],
     )
 
     @model_validator(mode="before")
     @classmethod
     def _on_is_a_word(cls, values: Any) -> Any:
-        # YAML 1.1, which PyYAML and prefect.yaml speak, reads the key `on` as true.
+        # YAML 1.1, as in PyYAML and prefect.yaml, reads the key `on` as true.
         if not isinstance(values, dict):
             return values
         return {"on" if key in (True, "true", "True") else key: value for key, value in values.items()}
 
 
 class BatchConfig(Section):
-    """A batch: the rows to look at, what finds the anomalies, and where the result goes."""
+    """A batch: input rows, detector and location of the result."""
 
     name: Name = Field(
-        default="batch", description="Name of the pipeline; a result's directory belongs to one name."
+        default="batch", description="Name of the pipeline; an output directory belongs to one name."
     )
-    source: SourceConfig = Field(description="The rows to look at.")
+    source: SourceConfig = Field(description="The input rows.")
     preprocess: PreprocessConfig = Field(
-        default=PreprocessConfig(), description="What is done to the features first."
+        default=PreprocessConfig(), description="Preprocessing of the features."
     )
-    detector: DetectorConfig = Field(default=DetectorConfig(), description="What finds the anomalies.")
+    detector: DetectorConfig = Field(default=DetectorConfig(), description="The detector of anomalies.")
     threshold: ThresholdConfig = Field(
         default=ThresholdConfig(),
-        description="From which score on a row is an anomaly; at most one of the three. "
-        "Default: contamination 0.01.",
+        description="Score at which a row counts as an anomaly. Set at most one; "
+        "default: contamination 0.01.",
     )
-    chunking: ChunkingConfig = Field(default=ChunkingConfig(), description="How the rows are cut.")
+    chunking: ChunkingConfig = Field(default=ChunkingConfig(), description="Size of the chunks.")
     cluster: Annotated[Cluster, BeforeValidator(default_kind)] = Field(
         default=LocalCluster(),
-        description="Who scores the chunks; its `kind` is `local`, `address`, `factory` or `serial`.",
+        description="Where chunks are scored: `kind` is `local`, `address`, `factory` or `serial`.",
     )
-    retries: RetriesConfig = Field(
-        default=RetriesConfig(), description="What is done about faults that may pass."
-    )
-    tolerate: TolerateConfig = Field(default=TolerateConfig(), description="How much may fail to be scored.")
-    checkpoint: CheckpointConfig = Field(
-        default=CheckpointConfig(), description="Where a job keeps what is done."
-    )
+    retries: RetriesConfig = Field(default=RetriesConfig(), description="Retries after transient faults.")
+    tolerate: TolerateConfig = Field(default=TolerateConfig(), description="Tolerated failures.")
+    checkpoint: CheckpointConfig = Field(default=CheckpointConfig(), description="Storage of finished work.")
     validation: ValidationConfig = Field(
-        default=ValidationConfig(), description="What a result must pass before it is published."
+        default=ValidationConfig(), description="Checks that a result must pass before it is published."
     )
-    output: OutputConfig = Field(description="Where the result goes.")
-    notify: tuple[NotifyConfig, ...] = Field(default=(), description="Who is told.")
+    output: OutputConfig = Field(description="Location of the result.")
+    notify: tuple[NotifyConfig, ...] = Field(default=(), description="Notifications to send.")
 
     @model_validator(mode="after")
     def _columns_have_one_role(self) -> BatchConfig:
@@ -358,8 +348,5 @@ class BatchConfig(Section):
         return self
 
     def stated(self) -> dict[str, Any]:
-        """Return the configuration as it may be written down: without a cluster's arguments.
-
-        Those are the one place where a user might put a secret.
-        """
+        """Return the configuration without the cluster's arguments, which may contain secrets."""
         return self.model_dump(mode="json", exclude={"cluster": {"kwargs"}})

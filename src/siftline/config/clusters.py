@@ -1,4 +1,4 @@
-"""Clusters: where the chunks are scored."""
+"""Clusters that score the chunks."""
 
 from __future__ import annotations
 
@@ -16,18 +16,16 @@ from siftline.config.fields import (
 
 
 class LocalCluster(Section):
-    """Worker processes on this machine, started for the job and gone with it."""
+    """Worker processes on this machine, started and stopped with the job."""
 
     kind: Literal["local"] = Field(default="local", description="A Dask cluster on this machine.")
-    workers: PositiveInt | None = Field(
-        default=None, description="Worker processes. Default: one for every core."
-    )
-    threads: PositiveInt = Field(default=1, description="Chunks that a worker scores at once.")
+    workers: PositiveInt | None = Field(default=None, description="Worker processes. Default: one per core.")
+    threads: PositiveInt = Field(default=1, description="Chunks each worker scores at once.")
     memory_limit: MemorySize = Field(default="2GiB", description="Memory of each worker.")
 
 
 class TlsConfig(Section):
-    """Certificates for a scheduler that wants TLS: paths of PEM files."""
+    """Paths of PEM files, for a scheduler that requires TLS."""
 
     ca: str = Field(description="Certificate of the authority.")
     cert: str = Field(description="Certificate of the client.")
@@ -47,34 +45,30 @@ class AddressCluster(Section):
         default=None, title="TLS", description="Certificates, for tls:// addresses."
     )
     timeout_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
-        default=10, description="How long to wait for the scheduler and a first worker."
+        default=10, description="Seconds to wait for the scheduler and a first worker."
     )
-    memory_limit: MemorySize = Field(
-        default="2GiB", description="Memory of each of its workers, for sizing chunks."
-    )
+    memory_limit: MemorySize = Field(default="2GiB", description="Memory per worker, for sizing chunks.")
 
 
 class FactoryCluster(Section):
     """Any cluster class of the Dask family, such as SLURMCluster or KubeCluster."""
 
-    kind: Literal["factory"] = Field(description="A cluster that a class of your choice starts.")
+    kind: Literal["factory"] = Field(description="A cluster started by a class of your choice.")
     factory: str = Field(
         pattern=r"^[A-Za-z_][\w.]*[.:][A-Za-z_]\w*$",
         description="Import path of the cluster class.",
         examples=["dask_jobqueue.SLURMCluster", "dask_kubernetes.operator.KubeCluster"],
     )
-    kwargs: dict[str, Any] = Field(default={}, description="Arguments of the class.")
+    kwargs: dict[str, Any] = Field(default={}, description="Arguments for the class.")
     workers: PositiveInt = Field(default=2, description="Workers to scale the cluster to.")
     timeout_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
-        default=300, description="How long to wait for a first worker."
+        default=300, description="Seconds to wait for a first worker."
     )
-    memory_limit: MemorySize = Field(
-        default="2GiB", description="Memory of each of its workers, for sizing chunks."
-    )
+    memory_limit: MemorySize = Field(default="2GiB", description="Memory per worker, for sizing chunks.")
 
 
 class SerialCluster(Section):
-    """No cluster: chunks are scored one after the other in the flow's own process, for debugging."""
+    """No cluster: the flow's own process scores chunks one by one, for debugging."""
 
     kind: Literal["serial"] = Field(description="No cluster; for debugging.")
 
@@ -85,5 +79,5 @@ Cluster = Annotated[
 
 
 def default_kind(value: object) -> object:
-    """A cluster without a kind is a local one."""
+    """Add the kind ``local`` to a cluster without one."""
     return {"kind": "local", **value} if isinstance(value, dict) and "kind" not in value else value

@@ -18,20 +18,20 @@ from pydantic import (
     TypeAdapter,
 )
 
-from siftline.config.template_variables import Facts
+from siftline.config.template_variables import TemplateVariables
 from siftline.config.templates import check_template
 
 _BYTE_SIZE = TypeAdapter(ByteSize)
 
 
 def parse_bytes(size: str) -> int:
-    """Bytes in a size such as ``2GiB`` or ``500MB``."""
+    """Return the bytes of a size such as ``2GiB`` or ``500MB``."""
     return int(_BYTE_SIZE.validate_python(size))
 
 
 def _check_size(size: str) -> str:
     if parse_bytes(size) <= 0:
-        raise ValueError("must be more than nothing")
+        raise ValueError("must be more than 0")
     return size
 
 
@@ -46,10 +46,10 @@ _UNITS = {"": "seconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "day
 
 
 def parse_duration(text: str) -> timedelta:
-    """Length of time in a text such as ``90s``, ``15m``, ``2h`` or ``1d``; a plain number is of seconds."""
+    """Return the duration of a text such as ``90s``, ``15m``, ``2h`` or ``1d``; without a unit, seconds."""
     found = re.fullmatch(_DURATION, text)
     if found is None:
-        raise ValueError(f"should be a length of time such as 90s, 15m, 2h or 1d, not {text!r}")
+        raise ValueError(f"should be a duration such as 90s, 15m, 2h or 1d, not {text!r}")
     return timedelta(**{_UNITS[found[2]]: float(found[1])})
 
 
@@ -63,7 +63,7 @@ def _stated_duration(value: object) -> object:
 
 
 def _check_message(template: str) -> str:
-    check_template(template, [field.name for field in fields(Facts)])
+    check_template(template, [field.name for field in fields(TemplateVariables)])
     return template
 
 
@@ -104,6 +104,6 @@ TimePart = Literal["minute", "hour", "day_of_week", "day", "month"]
 
 
 class Section(BaseModel):
-    """Base of every section: frozen, and a misspelt field is an error."""
+    """Base of every section: frozen, and unknown fields are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

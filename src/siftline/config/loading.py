@@ -1,4 +1,4 @@
-"""From a YAML file (and ``--set`` arguments) to a `BatchConfig`, with mistakes told one per line."""
+"""Loading a `BatchConfig` from a YAML file and ``--set`` arguments, and rendering its templates."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from siftline.config.templates import render
 from siftline.errors import ConfigError
 
 S = TypeVar("S", bound=Section)
-# Filled in when the message is sent, with what is known then.
-_OF_A_MESSAGE = re.compile(r"notify\.\d+\.(subject|template)")
+# Rendered when the message is sent.
+_MESSAGE_TEMPLATE = re.compile(r"notify\.\d+\.(subject|template)")
 
 
 def load_config(path: Path | str, overrides: Sequence[str] = ()) -> BatchConfig:
@@ -29,7 +29,7 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> BatchConfig:
     Raises
     ------
     ConfigError
-        When the file is missing or no YAML, or the configuration is wrong.
+        When the file is missing or not YAML, or the configuration is invalid.
     """
     values = read_yaml(Path(path))
     for override in overrides:
@@ -43,13 +43,13 @@ def parse_config(values: Mapping[str, Any], origin: str = "configuration") -> Ba
     Raises
     ------
     ConfigError
-        With one line for every mistake: the field, what is wrong, and what was given.
+        With one line per mistake: the field, the problem, and the given value.
     """
     return parse(BatchConfig, values, origin)
 
 
 def parse(model: type[S], values: Mapping[str, Any], origin: str, schema: str = "siftline schema") -> S:
-    """Validate a mapping as a section of any kind, whose schema a command prints; see `parse_config`."""
+    """Validate a mapping as a section of any kind; the command `schema` prints its schema."""
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -62,19 +62,18 @@ def resolve_config(
     interval: Interval | None = None,
     parameters: Mapping[str, Any] | None = None,
 ) -> BatchConfig:
-    """Fill in ``{{ date }}`` and its kin in every text of the configuration, once, for a run at `now`.
+    """Render ``{{ date }}`` and the other templates of a configuration, for a run at `now`.
 
-    The templates of messages stay: they are filled in when there is something to tell.
+    Message templates stay: they are rendered when the message is sent.
 
-    The templates are Jinja's, in a sandbox. They know ``date`` and ``datetime`` of the run (so that
-    ``{{ date.strftime("%Y/%m") }}`` works) and ``name``, the pipeline's. For a run that is about an
-    interval, ``date`` and ``datetime`` are those of its start, and there are ``interval.start`` and
-    ``interval.end``. What else is given is known as ``parameters``.
+    Templates are Jinja's, in a sandbox. Their variables are ``date`` and ``datetime`` of the run (so that
+    ``{{ date.strftime("%Y/%m") }}`` works), ``name`` of the pipeline, and ``parameters`` if given. For a run
+    with an interval, ``date`` and ``datetime`` are its start, and there is ``interval.start`` and ``.end``.
 
     Raises
     ------
     ConfigError
-        When a template is malformed or asks for something unknown.
+        When a template is malformed or uses an unknown variable.
     """
     values = config.model_dump(mode="json", exclude_unset=True)
     if not _has_template(values):
@@ -89,12 +88,12 @@ def resolve_config(
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a file that holds a mapping.
+    """Read a mapping from a YAML file.
 
     Raises
     ------
     ConfigError
-        When it is missing, or no YAML.
+        When it is missing, or not YAML.
     """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -108,7 +107,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         what = getattr(error, "problem", None) or "not text"
         raise ConfigError(f"{path}: not YAML{place}: {what}", "correct the file") from error
     if not isinstance(values, dict):
-        raise ConfigError(f"{path}: not a configuration", "`siftline init DATA` writes one to start from")
+        raise ConfigError(f"{path}: not a configuration", "create one with `siftline init DATA`")
     return values
 
 
@@ -141,7 +140,7 @@ def _fill(value: Any, known: Mapping[str, object], field: str) -> Any:
         return {key: _fill(item, known, f"{field}.{key}".lstrip(".")) for key, item in value.items()}
     if isinstance(value, list):
         return [_fill(item, known, f"{field}.{index}") for index, item in enumerate(value)]
-    if not _has_template(value) or _OF_A_MESSAGE.fullmatch(field):
+    if not _has_template(value) or _MESSAGE_TEMPLATE.fullmatch(field):
         return value
     try:
         return render(value, known)

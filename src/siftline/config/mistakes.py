@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, one line for every mistake."""
+"""Mistakes in a configuration, one line each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from siftline.config.fields import Section
 
 
 def explain(error: ValidationError, origin: str, model: type[Section], schema: str) -> tuple[str, str]:
-    """Return the problem, one line for every mistake, and the remedy."""
+    """Return the problem, with one line per mistake, and the remedy."""
     mistakes: dict[str, list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False):
         mistakes.setdefault(_field(detail), []).append(detail)
@@ -27,7 +27,7 @@ def explain(error: ValidationError, origin: str, model: type[Section], schema: s
 
 
 def _field(detail: ErrorDetails) -> str:
-    """Name the field as the user's file does; Pydantic also names the member of a union."""
+    """Name the field as in the user's file; Pydantic adds the member of a union."""
     steps = [str(step) for step in detail["loc"]]
     if steps[:1] == ["cluster"]:
         del steps[1:2]

@@ -1,14 +1,14 @@
-"""When a pipeline runs, and which stretch of time each of its runs is about.
+"""Schedules of pipelines, and the data interval of each run.
 
-A schedule cuts time at its *boundaries*: the moments at which it fires. Two of them in a row bound an
-*interval*, which is due when it is over; the run that fires then is about it. So the intervals of a
-schedule follow one another without a gap and without an overlap, whatever clocks do.
+A schedule cuts time at its *boundaries*: the moments at which it fires. Two consecutive ones bound an
+*interval*, which is due at its end; the run that fires then processes it. So the intervals of a
+schedule have no gaps and no overlaps, even when clocks change.
 
-Cron means local time. A boundary at a local time that clocks skip is read with the offset from after the
-change, so that ``30 2 * * *`` is 01:30 on that day in New York; of a local time that comes twice, the first
-one counts. A daily schedule therefore fires once on every local date, except at midnight in places where
-clocks skip midnight itself, such as Cairo. That is how Prefect's server fires, but on Python 3.13 after the
-skipped hour; a run is about the interval that ended last when it was due.
+Cron means local time. A boundary at a skipped local time is read with the offset after the
+change: ``30 2 * * *`` is 01:30 on that day in New York. Of a repeated local time, the first one counts. A
+daily schedule therefore fires once on every local date, except at midnight where clocks skip midnight itself,
+such as in Cairo. Prefect's server fires the same way, but on Python 3.13 after the skipped hour; a run
+processes the interval that ended last when it was due.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from pydantic import AfterValidator, AwareDatetime, Field, PositiveInt, model_va
 
 from siftline.config.fields import Duration, Name, Section, parse_duration
 
-# Nowhere do clocks change by more.
+# No clock changes by more.
 _MOST_SHIFTED = timedelta(hours=3)
-# What croniter takes for any number, of which it draws another one each time.
+# croniter draws a new random number for these each time.
 _AT_RANDOM = re.compile(r"\b[rh]\b", re.IGNORECASE)
 ANCHOR = datetime(2020, 1, 1, tzinfo=UTC)
 
@@ -47,62 +47,67 @@ def _check_cron(cron: str) -> str:
 def _check_timezone(name: str) -> str:
     try:
         ZoneInfo(name)
-    except (OSError, ValueError, KeyError):  # the last for a name that is no key
-        raise ValueError(f"unknown timezone {name!r}; give one such as Europe/London") from None
+    except (OSError, ValueError, KeyError):  # KeyError: an invalid name
+        raise ValueError(f"unknown time zone {name!r}; use one such as Europe/London") from None
     return name
 
 
 class Interval(Section):
-    """A stretch of time, with its start and without its end."""
+    """Half-open interval of time: the start is included, the end is not."""
 
-    start: AwareDatetime = Field(description="Its beginning.", examples=["2026-03-01T00:00:00Z"])
-    end: AwareDatetime = Field(description="Its end, which is not of it.", examples=["2026-03-02T00:00:00Z"])
+    start: AwareDatetime = Field(description="Start, included.", examples=["2026-03-01T00:00:00Z"])
+    end: AwareDatetime = Field(description="End, not included.", examples=["2026-03-02T00:00:00Z"])
 
     @model_validator(mode="after")
     def _ordered(self) -> Interval:
         if self.start.astimezone(UTC) >= self.end.astimezone(UTC):
-            raise ValueError("an interval ends after it starts")
+            raise ValueError("the end must be after the start")
         return self
 
     @property
     def key(self) -> str:
-        """What names it in file names: both ends, in UTC."""
+        """Name in file names: both ends, in UTC."""
         return "-".join(f"{end.astimezone(UTC):%Y%m%dT%H%M%SZ}" for end in (self.start, self.end))
 
     @property
     def label(self) -> str:
-        """What people call it: the date for something like a day, otherwise both ends."""
+        """Name for people: the date for about a day, otherwise both ends."""
         if timedelta(hours=22) < self.end.astimezone(UTC) - self.start.astimezone(UTC) < timedelta(hours=26):
             return f"{self.start:%Y-%m-%d}"
         return f"{self.start:%Y-%m-%d %H:%M:%S} to {self.end:%Y-%m-%d %H:%M:%S}"
 
     def local(self, timezone: str) -> Interval:
-        """Return the same interval, told in the time of a place."""
+        """Return the same interval in another time zone."""
         zone = ZoneInfo(timezone)
         return Interval(start=self.start.astimezone(zone), end=self.end.astimezone(zone))
 
 
 class Schedule(Section):
-    """When a pipeline runs."""
+    """A schedule of a pipeline."""
 
-    slug: Name = Field(default="default", description="Name of the schedule, among those of its pipeline.")
+    slug: Name = Field(default="default", description="Name of the schedule, unique within its pipeline.")
     cron: Annotated[str, AfterValidator(_check_cron)] | None = Field(
-        default=None, description="When, as minute, hour, day, month, day of week.", examples=["30 3 * * *"]
+        default=None,
+        description="Cron expression: minute, hour, day, month, day of week.",
+        examples=["30 3 * * *"],
     )
     every: Duration | None = Field(
         default=None,
-        description="Instead of cron: how often, for less than a day; counted from midnight UTC.",
+        description="In place of cron: period of less than a day, counted from midnight UTC.",
         examples=["15m"],
     )
     timezone: Annotated[str, AfterValidator(_check_timezone)] = Field(
-        default="UTC", description="Whose time cron and dates are.", examples=["America/New_York"]
+        default="UTC",
+        description="Time zone of the cron expression and of dates.",
+        examples=["America/New_York"],
     )
     active: bool = Field(
-        default=True, description="Whether it fires, when it is created; later it is paused and resumed."
+        default=True,
+        description="Whether the schedule is active when first created. Afterwards use pause and resume.",
     )
     catch_up: Literal["skip", "latest", "all"] = Field(
         default="latest",
-        description="What becomes of missed intervals: `skip`: nothing; `latest`: the newest is made up for; "
+        description="Missed intervals to process later: `skip`: none; `latest`: the newest; "
         "`all`: all of them, oldest first.",
     )
     max_lateness: Duration | None = Field(
@@ -112,43 +117,43 @@ class Schedule(Section):
         examples=["2h"],
     )
     catch_up_limit: PositiveInt = Field(
-        default=30, description="Of all missed intervals, how many are made up for at most: the newest ones."
+        default=30, description="Most missed intervals to process later; the newest are kept."
     )
 
     @model_validator(mode="after")
     def _one_rhythm(self) -> Schedule:
         if (self.cron is None) == (self.every is None):
-            raise ValueError("give cron or every, one of them")
+            raise ValueError("set either cron or every")
         if self.every is not None and not timedelta(0) < parse_duration(self.every) < timedelta(days=1):
-            raise ValueError("every must be more than nothing and less than a day; for days, give cron")
+            raise ValueError("every must be more than 0 and less than a day; use cron for days")
         return self
 
 
 def last_interval(schedule: Schedule, now: datetime) -> Interval:
-    """Return the last interval that is over at a moment, in the schedule's timezone."""
+    """Return the last interval that ended at or before a moment, in the schedule's time zone."""
     return next(_newest_first(schedule, now))
 
 
 def missed_intervals(schedule: Schedule, after: datetime, now: datetime, most: int) -> list[Interval]:
-    """Return the newest intervals that end after a moment and are over now, the oldest first."""
+    """Return the newest intervals that ended between two moments, oldest first."""
     after = _utc(after)
     newest = takewhile(lambda interval: interval.end.astimezone(UTC) > after, _newest_first(schedule, now))
     return list(islice(newest, most))[::-1]
 
 
 def intervals_of(schedule: Schedule, first: date, last: date) -> list[Interval]:
-    """Return the intervals that start on the local dates from the first to the last, the oldest first."""
+    """Return the intervals that start on local dates from the first to the last, oldest first."""
     zone = ZoneInfo(schedule.timezone)
     start, stop = (
         datetime.combine(day, time.min, zone).astimezone(UTC) for day in (first, last + timedelta(days=1))
     )
     starts = [one for one in _boundaries(schedule, start, stop) if one < stop]
     ends = [*starts[1:], *next_boundaries(schedule, stop, 1)]
-    return [_told(schedule, *ends) for ends in zip(starts, ends, strict=True)] if starts else []
+    return [_local(schedule, *ends) for ends in zip(starts, ends, strict=True)] if starts else []
 
 
 def next_boundaries(schedule: Schedule, moment: datetime, count: int) -> list[datetime]:
-    """Return the first boundaries at a moment or after it, in UTC."""
+    """Return the first boundaries from a moment on, in UTC."""
     moment, reach = _utc(moment), timedelta(hours=1)
     while len(found := _boundaries(schedule, moment, moment + reach)) < count:
         reach *= 4
@@ -156,26 +161,26 @@ def next_boundaries(schedule: Schedule, moment: datetime, count: int) -> list[da
 
 
 def reason_to_skip(schedule: Schedule, interval: Interval, now: datetime) -> str | None:
-    """Say why a run that starts now is not to do its interval; None if it is to be done."""
+    """Return why a run that starts now must skip its interval, or None."""
     newer = len(missed_intervals(schedule, interval.end, now, schedule.catch_up_limit))
     late = now - interval.end
     if not (late > parse_duration(schedule.max_lateness) if schedule.max_lateness else newer):
         return None
-    told = f"{timedelta(seconds=int(late.total_seconds()))} late"
+    lateness = f"{timedelta(seconds=int(late.total_seconds()))} late"
     if schedule.catch_up == "skip":
-        return f"{told}: missed intervals are skipped"
+        return f"{lateness}: missed intervals are skipped"
     if schedule.catch_up == "latest" and newer:
-        return f"{told}: of missed intervals only the latest is made up for"
+        return f"{lateness}: only the latest missed interval is processed"
     if schedule.catch_up == "all" and newer >= schedule.catch_up_limit:
-        return f"{told}: of missed intervals only the latest {schedule.catch_up_limit} are made up for"
+        return f"{lateness}: only the latest {schedule.catch_up_limit} missed intervals are processed"
     return None
 
 
-# Within, all moments are in UTC: of two in one timezone, Python compares what clocks show.
+# Below, all moments are in UTC: Python compares two of one time zone by their wall clocks.
 
 
 def _utc(moment: datetime) -> datetime:
-    """Return a moment in UTC, as a plain datetime: those that Prefect gives compute in a way of their own."""
+    """Return a moment in UTC as a plain datetime: Prefect's have arithmetic of their own."""
     moment = moment.astimezone(UTC)
     return datetime.combine(moment.date(), moment.time(), UTC)
 
@@ -184,11 +189,11 @@ def _newest_first(schedule: Schedule, now: datetime) -> Iterator[Interval]:
     end = _last_boundary(schedule, _utc(now))
     while True:
         start = _last_boundary(schedule, end - timedelta(microseconds=1))
-        yield _told(schedule, start, end)
+        yield _local(schedule, start, end)
         end = start
 
 
-def _told(schedule: Schedule, start: datetime, end: datetime) -> Interval:
+def _local(schedule: Schedule, start: datetime, end: datetime) -> Interval:
     return Interval(start=start, end=end).local(schedule.timezone)
 
 
@@ -200,18 +205,18 @@ def _last_boundary(schedule: Schedule, moment: datetime) -> datetime:
 
 
 def _boundaries(schedule: Schedule, start: datetime, stop: datetime) -> list[datetime]:
-    """Return the boundaries from the start to the stop, both included."""
+    """Return the boundaries from start to stop, both included."""
     found = _cron(schedule, start, stop) if schedule.cron else _every(schedule, start, stop)
     return [moment for moment in sorted(found) if start <= moment <= stop]
 
 
 def _cron(schedule: Schedule, start: datetime, stop: datetime) -> set[datetime]:
-    """Return all boundaries between two moments, and some around."""
+    """Return all boundaries between two moments, and some outside."""
     zone = ZoneInfo(schedule.timezone)
     ticks = croniter(schedule.cron or "", start.astimezone(zone).replace(tzinfo=None) - _MOST_SHIFTED)
     last = stop.astimezone(zone).replace(tzinfo=None) + _MOST_SHIFTED
     local = takewhile(lambda tick: tick <= last, ticks.all_next(datetime))
-    # Of a local time that is skipped or comes twice, the earlier reading.
+    # The earlier reading of a skipped or repeated local time.
     return {min(tick.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1)) for tick in local}
 
 

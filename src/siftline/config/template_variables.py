@@ -1,4 +1,4 @@
-"""What is known of a run when people are told of it: the variables of the templates of a message."""
+"""Variables of message templates."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ class TopRow:
     Attributes
     ----------
     rank : int
-        1 for the highest score; equal scores share one.
+        1 for the highest score; equal scores share a rank.
     score : float
         Higher is more anomalous.
     identity : dict
-        The key columns and those that are carried over, by name.
+        Values of the key columns and carried columns, by name.
     reasons : tuple of str
-        Why, in words; the strongest reason first.
+        Reasons in words, the strongest first.
     """
 
     rank: int
@@ -33,39 +33,39 @@ class TopRow:
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What is known of a run; None, or nothing, where something is not.
+class TemplateVariables:
+    """Facts about a run; None or empty if not known.
 
     Attributes
     ----------
     name : str
         The pipeline.
     event : str
-        What is told of.
+        The event.
     job_id, run_id : str or None
         The job, and the Prefect flow run.
     interval : str or None
-        What time the data is of.
+        Data interval of the run.
     rows, rows_failed, anomalies : int or None
-        Of the input; of those, the ones without a score; and the ones that are flagged.
+        Rows of the input, those without a score, and the flagged ones.
     rate : float or None
         Share of the scored rows that are flagged.
     previous : tuple of float
-        The rates of the publications before, newest first.
+        Rates of earlier publications, newest first.
     usual_rate : float or None
         Their median.
     threshold : float or None
-        The score from which on a row is an anomaly.
+        Score at which a row counts as an anomaly.
     output : str or None
-        The directory of the result.
+        Directory of the result.
     error : str or None
-        Why the run failed.
+        The error that failed the run.
     top : tuple of TopRow
         The most anomalous rows.
     run_url, report_url : str or None
-        The pages of the run and of its report.
+        Pages of the run and of its report.
     resume : str or None
-        The command that goes on with the job.
+        Command that resumes the job.
     """
 
     name: str

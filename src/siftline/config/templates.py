@@ -1,4 +1,4 @@
-"""The Jinja templates that users write, in a sandbox: none of them runs code."""
+"""Jinja templates of users, rendered in a sandbox: they cannot run code."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ if TYPE_CHECKING:
 
 
 def render(template: str, known: Mapping[str, object]) -> str:
-    """Fill in a template.
+    """Render a template.
 
     Raises
     ------
     ValueError
-        When it is malformed, asks for something unknown, or computes nonsense.
+        When it is malformed, uses an unknown variable, or fails while rendering.
     """
     from jinja2 import TemplateError
 
@@ -26,12 +26,12 @@ def render(template: str, known: Mapping[str, object]) -> str:
 
 
 def check_template(template: str, known: Collection[str]) -> None:
-    """Check a template that is filled in later.
+    """Check a template that is rendered later.
 
     Raises
     ------
     ValueError
-        When it is malformed, or asks for a variable that is not among the `known`.
+        When it is malformed, or uses a variable that is not `known`.
     """
     from jinja2 import TemplateSyntaxError, meta
 
@@ -47,7 +47,7 @@ def check_template(template: str, known: Collection[str]) -> None:
 
 
 def _environment() -> SandboxedEnvironment:
-    from jinja2 import StrictUndefined  # slow to import, and most configurations have no template
+    from jinja2 import StrictUndefined  # slow to import, and rarely needed
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     return ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)

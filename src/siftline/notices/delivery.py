@@ -1,4 +1,4 @@
-"""Notifying: who is told what, how often. Who says it is somebody else's: the flows give Prefect's blocks."""
+"""Delivery of notifications: rules, retries and timeouts. The flows provide Prefect's blocks."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from siftline.config.batch import NotifyConfig
 from siftline.config.fields import parse_duration
 from siftline.config.templates import render
 from siftline.notices.messages import Message
-from siftline.notices.rate_limit import turn
+from siftline.notices.rate_limit import rate_limited
 
-Say = Callable[[str, str], None]
-"""Says a body and a subject; raises when that cannot be delivered."""
+Send = Callable[[str, str], None]
+"""Sends a body and a subject, or raises."""
 
 
 class NotDelivered(Exception):
-    """A message could not be delivered, for a reason that tells no secrets.
+    """A message was not delivered; the reason contains no secrets.
 
     Attributes
     ----------
     passing : bool
-        Whether it may be, if it is tried again.
+        True if another attempt may succeed.
     """
 
     def __init__(self, reason: str, passing: bool = False) -> None:
@@ -37,16 +37,8 @@ class NotDelivered(Exception):
 
 
 @dataclass(frozen=True)
-class Patience:
-    """How long to try: the delays between the attempts, and the seconds after which nobody waits any more."""
-
-    delays: tuple[float, ...] = (1.0, 4.0)
-    seconds: float = 45.0
-
-
-@dataclass(frozen=True)
 class Delivery:
-    """What became of telling a block: why it could not be, or that it was held back; and what to know."""
+    """Result of one notification: delivered, held back, or failed and why."""
 
     block: str
     error: str | None = None
@@ -57,86 +49,86 @@ class Delivery:
 def deliver(
     message: Message,
     rules: Iterable[NotifyConfig],
-    load: Callable[[str], Say],
+    load: Callable[[str], Send],
     memory: Path | None = None,
-    patience: Patience = Patience(),
+    delays: Sequence[float] = (1.0, 4.0),
+    timeout: float = 45.0,
 ) -> list[Delivery]:
-    """Send a message to every block whose rule wants it, to all at once.
-
-    A block that fails or hangs does not keep the others from being told, nor changes anything else.
+    """Send a message to every block whose rule wants it, in parallel; failures are returned, not raised.
 
     Parameters
     ----------
     message : Message
-        What to say.
+        The message.
     rules : iterable of NotifyConfig
-        Whom to tell of what, and how often.
+        Blocks, the events for each, and its rate limit.
     load : callable
-        Given a block's name, what says something through it.
+        Returns the send function of a block, given its name.
     memory : Path, optional
-        Where it is remembered what was sent when; without it nothing is held back.
-    patience : Patience
-        How long to try.
+        File that records what was sent; without it there is no rate limit.
+    delays : sequence of float
+        Seconds between attempts.
+    timeout : float
+        Seconds after which unfinished sending is abandoned.
     """
     wanted = [rule for rule in rules if concerns(rule, message)]
-    says = [_loaded(rule.block, load) for rule in wanted]  # first: the API may be slow, and is waited for
+    senders = [_load(rule.block, load) for rule in wanted]  # outside the timeout: the API may be slow
     calls = [
-        partial(_tell, message, rule, say, memory, patience.delays)
-        for rule, say in zip(wanted, says, strict=True)
+        partial(_notify, message, rule, send, memory, delays)
+        for rule, send in zip(wanted, senders, strict=True)
     ]
-    late = f"no answer within {patience.seconds:g} s"
-    found = _at_once(calls, patience.seconds)
+    late = f"no answer within {timeout:g} s"
+    found = _in_parallel(calls, timeout)
     return [done or Delivery(rule.block, late) for rule, done in zip(wanted, found, strict=True)]
 
 
 def concerns(rule: NotifyConfig, message: Message) -> bool:
-    """Whether a rule wants a message at all."""
-    anomalies = message.facts.anomalies
+    """Return True if a rule wants a message."""
+    anomalies = message.variables.anomalies
     enough = anomalies is None or anomalies >= rule.min_anomalies
     return enough and any(event in rule.on for event in message.events)
 
 
-def _loaded(block: str, load: Callable[[str], Say]) -> Say:
+def _load(block: str, load: Callable[[str], Send]) -> Send:
     try:
         return load(block)
-    except Exception as error:  # noqa: BLE001  a foreign service fails in its own ways
+    except Exception as error:  # noqa: BLE001  a foreign service may raise anything
         reason = _reason(error)
 
-    def say(body: str, subject: str) -> None:
+    def fail(body: str, subject: str) -> None:
         raise NotDelivered(reason)
 
-    return say
+    return fail
 
 
-def _tell(
-    message: Message, rule: NotifyConfig, say: Say, memory: Path | None, delays: Sequence[float]
+def _notify(
+    message: Message, rule: NotifyConfig, send: Send, memory: Path | None, delays: Sequence[float]
 ) -> Delivery:
-    body, subject, remark = _written(message, rule)
+    body, subject, remark = _text(message, rule)
     every = None if rule.at_most_every is None else parse_duration(rule.at_most_every)
     try:
-        with turn(memory, f"{rule.block} {message.event}", every, datetime.now(UTC)) as taken:
-            if not taken.granted:
+        with rate_limited(memory, f"{rule.block} {message.event}", every, datetime.now(UTC)) as permit:
+            if not permit.granted:
                 return Delivery(rule.block, held=True)
-            _patiently(lambda: say("\n".join(filter(None, [body, taken.note])), subject), delays)
-    except Exception as error:  # noqa: BLE001  a foreign service fails in its own ways; it is reported, not raised
+            _retry(lambda: send("\n".join(filter(None, [body, permit.note])), subject), delays)
+    except Exception as error:  # noqa: BLE001  a foreign service may raise anything
         return Delivery(rule.block, error=_reason(error), remark=remark)
     return Delivery(rule.block, remark=remark)
 
 
-def _written(message: Message, rule: NotifyConfig) -> tuple[str, str, str | None]:
-    """Return body and subject: of the rule's templates, or the usual ones where those cannot be filled in."""
-    known = {field.name: getattr(message.facts, field.name) for field in fields(message.facts)}
+def _text(message: Message, rule: NotifyConfig) -> tuple[str, str, str | None]:
+    """Return body and subject from the rule's templates, or the default text and why."""
+    known = {field.name: getattr(message.variables, field.name) for field in fields(message.variables)}
     try:
         body = message.body if rule.template is None else render(rule.template, known)
         subject = message.subject if rule.subject is None else render(rule.subject, known)
-    except Exception as error:  # noqa: BLE001  a template may do anything, such as call itself for ever
-        remark = f"its template could not be filled in, the usual text was sent: {error}"
-        return message.body, message.subject, remark
+    except Exception as error:  # noqa: BLE001  a template may do anything, such as recurse without end
+        return message.body, message.subject, f"its template failed, the default text was sent: {error}"
     return body, subject, None
 
 
-def _patiently(send: Callable[[], None], delays: Sequence[float]) -> None:
-    """Send, and again after each of the delays, as long as that may help."""
+def _retry(send: Callable[[], None], delays: Sequence[float]) -> None:
+    """Send, and again after each of the delays while that may help."""
     for delay in delays:
         try:
             return send()
@@ -147,13 +139,13 @@ def _patiently(send: Callable[[], None], delays: Sequence[float]) -> None:
     return send()
 
 
-def _at_once(calls: Sequence[Callable[[], Delivery]], seconds: float) -> list[Delivery | None]:
-    """Make all calls, and return what they have returned after some seconds; what hangs is left behind."""
+def _in_parallel(calls: Sequence[Callable[[], Delivery]], timeout: float) -> list[Delivery | None]:
+    """Make all calls in threads; those that miss the timeout give None and are abandoned."""
     futures: list[Future[Delivery]] = [Future() for _ in calls]
     for call, future in zip(calls, futures, strict=True):
         run = partial(copy_context().run, _fulfil, future, call)
         threading.Thread(target=run, name="notify", daemon=True).start()
-    done, _ = wait(futures, timeout=seconds)
+    done, _ = wait(futures, timeout=timeout)
     return [future.result() if future in done else None for future in futures]
 
 

@@ -1,4 +1,4 @@
-"""What people are told of a run, in words; see `siftline.notices.delivery` for who is told when."""
+"""Texts of the messages about a run; `siftline.notices.delivery` sends them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from siftline.config.fields import Event
-from siftline.config.template_variables import Facts, TopRow
+from siftline.config.template_variables import TemplateVariables, TopRow
 from siftline.storage.layout import JobFiles
 from siftline.types import BatchResult
 
@@ -25,7 +25,7 @@ _LEVELS: dict[Event, int] = {
 
 @dataclass(frozen=True)
 class Run:
-    """What is known of a run whatever becomes of it; see `siftline.config.template_variables.Facts`."""
+    """Identity of a run, for its messages; see `siftline.config.template_variables.TemplateVariables`."""
 
     name: str
     run_id: str | None = None
@@ -36,26 +36,25 @@ class Run:
 
 @dataclass(frozen=True)
 class Message:
-    """What is said, and the cause: of one cause people are told once for a job.
+    """Message about one or two events, and its cause: each cause of a job is announced once.
 
-    A publication may be two events, of which the first gives the message its name: whoever wants to be told
-    of either gets this one message.
+    A publication may be two events, such as recovered and completed; the first one names the message.
     """
 
     events: tuple[Event, ...]
     subject: str
     body: str
-    facts: Facts
+    variables: TemplateVariables
     cause: str = ""
 
     @property
     def event(self) -> Event:
-        """What it tells of."""
+        """The event that names the message."""
         return self.events[0]
 
     @property
     def level(self) -> int:
-        """How severe it is, as a level of `logging`."""
+        """Severity, as a level of `logging`."""
         return _LEVELS[self.event]
 
 
@@ -66,24 +65,24 @@ def completed_message(
     top: Sequence[TopRow] = (),
     recovered: bool = False,
 ) -> Message:
-    """Say what a finished run came to.
+    """Write the message about a published result.
 
     Parameters
     ----------
     run, result
-        Which run, and what it came to.
+        The run and its result.
     previous : sequence of float
-        The shares of anomalies of the publications before, newest first.
+        Anomaly rates of earlier publications, newest first.
     top : sequence of TopRow
         The most anomalous rows.
     recovered : bool
-        Whether the job had failed before.
+        True if the job had failed before.
     """
     events: tuple[Event, ...] = ("recovered", "completed") if recovered else ("completed",)
     if result.rows_failed:
         events = ("rejected", "recovered") if recovered else ("rejected",)
     scored = result.rows - result.rows_failed
-    facts = Facts(
+    variables = TemplateVariables(
         name=run.name,
         event=events[0],
         job_id=result.job_id,
@@ -105,41 +104,41 @@ def completed_message(
     subject = f"Siftline: {run.name} {'recovered' if recovered else 'completed'}"
     subject += " with rejects" if rejects else ""
     chunks = f"Chunks: {result.chunks_computed} computed, {result.chunks_reused} reused."
-    where = "They are told with the results: `failed`, and `chunks_failed` in the manifest."
+    where = "See `results.failed` and, for whole chunks, `chunks_failed` in the manifest."
     lines = [f"{rejects}. {where}"] if rejects else []
-    lines += [_numbers(facts, scored), *_most_anomalous(top), chunks, f"Results: {result.output}"]
+    lines += [_numbers(variables, scored), *_most_anomalous(top), chunks, f"Results: {result.output}"]
     if recovered:
-        lines.append("Earlier runs of the job failed or were interrupted; what they had done was kept.")
-    return Message(events, subject, _text(lines, facts), facts, rejects)
+        lines.append("Earlier runs of the job failed or were interrupted; their finished work was reused.")
+    return Message(events, subject, _text(lines, variables), variables, rejects)
 
 
 def failed_message(run: Run, error: BaseException, job: Path | None, for_good: bool) -> Message:
-    """Say why a run failed, what is kept, and how to go on."""
+    """Write the message about a failure: why, what is kept, and how to resume."""
     subject = f"Siftline: {run.name} failed{' for good' if for_good else ''}"
-    facts = _unfinished(run, "failed", job, str(error))
+    variables = _unfinished(run, "failed", job, str(error))
     lines = [f"{type(error).__name__}: {error}"]
     if job is not None:
         lines += [
-            f"Kept: the chunks of job {job.name} that are done, and the result that was published before.",
-            f"To go on: {facts.resume}",
+            f"Kept: the finished chunks of job {job.name}, and the previously published result.",
+            f"To resume: {variables.resume}",
         ]
-    return Message(("failed",), subject, _text(lines, facts), facts, _cause(error))
+    return Message(("failed",), subject, _text(lines, variables), variables, _cause(error))
 
 
 def recovering_message(run: Run, job: Path, number: int, most: int, left: int) -> Message:
-    """Say that a job that failed is taken up again."""
-    facts = _unfinished(run, "recovering", job)
-    lines = [f"Recovery {number} of {most} of job {job.name} has begun; {left:,} chunks are left."]
-    return Message(("recovering",), f"Siftline: {run.name} is taken up again", _text(lines, facts), facts)
+    """Write the message about the recovery of a failed job."""
+    variables = _unfinished(run, "recovering", job)
+    lines = [f"Recovery {number} of {most} of job {job.name} has started; {left:,} chunks are left."]
+    return Message(("recovering",), f"Siftline: {run.name} is recovering", _text(lines, variables), variables)
 
 
 def resume_command(job: Path) -> str:
-    """Return the command that goes on with a job, given its directory."""
+    """Return the command that resumes the job in a directory."""
     return f"siftline resume {job.name} --checkpoint {JobFiles(job).checkpoint.root}"
 
 
-def _unfinished(run: Run, event: Event, job: Path | None, error: str | None = None) -> Facts:
-    return Facts(
+def _unfinished(run: Run, event: Event, job: Path | None, error: str | None = None) -> TemplateVariables:
+    return TemplateVariables(
         name=run.name,
         event=event,
         job_id=job.name if job is not None else None,
@@ -151,11 +150,11 @@ def _unfinished(run: Run, event: Event, job: Path | None, error: str | None = No
     )
 
 
-def _text(lines: Sequence[str], facts: Facts) -> str:
-    """Close a text with the things to follow up, of those that are known."""
-    links = {"Interval": facts.interval, "Report": facts.report_url, "Run": facts.run_url}
-    if facts.rows is not None:
-        links["Job"] = facts.job_id
+def _text(lines: Sequence[str], variables: TemplateVariables) -> str:
+    """Close a text with links and the interval, if known."""
+    links = {"Interval": variables.interval, "Report": variables.report_url, "Run": variables.run_url}
+    if variables.rows is not None:
+        links["Job"] = variables.job_id
     return "\n".join([*lines, *(f"{what}: {where}" for what, where in links.items() if where)])
 
 
@@ -165,18 +164,18 @@ def _rejects(result: BatchResult) -> str:
     rejects = f"{result.rows_failed:,} of {result.rows:,} rows could not be scored"
     if result.chunks_failed:
         chunks = "1 chunk" if result.chunks_failed == 1 else f"{result.chunks_failed:,} chunks"
-        rejects += f", among them {chunks} as a whole"
+        rejects += f", including {chunks} as a whole"
     return rejects
 
 
-def _numbers(facts: Facts, scored: int) -> str:
-    rate, count = f"{facts.rate:.3%}", len(facts.previous)
+def _numbers(variables: TemplateVariables, scored: int) -> str:
+    rate, count = f"{variables.rate:.3%}", len(variables.previous)
     if count == 1:
-        rate += f", {facts.usual_rate:.3%} in the run before"
+        rate += f", {variables.usual_rate:.3%} in the run before"
     if count > 1:
-        rate += f", usually {facts.usual_rate:.3%} in the last {count} runs"
-    score = f"score {facts.threshold:.6g} or more"
-    return f"{facts.anomalies:,} anomalies among {scored:,} rows ({rate}), {score}."
+        rate += f", usually {variables.usual_rate:.3%} in the last {count} runs"
+    score = f"score {variables.threshold:.6g} or more"
+    return f"{variables.anomalies:,} anomalies among {scored:,} rows ({rate}), {score}."
 
 
 def _most_anomalous(top: Sequence[TopRow]) -> list[str]:
@@ -185,5 +184,5 @@ def _most_anomalous(top: Sequence[TopRow]) -> list[str]:
 
 
 def _cause(error: BaseException) -> str:
-    """What failed, without numbers and random names: another chunk is not another cause."""
+    """Return the error without numbers and random names: another chunk is not another cause."""
     return re.sub(r"[0-9a-f]{8,}|\d+", "#", f"{type(error).__name__}: {error}")

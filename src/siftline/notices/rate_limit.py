@@ -1,4 +1,4 @@
-"""Rate limit for notifications, by kind of message."""
+"""Rate limit for notifications, per block and event: when the last one was sent, and how many were held."""
 
 from __future__ import annotations
 
@@ -15,70 +15,70 @@ from siftline.storage.layout import Version
 from siftline.storage.records import Record, RecordFile
 
 
-class Last(Record):
-    """Time of the last message of a kind, and the number held back since."""
+class LastSent(Record):
+    """Time of the last message of a kind, and how many were held back since."""
 
     at: AwareDatetime
     held: int = 0
 
 
-class _Memory(RootModel[dict[str, Last]]):
+class _Memory(RootModel[dict[str, LastSent]]):
     """The last message of every kind."""
 
-    root: dict[str, Last] = {}
+    root: dict[str, LastSent] = {}
 
 
 @dataclass(frozen=True)
-class Turn:
-    """Permission to send a message, and the last one of its kind."""
+class Permit:
+    """Decision about a message, and the last one before it."""
 
     granted: bool
-    last: Last | None = None
+    last: LastSent | None = None
 
     @property
     def note(self) -> str:
-        """Sentence on the messages held back, for this message; may be empty."""
+        """Sentence about the messages held back since the last one, or an empty text."""
         if self.last is None or not self.last.held:
             return ""
         return f"{self.last.held:,} more since {self.last.at:%Y-%m-%d %H:%M} UTC."
 
 
 @contextmanager
-def turn(memory: Path | None, kind: str, every: timedelta | None, now: datetime) -> Iterator[Turn]:
-    """Grant a message if the last one of its kind was long enough ago; count it otherwise.
+def rate_limited(memory: Path | None, kind: str, every: timedelta | None, now: datetime) -> Iterator[Permit]:
+    """Permit a message if the last one of its kind is old enough, and count it otherwise.
 
-    It is granted as well where no memory can be written. A context left with an error takes the grant back.
+    An exception in the context withdraws the permit. Without a readable memory every message is permitted.
     """
     if memory is None or every is None:
-        yield Turn(granted=True)
+        yield Permit(granted=True)
         return
-    taken = _take(memory, kind, every, now)
+    permit = _ask(memory, kind, every, now)
     try:
-        yield taken
+        yield permit
     except Exception:
-        _give_back(memory, kind, taken)
+        _withdraw(memory, kind, permit)
         raise
 
 
-def _take(memory: Path, kind: str, every: timedelta, now: datetime) -> Turn:
+def _ask(memory: Path, kind: str, every: timedelta, now: datetime) -> Permit:
     try:
         with _record(memory).updating() as record:
             last = record.root.get(kind)
             # A clock that was set back must not hold messages back.
             if last is None or not timedelta() <= now - last.at < every:
-                record.root[kind] = Last(at=now)
-                return Turn(granted=True, last=last)
-            record.root[kind] = Last(at=last.at, held=last.held + 1)
-            return Turn(granted=False)
+                record.root[kind] = LastSent(at=now)
+                return Permit(granted=True, last=last)
+            record.root[kind] = LastSent(at=last.at, held=last.held + 1)
+            return Permit(granted=False)
     except StorageError:
-        return Turn(granted=True)
+        return Permit(granted=True)
 
 
-def _give_back(memory: Path, kind: str, taken: Turn) -> None:
+def _withdraw(memory: Path, kind: str, permit: Permit) -> None:
     with suppress(StorageError), _record(memory).updating() as record:
         record.root.pop(kind, None)
-        if taken.last is not None:
-            record.root[kind] = taken.last
+        if permit.last is not None:
+            record.root[kind] = permit.last
 
 
 def _record(memory: Path) -> RecordFile[_Memory]:

@@ -1,4 +1,4 @@
-"""The report of a publication, in Markdown, for the page of its run."""
+"""Markdown report of a publication, for the page of its run."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from collections.abc import Mapping, Sequence
 from siftline.config.template_variables import TopRow
 from siftline.jobs.results import Manifest
 
-# Of a colon and an at sign addresses would become links, although nobody made them any.
+# Colons and at signs too: they would turn addresses into links.
 _PUNCTUATION = re.compile(r"([\\`*_{}\[\]()<>#+.!|~&$:@-])")
 
 
 def report(manifest: Manifest, top: Sequence[TopRow]) -> str:
-    """Return what was published, and the most anomalous rows with their reasons.
+    """Return the published counts, and the most anomalous rows with their reasons.
 
     Parameters
     ----------
     manifest : Manifest
-        Of the publication.
+        Manifest of the publication.
     top : sequence of TopRow
         The most anomalous rows, highest score first.
     """
@@ -40,12 +40,12 @@ def report(manifest: Manifest, top: Sequence[TopRow]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _count(all_of_them: int, failed: int, how: str) -> str:
-    return f"{all_of_them:,}" + (f", of which {failed:,} {how}" if failed else "")
+def _count(total: int, failed: int, how: str) -> str:
+    return f"{total:,}" + (f", of which {failed:,} {how}" if failed else "")
 
 
 def _table(facts: Mapping[str, str]) -> list[str]:
-    """Return a table, whose head is the first fact: an empty one would be drawn as well."""
+    """Return a table headed by the first fact, because an empty head would be drawn too."""
     head, *rows = [f"| {name} | {_plain(fact)} |" for name, fact in facts.items()]
     return [head, "| --- | --- |", *rows]
 
@@ -57,5 +57,5 @@ def _entry(row: TopRow) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """Text that is shown as it is: whatever stands in the data is neither markup nor HTML."""
+    """Escape a text: nothing in the data is markup or HTML."""
     return _PUNCTUATION.sub(r"\\\1", " ".join(text.split()))

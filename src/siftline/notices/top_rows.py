@@ -1,4 +1,4 @@
-"""The most anomalous rows of a result in words, for the terminal and for messages."""
+"""The most anomalous rows of a result, with their reasons in words."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def top_rows(results: Results, count: int) -> tuple[TopRow, ...]:
     """Return the `count` most anomalous rows with their reasons, highest score first."""
     top = results.top(count)
     shown = {*results.manifest.features, "score", "rank", "reasons"}
-    own = [name for name in top.column_names if name not in shown]
+    carried = [name for name in top.column_names if name not in shown]
     return tuple(
         TopRow(
             rank=row["rank"],
             score=row["score"],
-            identity={name: row[name] for name in own},
+            identity={name: row[name] for name in carried},
             reasons=tuple(_reason(reason) for reason in row["reasons"]),
         )
         for row in top.to_pylist()
@@ -29,9 +29,9 @@ def top_rows(results: Results, count: int) -> tuple[TopRow, ...]:
 
 
 def top_of(result: BatchResult, count: int) -> tuple[TopRow, ...]:
-    """Return the `count` most anomalous rows of what a run has published.
+    """Return the `count` most anomalous rows of a run's published result.
 
-    None of them, where that cannot be read, or another job has been published there since.
+    Empty if it cannot be read, or another job has replaced it.
     """
     try:
         results = open_results(result.output)

@@ -97,19 +97,19 @@ def test_the_documented_example_is_valid() -> None:
         ),
         (
             {"threshold": {"contamination": 0.1, "score": 0.6}},
-            "threshold: give one of contamination, score and quantile, not several",
+            "threshold: set only one of contamination, score and quantile",
         ),
         ({"threshold": {"score": float("nan")}}, "threshold.score: input should be a finite number, not nan"),
         (
             {"chunking": {"rows": 0}},
             "chunking.rows: input should be greater than 0 or 'auto', not 0",
         ),
-        ({"chunking": {"rows": 10, "bytes": "1MiB"}}, "chunking: give rows or bytes, not both"),
+        ({"chunking": {"rows": 10, "bytes": "1MiB"}}, "chunking: set rows or bytes, not both"),
         (
             {"chunking": {"bytes": "lots"}},
             "chunking.bytes: could not parse value and unit from byte string, not 'lots'",
         ),
-        ({"cluster": {"memory_limit": "0"}}, "cluster.memory_limit: must be more than nothing"),
+        ({"cluster": {"memory_limit": "0"}}, "cluster.memory_limit: must be more than 0"),
         ({"cluster": {"workers": 0}}, "cluster.workers: input should be greater than 0, not 0"),
         (
             {"cluster": {"kind": "local", "worker": 2}},
@@ -289,7 +289,7 @@ def test_a_duration_is_a_number_with_a_unit_or_of_seconds(given: Any, seconds: f
 
 @pytest.mark.parametrize("given", ["soon", "", "-1s", "1w", "1h30m", "1 h", ".5h", "9" * 9, 1e300, "1h\n"])
 def test_what_is_no_duration_is_a_mistake(given: Any) -> None:
-    with pytest.raises(ValidationError, match=r"should be a length of time such as 90s, 15m, 2h or 1d, not "):
+    with pytest.raises(ValidationError, match=r"should be a duration such as 90s, 15m, 2h or 1d, not "):
         TypeAdapter(Duration).validate_python(given)
 
 
@@ -308,7 +308,7 @@ def test_a_notifier_tells_every_result_at_any_time_in_the_usual_words_unless_it_
 @pytest.mark.parametrize(
     ("field", "value", "text"),
     [
-        ("at_most_every", "hourly", "should be a length of time such as 90s, 15m, 2h or 1d, not 'hourly'"),
+        ("at_most_every", "hourly", "should be a duration such as 90s, 15m, 2h or 1d, not 'hourly'"),
         ("at_most_every", True, "input should be a valid string, not True"),
         ("min_anomalies", -1, "input should be greater than or equal to 0, not -1"),
         ("template", "{{ rows", "malformed in line 1: unexpected end of template, expected"),

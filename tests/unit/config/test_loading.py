@@ -101,8 +101,8 @@ def test_a_directory_is_told(tmp_path: Path) -> None:
             "not YAML at line 2, column 2: did not find expected ',' or ']'; correct the file",
         ),
         (b"\xff\xfe\x00", "not YAML"),
-        (b"- a\n- b\n", "not a configuration; `siftline init DATA` writes one to start from"),
-        (b"", "not a configuration; `siftline init DATA` writes one to start from"),
+        (b"- a\n- b\n", "not a configuration; create one with `siftline init DATA`"),
+        (b"", "not a configuration; create one with `siftline init DATA`"),
     ],
 )
 def test_what_is_no_configuration_is_told(tmp_path: Path, content: bytes, text: str) -> None:

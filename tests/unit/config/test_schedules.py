@@ -221,15 +221,15 @@ ONE_DAY, TEN = "1 day, 1:00:00 late", "10 days, 0:00:00 late"
         ("skip", "2h", day(6, 3), "3:00:00 late: missed intervals are skipped"),
         ("skip", "30h", day(7, 1), None),
         ("latest", None, day(6, 23), None),
-        ("latest", None, day(7, 1), f"{ONE_DAY}: of missed intervals only the latest is made up for"),
+        ("latest", None, day(7, 1), f"{ONE_DAY}: only the latest missed interval is processed"),
         ("latest", "2h", day(6, 3), None),
-        ("latest", "2h", day(7, 1), f"{ONE_DAY}: of missed intervals only the latest is made up for"),
+        ("latest", "2h", day(7, 1), f"{ONE_DAY}: only the latest missed interval is processed"),
         ("latest", "30h", day(7, 1), None),
         ("all", None, day(7, 1), None),
         ("all", None, day(9), None),
-        ("all", None, day(16), f"{TEN}: of missed intervals only the latest 4 are made up for"),
+        ("all", None, day(16), f"{TEN}: only the latest 4 missed intervals are processed"),
         ("all", "2h", day(9), None),
-        ("all", "2h", day(16), f"{TEN}: of missed intervals only the latest 4 are made up for"),
+        ("all", "2h", day(16), f"{TEN}: only the latest 4 missed intervals are processed"),
         ("all", "20d", day(16), None),
     ],
 )
@@ -286,7 +286,7 @@ def test_an_interval_ends_after_it_starts_by_any_clock() -> None:
     first, second = (datetime(2026, 10, 25, 1, 30, fold=fold, tzinfo=zone) for fold in (0, 1))
     assert Interval(start=first, end=second).key == "20261025T003000Z-20261025T013000Z"
     for start, end in [(second, first), (first, first)]:
-        with pytest.raises(ValueError, match="an interval ends after it starts"):
+        with pytest.raises(ValueError, match="the end must be after the start"):
             Interval(start=start, end=end)
 
 
@@ -312,29 +312,29 @@ def test_an_interval_ends_after_it_starts_by_any_clock() -> None:
         ({"cron": "0 3 30 2 *"}, "cron: '0 3 30 2 *' never fires"),
         (
             {"cron": "0 3 * * *", "timezone": "Mars/Olympus"},
-            "timezone: unknown timezone 'Mars/Olympus'; give one such as Europe/London",
+            "timezone: unknown time zone 'Mars/Olympus'; use one such as Europe/London",
         ),
         (
             {"cron": "0 3 * * *", "timezone": "../UTC"},
-            "timezone: unknown timezone '../UTC'; give one such as Europe/London",
+            "timezone: unknown time zone '../UTC'; use one such as Europe/London",
         ),
         (
             {"cron": "0 3 * * *", "timezone": ""},
-            "timezone: unknown timezone ''; give one such as Europe/London",
+            "timezone: unknown time zone ''; use one such as Europe/London",
         ),
-        ({"cron": "0 3 * * *", "every": "15m"}, "configuration: give cron or every, one of them"),
-        ({}, "configuration: give cron or every, one of them"),
+        ({"cron": "0 3 * * *", "every": "15m"}, "configuration: set either cron or every"),
+        ({}, "configuration: set either cron or every"),
         (
             {"every": "1d"},
-            "configuration: every must be more than nothing and less than a day; for days, give cron",
+            "configuration: every must be more than 0 and less than a day; use cron for days",
         ),
         (
             {"every": "0m"},
-            "configuration: every must be more than nothing and less than a day; for days, give cron",
+            "configuration: every must be more than 0 and less than a day; use cron for days",
         ),
         (
             {"every": "soon"},
-            "every: should be a length of time such as 90s, 15m, 2h or 1d, not 'soon'",
+            "every: should be a duration such as 90s, 15m, 2h or 1d, not 'soon'",
         ),
         ({"cron": "0 3 * * *", "catchup": "all"}, "catchup: unknown field; did you mean catch_up?"),
     ],

@@ -1,4 +1,4 @@
-"""Who is told what: by rules, in a template's words, tried again; one that fails changes nothing."""
+"""Rules, templates, retries and rate limits of notifications; a failure changes nothing else."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from siftline.config.batch import NotifyConfig
-from siftline.notices.delivery import Delivery, NotDelivered, Patience, Say, concerns, deliver
+from siftline.notices.delivery import Delivery, NotDelivered, Send, concerns, deliver
 from siftline.notices.messages import Message, Run, completed_message, failed_message, recovering_message
 from tests.unit.notices.test_messages import REJECTS, RESULT, TOP
 
@@ -18,50 +18,50 @@ RUN = Run("flights")
 COMPLETED = completed_message(RUN, RESULT, [0.002, 0.001], TOP)
 RECOVERED = completed_message(RUN, RESULT, recovered=True)
 FAILED = failed_message(RUN, ValueError("broken"), None, False)
-AT_ONCE = Patience(delays=(0.0, 0.0))
+NO_DELAYS = (0.0, 0.0)
 
 
 class Blocks:
-    """Keeps what was said through which block, and fails as often as it is told to."""
+    """Records messages by block, and raises the given failures first."""
 
     def __init__(self, **failures: list[Exception]) -> None:
-        self.said: list[tuple[str, str, str]] = []
+        self.messages: list[tuple[str, str, str]] = []
         self.attempts: list[str] = []
         self._failures = failures
 
-    def load(self, block: str) -> Say:
-        def say(body: str, subject: str) -> None:
+    def load(self, block: str) -> Send:
+        def send(body: str, subject: str) -> None:
             self.attempts.append(block)
             failures = self._failures.get(block.partition("/")[2], [])
             if failures:
                 raise failures.pop(0)
-            self.said.append((block, subject, body))
+            self.messages.append((block, subject, body))
 
-        return say
+        return send
 
     @property
-    def told(self) -> list[str]:
-        return sorted(block for block, _, _ in self.said)
+    def receivers(self) -> list[str]:
+        return sorted(block for block, _, _ in self.messages)
 
 
 def rule(block: str = "slack-webhook/ops", **fields: Any) -> NotifyConfig:
     return NotifyConfig(block=block, **fields)
 
 
-def told(
+def sent(
     blocks: Blocks, message: Message, *rules: NotifyConfig, memory: Path | None = None
 ) -> list[Delivery]:
-    return deliver(message, rules, blocks.load, memory, AT_ONCE)
+    return deliver(message, rules, blocks.load, memory, NO_DELAYS)
 
 
-def test_those_are_told_who_asked_for_it() -> None:
+def test_a_message_goes_to_the_rules_that_want_it() -> None:
     rules = [rule(), rule("email/boss", on=("failed",)), rule("custom-webhook/log", on=("completed",))]
     blocks = Blocks()
-    assert told(blocks, COMPLETED, *rules) == [Delivery("slack-webhook/ops"), Delivery("custom-webhook/log")]
-    assert blocks.told == ["custom-webhook/log", "slack-webhook/ops"]
+    assert sent(blocks, COMPLETED, *rules) == [Delivery("slack-webhook/ops"), Delivery("custom-webhook/log")]
+    assert blocks.receivers == ["custom-webhook/log", "slack-webhook/ops"]
     blocks = Blocks()
-    told(blocks, FAILED, *rules)
-    assert blocks.told == ["email/boss", "slack-webhook/ops"]
+    sent(blocks, FAILED, *rules)
+    assert blocks.receivers == ["email/boss", "slack-webhook/ops"]
 
 
 @pytest.mark.parametrize(
@@ -80,8 +80,8 @@ def test_a_publication_is_one_message_for_whoever_wants_any_of_what_it_is(
     events = {"completed", "rejected", "recovering", "recovered", "failed"}
     assert {event for event in events if concerns(rule(on=(event,)), message)} == wanted
     blocks = Blocks()
-    told(blocks, message, rule())
-    assert len(blocks.said) == 1
+    sent(blocks, message, rule())
+    assert len(blocks.messages) == 1
 
 
 @pytest.mark.parametrize(("least", "concerned"), [(0, True), (124, True), (125, False)])
@@ -97,8 +97,8 @@ def test_failures_are_told_whatever_the_number_of_anomalies() -> None:
 
 def test_a_block_that_fails_does_not_keep_the_others_from_being_told() -> None:
     blocks = Blocks(ops=[ConnectionError("refused")])
-    deliveries = told(blocks, COMPLETED, rule(), rule("custom-webhook/log"))
-    assert blocks.told == ["custom-webhook/log"]
+    deliveries = sent(blocks, COMPLETED, rule(), rule("custom-webhook/log"))
+    assert blocks.receivers == ["custom-webhook/log"]
     assert deliveries == [
         Delivery("slack-webhook/ops", "ConnectionError: refused"),
         Delivery("custom-webhook/log"),
@@ -108,18 +108,18 @@ def test_a_block_that_fails_does_not_keep_the_others_from_being_told() -> None:
 def test_a_block_that_cannot_be_loaded_does_not_either() -> None:
     blocks = Blocks()
 
-    def load(block: str) -> Say:
+    def load(block: str) -> Send:
         if block == "a/b":
-            raise NotDelivered("there is no such block")
+            raise NotDelivered("no such block")
         return blocks.load(block)
 
-    deliveries = deliver(COMPLETED, [rule("a/b"), rule()], load, patience=AT_ONCE)
-    assert deliveries == [Delivery("a/b", "there is no such block"), Delivery("slack-webhook/ops")]
-    assert blocks.told == ["slack-webhook/ops"]
+    deliveries = deliver(COMPLETED, [rule("a/b"), rule()], load, delays=NO_DELAYS)
+    assert deliveries == [Delivery("a/b", "no such block"), Delivery("slack-webhook/ops")]
+    assert blocks.receivers == ["slack-webhook/ops"]
 
 
 def test_nobody_is_told_when_nobody_asked() -> None:
-    assert told(Blocks(), COMPLETED) == []
+    assert sent(Blocks(), COMPLETED) == []
 
 
 def passing(count: int) -> list[Exception]:
@@ -140,34 +140,34 @@ def test_what_may_pass_is_tried_again_and_what_is_said_is_said_once(
     failures: list[Exception], attempts: int, error: str | None
 ) -> None:
     blocks = Blocks(ops=failures)
-    assert told(blocks, COMPLETED, rule()) == [Delivery("slack-webhook/ops", error)]
+    assert sent(blocks, COMPLETED, rule()) == [Delivery("slack-webhook/ops", error)]
     assert len(blocks.attempts) == attempts
-    assert len(blocks.said) == (error is None)
+    assert len(blocks.messages) == (error is None)
 
 
 def test_attempts_are_a_delay_apart_each(monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[float] = []
     monkeypatch.setattr("siftline.notices.delivery.time.sleep", waited.append)
     blocks = Blocks(ops=passing(9))
-    deliver(COMPLETED, [rule()], blocks.load, patience=Patience(delays=(1.0, 4.0)))
+    deliver(COMPLETED, [rule()], blocks.load, delays=(1.0, 4.0))
     assert waited == [1.0, 4.0]
 
 
 @pytest.fixture
 def hanging() -> Iterator[Callable[[str, str], None]]:
-    """Says nothing until the test is over."""
+    """A send function that hangs until the test is over."""
     over = threading.Event()
     yield lambda body, subject: (over.wait(), None)[1]
     over.set()
 
 
-def test_nobody_waits_for_ever_for_a_block_that_hangs(hanging: Say) -> None:
+def test_a_block_that_hangs_is_abandoned(hanging: Send) -> None:
     blocks = Blocks()
     deliveries = deliver(
         COMPLETED,
         [rule("custom-webhook/hangs"), rule()],
         lambda block: hanging if block.endswith("hangs") else blocks.load(block),
-        patience=Patience(seconds=0.2),
+        timeout=0.2,
     )
     assert deliveries == [
         Delivery("custom-webhook/hangs", "no answer within 0.2 s"),
@@ -175,15 +175,15 @@ def test_nobody_waits_for_ever_for_a_block_that_hangs(hanging: Say) -> None:
     ]
 
 
-def test_a_template_says_it_in_its_own_words() -> None:
+def test_templates_replace_body_and_subject() -> None:
     blocks = Blocks()
     template = (
         "{{ anomalies }} of {{ rows }} ({{ '%.2f' | format(100 * rate) }} %, usually {{ usual_rate }})\n"
         "{% for row in top %}{{ row.identity.id }}: {{ row.reasons[0] }}\n{% endfor %}"
         "{{ interval or 'ever' }}"
     )
-    told(blocks, COMPLETED, rule(template=template, subject="{{ name | upper }} {{ event }}"))
-    assert blocks.said == [
+    sent(blocks, COMPLETED, rule(template=template, subject="{{ name | upper }} {{ event }}"))
+    assert blocks.messages == [
         (
             "slack-webhook/ops",
             "FLIGHTS completed",
@@ -205,45 +205,45 @@ def test_a_template_says_it_in_its_own_words() -> None:
         ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "recursion"),
     ],
 )
-def test_a_template_that_cannot_be_filled_in_gives_way_to_the_usual_words(template: str, reason: str) -> None:
+def test_a_failing_template_gives_way_to_the_default_text(template: str, reason: str) -> None:
     blocks = Blocks()
-    (delivery,) = told(blocks, COMPLETED, rule(template=template))
-    assert blocks.said == [("slack-webhook/ops", COMPLETED.subject, COMPLETED.body)]
+    (delivery,) = sent(blocks, COMPLETED, rule(template=template))
+    assert blocks.messages == [("slack-webhook/ops", COMPLETED.subject, COMPLETED.body)]
     assert delivery.error is None
     assert delivery.remark is not None
-    assert delivery.remark.startswith("its template could not be filled in, the usual text was sent: ")
+    assert delivery.remark.startswith("its template failed, the default text was sent: ")
     assert reason in delivery.remark
 
 
-def test_no_more_is_told_than_asked_for_and_the_next_message_counts_what_was_held_back(
+def test_the_rate_limit_holds_messages_back_and_the_next_one_counts_them(
     tmp_path: Path,
 ) -> None:
     hourly, always = rule(at_most_every="1h"), rule("custom-webhook/log")
     blocks, memory = Blocks(), tmp_path / "notified" / "flights.json"
-    deliveries = [told(blocks, COMPLETED, hourly, always, memory=memory) for _ in range(3)]
+    deliveries = [sent(blocks, COMPLETED, hourly, always, memory=memory) for _ in range(3)]
     assert [one.held for one, _ in deliveries] == [False, True, True]
-    assert blocks.told == ["custom-webhook/log"] * 3 + ["slack-webhook/ops"]
+    assert blocks.receivers == ["custom-webhook/log"] * 3 + ["slack-webhook/ops"]
 
-    told(blocks, FAILED, hourly, memory=memory)
-    assert blocks.said[-1][1] == FAILED.subject, "another event is not held back"
+    sent(blocks, FAILED, hourly, memory=memory)
+    assert blocks.messages[-1][1] == FAILED.subject, "another event is not held back"
 
-    told(blocks, COMPLETED, rule(at_most_every="0s"), memory=memory)
-    assert blocks.said[-1][2].startswith(f"{COMPLETED.body}\n2 more since 20")
-    told(blocks, COMPLETED, rule(at_most_every="0s"), memory=memory)
-    assert blocks.said[-1][2] == COMPLETED.body
+    sent(blocks, COMPLETED, rule(at_most_every="0s"), memory=memory)
+    assert blocks.messages[-1][2].startswith(f"{COMPLETED.body}\n2 more since 20")
+    sent(blocks, COMPLETED, rule(at_most_every="0s"), memory=memory)
+    assert blocks.messages[-1][2] == COMPLETED.body
 
 
-def test_what_was_not_delivered_does_not_hold_the_next_message_back(tmp_path: Path) -> None:
+def test_a_failed_delivery_does_not_hold_the_next_message_back(tmp_path: Path) -> None:
     blocks, memory = Blocks(ops=[NotDelivered("gone")]), tmp_path / "flights.json"
     hourly = rule(at_most_every="1h")
-    assert told(blocks, COMPLETED, hourly, memory=memory)[0].error == "gone"
-    assert told(blocks, COMPLETED, hourly, memory=memory) == [Delivery("slack-webhook/ops")]
-    assert len(blocks.said) == 1
+    assert sent(blocks, COMPLETED, hourly, memory=memory)[0].error == "gone"
+    assert sent(blocks, COMPLETED, hourly, memory=memory) == [Delivery("slack-webhook/ops")]
+    assert len(blocks.messages) == 1
 
 
-def test_what_cannot_be_remembered_is_told(tmp_path: Path) -> None:
+def test_without_a_writable_memory_nothing_is_held_back(tmp_path: Path) -> None:
     (tmp_path / "notified").touch()
     blocks = Blocks()
     for _ in range(2):
-        told(blocks, COMPLETED, rule(at_most_every="1h"), memory=tmp_path / "notified" / "flights.json")
-    assert len(blocks.said) == 2
+        sent(blocks, COMPLETED, rule(at_most_every="1h"), memory=tmp_path / "notified" / "flights.json")
+    assert len(blocks.messages) == 2

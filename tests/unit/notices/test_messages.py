@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from siftline.config.template_variables import Facts, TopRow
+from siftline.config.template_variables import TemplateVariables, TopRow
 from siftline.errors import ClusterError, SourceError, ValidationFailed
 from siftline.notices.messages import Run, completed_message, failed_message, recovering_message
 from siftline.types import BatchResult
@@ -43,7 +43,7 @@ TOP = (
 )
 
 
-def test_a_completed_run_is_told_in_numbers() -> None:
+def test_a_completed_run_gives_its_numbers() -> None:
     message = completed_message(RUN, RESULT)
     assert (message.events, message.subject) == (("completed",), "Siftline: flights completed")
     assert message.body == (
@@ -54,7 +54,7 @@ def test_a_completed_run_is_told_in_numbers() -> None:
     )
 
 
-def test_what_is_known_of_the_run_and_of_those_before_is_told() -> None:
+def test_a_message_contains_the_run_and_the_usual_rate() -> None:
     run = Run("flights", "r-1", "http://prefect/runs/r-1", "2026-03-08 to 2026-03-09", "http://reports/abc")
     message = completed_message(run, RESULT, [0.002, 0.001, 0.004], TOP)
     assert message.body == (
@@ -70,7 +70,7 @@ def test_what_is_known_of_the_run_and_of_those_before_is_told() -> None:
         "Run: http://prefect/runs/r-1\n"
         "Job: abc"
     )
-    assert message.facts == Facts(
+    assert message.variables == TemplateVariables(
         name="flights",
         event="completed",
         job_id="abc",
@@ -95,7 +95,7 @@ def test_one_run_before_is_not_called_usual() -> None:
     assert body.startswith("124 anomalies among 12,345 rows (1.004%, 0.200% in the run before), score ")
 
 
-def test_rejects_are_told_in_numbers_and_as_a_warning() -> None:
+def test_rejects_are_counted_and_are_a_warning() -> None:
     message = completed_message(RUN, REJECTS)
     assert (message.events, message.subject, message.level) == (
         ("rejected",),
@@ -103,16 +103,16 @@ def test_rejects_are_told_in_numbers_and_as_a_warning() -> None:
         logging.WARNING,
     )
     assert message.body.startswith(
-        "345 of 12,345 rows could not be scored, among them 1 chunk as a whole. "
-        "They are told with the results: `failed`, and `chunks_failed` in the manifest.\n"
+        "345 of 12,345 rows could not be scored, including 1 chunk as a whole. "
+        "See `results.failed` and, for whole chunks, `chunks_failed` in the manifest.\n"
         "124 anomalies among 12,000 rows (1.033%), score 0.618034 or more.\n"
     )
-    assert message.facts.rate == 124 / 12_000
+    assert message.variables.rate == 124 / 12_000
 
 
 def test_a_run_without_any_score_has_no_rate_to_divide_by() -> None:
     nothing = RESULT.model_copy(update={"rows_failed": 12_345, "anomalies": 0})
-    assert completed_message(RUN, nothing).facts.rate == 0
+    assert completed_message(RUN, nothing).variables.rate == 0
 
 
 @pytest.mark.parametrize(
@@ -122,15 +122,16 @@ def test_a_run_without_any_score_has_no_rate_to_divide_by() -> None:
         (REJECTS, ("rejected", "recovered"), "Siftline: flights recovered with rejects"),
     ],
 )
-def test_a_recovered_job_is_told_as_such(result: BatchResult, events: Any, subject: str) -> None:
+def test_a_recovered_job_is_named_as_such(result: BatchResult, events: Any, subject: str) -> None:
     message = completed_message(RUN, result, recovered=True)
-    assert (message.events, message.subject, message.facts.event) == (events, subject, events[0])
+    assert (message.events, message.subject, message.variables.event) == (events, subject, events[0])
     assert (
-        "\nEarlier runs of the job failed or were interrupted; what they had done was kept.\n" in message.body
+        "\nEarlier runs of the job failed or were interrupted; their finished work was reused.\n"
+        in message.body
     )
 
 
-def test_a_failed_run_is_told_with_its_error_what_is_kept_and_how_to_go_on() -> None:
+def test_a_failed_run_gives_its_error_what_is_kept_and_how_to_resume() -> None:
     error = ClusterError("no worker", "start one")
     message = failed_message(replace(RUN, run_url="http://prefect/r"), error, Path("/c/jobs/abc"), False)
     assert (message.events, message.subject, message.level) == (
@@ -140,12 +141,12 @@ def test_a_failed_run_is_told_with_its_error_what_is_kept_and_how_to_go_on() -> 
     )
     assert message.body == (
         "ClusterError: no worker; start one\n"
-        "Kept: the chunks of job abc that are done, and the result that was published before.\n"
-        "To go on: siftline resume abc --checkpoint /c\n"
+        "Kept: the finished chunks of job abc, and the previously published result.\n"
+        "To resume: siftline resume abc --checkpoint /c\n"
         "Run: http://prefect/r"
     )
-    facts = message.facts
-    assert (facts.job_id, facts.error, facts.resume, facts.rows) == (
+    variables = message.variables
+    assert (variables.job_id, variables.error, variables.resume, variables.rows) == (
         "abc",
         "no worker; start one",
         "siftline resume abc --checkpoint /c",
@@ -153,7 +154,7 @@ def test_a_failed_run_is_told_with_its_error_what_is_kept_and_how_to_go_on() -> 
     )
 
 
-def test_a_run_that_failed_before_its_job_was_known_is_told_with_its_error() -> None:
+def test_a_run_that_failed_before_its_job_was_known_gives_its_error() -> None:
     message = failed_message(RUN, SourceError("x.csv: gone", "put it back"), None, True)
     assert (message.subject, message.body) == (
         "Siftline: flights failed for good",
@@ -180,7 +181,7 @@ def test_another_name_by_chance_is_not_another_cause() -> None:
     assert causes == {"SourceError: chunk-#-#.parquet: damaged; see to it"}
 
 
-def test_a_recovery_is_told_as_a_warning() -> None:
+def test_a_recovery_is_a_warning() -> None:
     message = recovering_message(RUN, Path("/c/jobs/abc"), 2, 3, 1_234)
     assert (message.event, message.level) == ("recovering", logging.WARNING)
-    assert message.body == "Recovery 2 of 3 of job abc has begun; 1,234 chunks are left."
+    assert message.body == "Recovery 2 of 3 of job abc has started; 1,234 chunks are left."

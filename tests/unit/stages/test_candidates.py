@@ -13,12 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siftline.engine.executor import SerialExecutor
+from siftline.engine import SerialExecutor
 from siftline.source.reading import read_pieces
 from siftline.stages.candidates import Candidates
 from siftline.stages.combine import combine_results
 from siftline.storage.parquet import read_part, read_scores
-from siftline.types import Receipts, StoredFile
+from siftline.storage.records import StoredFile
+from siftline.types import Receipts
 from tests.support import make_config, make_table, run_job, stage_job, write_files
 
 scores_of_batches = st.lists(
