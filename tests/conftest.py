@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from siftline.config.batch import BatchConfig
 from siftline.config.clusters import LocalCluster
 from siftline.detectors.forest.compilation import KERNELS
-from siftline.engine import Executor, open_executor
+from siftline.engine import Executor, open_executor, prepare_workers
+from tests.e2e.processes import PrefectServer, Shell
 from tests.support import make_config, make_table, write_files
 
 # In the background a shell has programs ignore Ctrl-C, and so would those that tests start and stop.
@@ -37,9 +39,36 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: folders.index(item.path.relative_to(Path(__file__).parent).parts[0]))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
+def prefect_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a copy of the database of a server is that has just been started."""
+    return tmp_path_factory.mktemp("database") / "prefect.db"
+
+
+@pytest.fixture(scope="session")
+def api_url(tmp_path_factory: pytest.TempPathFactory, prefect_database: Path) -> Iterator[str]:
+    """The API of one `prefect server start` for all tests of this process, with a database of its own."""
+    shell = Shell(tmp_path_factory.mktemp("server"))
+    server = PrefectServer(shell)
+    server.copy_database(prefect_database)
+    try:
+        yield server.api_url
+    finally:
+        server.kill()
+    shell.wait_for_nobody()
+
+
+@pytest.fixture(scope="session")
+def prefect_server(api_url: str) -> Iterator[str]:
+    """The same server for flows that run in this process."""
+    prepare_workers()  # the server that workers are forked from stays as long as this process
+    with temporary_settings({PREFECT_API_URL: api_url}):
+        yield api_url
+
+
+@pytest.fixture(scope="session")
 def dask_executor() -> Iterator[Executor]:
-    """Two worker processes, shared by the tests of a module."""
+    """Two worker processes, shared by the tests of this process that do them no harm."""
     with open_executor(LocalCluster(workers=2, memory_limit="1GiB")) as executor:
         yield executor
 

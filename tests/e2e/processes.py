@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import uuid
@@ -14,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import yaml
 
@@ -78,6 +82,7 @@ class Shell:
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "DO_NOT_TRACK": "1",
             "PREFECT_WORKER_QUERY_SECONDS": "1",
+            "PREFECT_RUNNER_POLL_FREQUENCY": "1",
             "COLUMNS": "200",
             # No compiled kernels: what is to be caught at its work must not be over too soon.
             "XDG_CACHE_HOME": str(home / "cache"),
@@ -105,7 +110,7 @@ class Shell:
             if out is not None:
                 out.close()
 
-    def run(self, *command: str | Path, seconds: float = 120.0) -> Finished:
+    def run(self, *command: str | Path, seconds: float = 300.0) -> Finished:
         """Run a command to its end."""
         return finish(self.start(*command), seconds)
 
@@ -134,7 +139,7 @@ class Shell:
             process.kill()
 
 
-def finish(process: subprocess.Popen[str], seconds: float = 120.0) -> Finished:
+def finish(process: subprocess.Popen[str], seconds: float = 300.0) -> Finished:
     try:
         out, err = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
@@ -159,6 +164,60 @@ def running(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
         for stream in (process.stdout, process.stderr):
             if stream is not None:
                 stream.close()
+
+
+class PrefectServer:
+    """`prefect server start`, which keeps its port and its database over restarts.
+
+    Parameters
+    ----------
+    shell : Shell
+        Where it is started, and what is to use it.
+    database : Path, optional
+        A database to begin with: without one the server takes ten seconds to make its tables.
+    """
+
+    def __init__(self, shell: Shell, database: Path | None = None) -> None:
+        self.port = free_port()
+        self.shell = shell
+        self.shell.api_url = self.api_url
+        self._database = shell.directory / ".prefect" / "prefect.db"
+        if database is not None:
+            self._database.parent.mkdir()
+            shutil.copy(database, self._database)
+        self.start()
+
+    @property
+    def api_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/api"
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        address = ("--host", "127.0.0.1", "--port", str(self.port), "--no-ui")
+        log = self.shell.directory / "server.log"
+        self._process = self.shell.start("prefect", "server", "start", *address, log=log)
+        wait_until(lambda: self._is_healthy(log), "the Prefect server is up", 300)
+
+    def _is_healthy(self, log: Path) -> bool:
+        assert self._process.poll() is None, log.read_text()
+        try:
+            return httpx.get(f"{self.api_url}/health", timeout=5).is_success
+        except httpx.TransportError:
+            return False
+
+    def send(self, number: signal.Signals) -> None:
+        os.killpg(self._process.pid, number)
+
+    def kill(self) -> None:
+        self.send(signal.SIGKILL)
+        self._process.wait()
+
+    def copy_database(self, copy: Path) -> None:
+        """Copy the database while the server works on it."""
+        with sqlite3.connect(self._database) as source, sqlite3.connect(copy) as target:
+            source.backup(target)
+        source.close()
+        target.close()
 
 
 @contextmanager

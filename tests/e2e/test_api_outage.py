@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.e2e.processes import Shell, finish, free_port, write_config
+from tests.e2e.processes import PrefectServer, Shell, finish, write_config
 from tests.faults import nothing_left_behind, wait_until
 from tests.flows.batches import configuration, receipt_files
 
@@ -38,75 +35,51 @@ class Impatient(Shell):
         return {**super().environment(), "PREFECT_CLIENT_MAX_RETRIES": "1"}
 
 
-@dataclass
-class Server:
-    """A Prefect server that can go away and come back, with the same port and database."""
-
-    shell: Shell
-    port: int = field(default_factory=free_port)
-
-    def __post_init__(self) -> None:
-        self.shell.api_url = f"http://127.0.0.1:{self.port}/api"
-        self._process = self._start()
-
-    def _start(self) -> subprocess.Popen[str]:
-        address = ("--host", "127.0.0.1", "--port", str(self.port), "--no-ui")
-        log = self.shell.directory / "server.log"
-        process = self.shell.start("prefect", "server", "start", *address, log=log)
-
-        def healthy() -> bool:
-            assert process.poll() is None, log.read_text()
-            try:
-                return httpx.get(f"{self.shell.api_url}/health", timeout=5).is_success
-            except httpx.TransportError:
-                return False
-
-        wait_until(healthy, "the Prefect server is up", 120)
-        return process
-
-    def send(self, number: signal.Signals) -> None:
-        os.killpg(self._process.pid, number)
-
-    def end(self) -> None:
-        self.send(signal.SIGKILL)
-        self._process.wait()
-
-    @contextmanager
-    def killed(self) -> Iterator[None]:
-        """It is not there: connections are refused."""
-        self.end()
-        yield
-        self._process = self._start()
-
-    @contextmanager
-    def stopped(self) -> Iterator[None]:
-        """It is there, and does not answer."""
-        self.send(signal.SIGSTOP)
-        yield
-        self.send(signal.SIGCONT)
-
-    def ask(self, kind: str) -> list[dict[str, Any]]:
-        answer = httpx.post(f"{self.shell.api_url}/{kind}/filter", json={}, timeout=120)
-        found: list[dict[str, Any]] = answer.raise_for_status().json()
-        return found
+@contextmanager
+def killed(server: PrefectServer) -> Iterator[None]:
+    """It is not there: connections are refused."""
+    server.kill()
+    yield
+    server.start()
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
+@contextmanager
+def stopped(server: PrefectServer) -> Iterator[None]:
+    """It is there, and does not answer."""
+    server.send(signal.SIGSTOP)
+    yield
+    server.send(signal.SIGCONT)
+
+
+@pytest.fixture(scope="module")
+def server(
+    api_url: str, prefect_database: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[PrefectServer]:
+    """A server that may go away."""
     with nothing_left_behind():
-        server = Server(Impatient(tmp_path))
+        server = PrefectServer(Impatient(tmp_path_factory.mktemp("outage")), prefect_database)
         try:
             yield server
         finally:
-            server.end()
+            server.kill()
             server.shell.kill_everybody()
 
 
-@pytest.mark.parametrize("outage", [Server.killed, Server.stopped])
+def ask(server: PrefectServer, kind: str, run: str) -> list[dict[str, Any]]:
+    """What it knows of a run."""
+    chosen = {"flow_runs": {"id": {"any_": [run]}}}
+    answer = httpx.post(f"{server.api_url}/{kind}/filter", json=chosen, timeout=120)
+    found: list[dict[str, Any]] = answer.raise_for_status().json()
+    return found
+
+
+@pytest.mark.parametrize("outage", [killed, stopped])
 def test_chunks_go_on_and_states_and_artifacts_catch_up(
-    server: Server, outage: Callable[[Server], AbstractContextManager[None]]
+    server: PrefectServer,
+    outage: Callable[[PrefectServer], AbstractContextManager[None]],
+    tmp_path: Path,
 ) -> None:
-    shell = server.shell
+    shell = Impatient(tmp_path, server.api_url, server.shell.mark)
     values = configuration(
         shell.directory,
         rows=ROWS,
@@ -133,15 +106,15 @@ def test_chunks_go_on_and_states_and_artifacts_catch_up(
     result = finished.json()
     assert (result["state"], result["chunks_computed"]) == ("Completed", CHUNKS)
 
-    (run,) = server.ask("flow_runs")
-    assert (run["id"], run["state_name"]) == (result["flow_run_id"], "Completed")
+    (run,) = ask(server, "flow_runs", result["flow_run_id"])
+    assert run["state_name"] == "Completed"
 
     def states() -> dict[str, str]:
-        return {run["name"]: run["state_name"] for run in server.ask("task_runs")}
+        return {one["name"]: one["state_name"] for one in ask(server, "task_runs", run["id"])}
 
     wait_until(
         lambda: states() == dict.fromkeys(STEPS, "Completed"), "the states of the tasks have caught up"
     )
-    artifacts = {artifact["key"]: artifact["data"] for artifact in server.ask("artifacts")}
+    artifacts = {artifact["key"]: artifact["data"] for artifact in ask(server, "artifacts", run["id"])}
     assert artifacts["siftline-progress"] == 100
     assert "siftline-result" in artifacts

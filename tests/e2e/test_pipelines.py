@@ -72,7 +72,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def api_url(request: pytest.FixtureRequest) -> Iterator[str]:
     """A server with one database or the other."""
     if request.param == "sqlite":
-        yield request.getfixturevalue("sqlite_server")
+        yield request.getfixturevalue("prefect_server")
     elif not INSTALLED:
         pytest.skip(NOT_INSTALLED)
     else:

@@ -19,7 +19,7 @@ from siftline.jobs.history import previous_rates, read_history
 from siftline.jobs.intervals import Ledger
 from siftline.jobs.results import read_manifest
 from siftline.jobs.status import read_job
-from siftline.notices.rate_limit import turn
+from siftline.notices.rate_limit import rate_limited
 from siftline.pipelines.assignment import kept_assignment
 from siftline.stack import read_stack
 from siftline.stages.plan import read_plan
@@ -198,9 +198,9 @@ def test_an_earlier_history_is_read_although_it_names_intervals(tmp_path: Path) 
 def test_earlier_notifications_are_remembered(tmp_path: Path) -> None:
     path = written("notified", CheckpointFiles(tmp_path).notified("flights"))
     at = datetime(2026, 3, 9, 12, 30, tzinfo=UTC)
-    with turn(path, "slack-webhook/ops failed", timedelta(hours=1), at) as taken:
+    with rate_limited(path, "slack-webhook/ops failed", timedelta(hours=1), at) as taken:
         assert not taken.granted
-    with turn(path, "slack-webhook/ops failed", timedelta(hours=1), at + timedelta(hours=1)) as taken:
+    with rate_limited(path, "slack-webhook/ops failed", timedelta(hours=1), at + timedelta(hours=1)) as taken:
         assert taken.note == "2 more since 2026-03-09 12:00 UTC."
 
 
