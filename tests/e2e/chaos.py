@@ -221,10 +221,15 @@ class Kill:
     begun: int
     held: bool
 
-    def takes(self, one: Begun) -> bool:
-        """Whether this work may be lost by it: not committed, and of the process or the run that was hit."""
-        mine = one.run == self.run and (self.flow or one.pid == self.pid)
-        return mine and one.chunk not in self.committed
+    def costs(self, begun: list[Begun]) -> list[Begun]:
+        """The work that may be lost by it.
+
+        What was not committed; and of a worker what it was at last, too: that may be done and committed, but
+        as long as Dask keeps the outcome, it makes it anew when the worker is gone.
+        """
+        mine = [one for one in begun if one.run == self.run and (self.flow or one.pid == self.pid)]
+        held = [] if self.flow else mine[-AT_A_WORKER:]
+        return [one for one in mine if one in held or one.chunk not in self.committed]
 
 
 def plan_round(chance: random.Random, flow: bool) -> list[list[Blow]]:
@@ -277,7 +282,9 @@ class Round:
 
     def lost(self) -> list[Begun]:
         """The work that was in flight when it was hit."""
-        return [one for one in self.job.begun() if any(kill.takes(one) for kill in self.kills)]
+        begun = self.job.begun()
+        costs = [kill.costs(begun) for kill in self.kills]
+        return [one for one in begun if any(one in cost for cost in costs)]
 
     def _strike(self, process: subprocess.Popen[str], blow: Blow, chunks: int) -> None:
         job, run = self.job, self.job.runs

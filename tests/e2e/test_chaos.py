@@ -18,9 +18,9 @@ from tests.e2e.processes import Shell
 from tests.faults import wait_until
 from tests.flows.batches import part_files, scores_digest
 
-ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "20"))
-# Of this one 20 rounds hit a run at its start, amid and at its end, and two runs in a row.
-SEED = os.environ.get("CHAOS_SEED", "37")
+ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "6"))
+# Of this one 6 rounds hit two workers of a run, a run at its start, amid and at its end, and two in a row.
+SEED = os.environ.get("CHAOS_SEED", "53")
 ROWS = CHUNKS * CHUNK_ROWS
 TERMINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
@@ -52,7 +52,7 @@ def test_whoever_is_killed_the_job_ends_as_if_nothing_had_happened(
 ) -> None:
     chance = random.Random(f"{SEED}/{number}")
     game = Round(Job(shell), chance)
-    runs = plan_round(chance, flow=number % 3 == 2)
+    runs = plan_round(chance, flow=number % 2 == 1)
 
     result = game.play(runs)
     shell.wait_for_nobody()
@@ -100,7 +100,7 @@ def check_the_server(game: Round, result: dict[str, Any]) -> None:
         return [name for kind, name in states.values() if kind not in TERMINAL]
 
     unheld = sum(kill.flow and not kill.held for kill in game.kills)
-    wait_until(lambda: len(unended()) <= unheld, f"the server knows the end of all runs but {unheld}", 10)
+    wait_until(lambda: len(unended()) <= unheld, f"the server knows the end of all runs but {unheld}")
 
 
 def runs_told(game: Round) -> list[tuple[int, bool, int]]:
