@@ -16,9 +16,9 @@ from benchmarks.peers.catalogue import PEERS
 from benchmarks.peers.common import KEY, SAMPLE_ROWS
 from benchmarks.records import LABELS, Expectation, Proof
 from siftline import open_results
+from siftline.batch_plan import SourceFile
 from siftline.source.files import open_parquet
 from siftline.source.sample import draw_sample
-from siftline.types import SourceFile
 
 
 def check_equal(bench: Bench, proof: Proof, peers: list[str], rows: int) -> None:

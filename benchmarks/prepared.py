@@ -6,13 +6,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from siftline.batch_plan import BatchPlan
 from siftline.config.loading import load_config, resolve_config
 from siftline.engine import SerialExecutor
 from siftline.stages.detect import chunk_tasks
 from siftline.stages.fit import fit_detector
 from siftline.stages.plan import plan_batch
 from siftline.stages.scoring import ChunkTask, warm_up
-from siftline.types import BatchPlan, DetectorRef
+from siftline.types import DetectorRef
 
 
 class Prepared(NamedTuple):

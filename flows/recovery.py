@@ -17,13 +17,14 @@ from flows.run.api_retries import PatientTaskRunner
 from flows.run.batch import SAFER_BLOCKS, already_published, process_batch
 from flows.run.intervals import interval_of
 from flows.run.lifecycle import failed_for_good, run_of
+from siftline.batch_plan import BatchPlan
 from siftline.errors import ConfigError, GivenUp, SiftlineError, UnknownJob
 from siftline.jobs.checkpoint import Checkpoint
 from siftline.jobs.status import JobStatus, find_job, job_directories, job_status, read_job, write_job
 from siftline.notices.messages import recovering_message, resume_command
 from siftline.pipelines.assignment import Assignment, assignment_of, kept_assignment
 from siftline.stages.plan import planned_config, read_plan
-from siftline.types import BatchPlan, BatchResult
+from siftline.types import BatchResult
 from tasks.adapters.checkpoints import open_checkpoints
 from tasks.notify import this_run
 from tasks.plan_batch import plan_batch

@@ -5,9 +5,10 @@ from __future__ import annotations
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from siftline.batch_plan import BatchPlan
 from siftline.engine import Executor
 from siftline.stages import combine
-from siftline.types import BatchPlan, CombinedScores, DetectorRef, Receipts
+from siftline.types import CombinedScores, DetectorRef, Receipts
 
 
 @task(name="combine_results", task_run_name="combine_results", cache_policy=NO_CACHE, persist_result=False)

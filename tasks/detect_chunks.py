@@ -5,11 +5,12 @@ from __future__ import annotations
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
+from siftline.batch_plan import BatchPlan
 from siftline.engine import Executor
 from siftline.progress import listening
 from siftline.stages import detect
 from siftline.storage.lease import Lease
-from siftline.types import BatchPlan, DetectorRef, Receipts
+from siftline.types import DetectorRef, Receipts
 from tasks.adapters.artifacts import ProgressArtifact, link_dashboard
 from tasks.adapters.checkpoints import open_checkpoints
 

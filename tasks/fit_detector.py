@@ -5,9 +5,10 @@ from __future__ import annotations
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from siftline.batch_plan import BatchPlan
 from siftline.engine import Executor
 from siftline.stages import fit
-from siftline.types import BatchPlan, DetectorRef
+from siftline.types import DetectorRef
 
 
 @task(name="fit_detector", task_run_name="fit_detector", cache_policy=NO_CACHE, persist_result=False)

@@ -20,7 +20,7 @@ from prefect.utilities.urls import url_for
 from siftline.config.batch import NotifyConfig
 from siftline.config.schedules import Interval
 from siftline.notices.delivery import Delivery, NotDelivered, Send, deliver
-from siftline.notices.messages import Message, Run
+from siftline.notices.messages import Message, RunInfo
 from siftline.storage.layout import CheckpointFiles
 from tasks.adapters.resolve import waited
 
@@ -42,12 +42,12 @@ def notify(message: Message, rules: Sequence[NotifyConfig], checkpoint: Path | N
     return deliveries
 
 
-def this_run(name: str, interval: Interval | None = None) -> Run:
+def this_run(name: str, interval: Interval | None = None) -> RunInfo:
     """Return the identity of the present run."""
     run_id = str(flow_run.id) if flow_run.id else None
     # None without a Prefect server that has a UI.
     page = url_for("flow-run", obj_id=run_id) if run_id else None
-    return Run(name, run_id, page, interval.label if interval else None)
+    return RunInfo(name, run_id, page, interval.label if interval else None)
 
 
 def _load(name: str) -> Send:

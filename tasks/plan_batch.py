@@ -5,11 +5,11 @@ from __future__ import annotations
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from siftline.batch_plan import BatchPlan
 from siftline.config.batch import BatchConfig
 from siftline.engine.clusters import prepare_executor
 from siftline.stages import plan
 from siftline.storage.lease import Lease
-from siftline.types import BatchPlan
 from tasks.adapters.main_module import spare_children_prefect
 
 

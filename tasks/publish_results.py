@@ -14,6 +14,7 @@ from prefect.client.schemas.sorting import ArtifactSort
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_UI_URL, temporary_settings
 
+from siftline.batch_plan import BatchPlan
 from siftline.errors import StorageError
 from siftline.jobs.history import remember
 from siftline.jobs.results import Manifest, open_results
@@ -21,7 +22,7 @@ from siftline.notices.report import report
 from siftline.notices.top_rows import top_rows
 from siftline.stages import publish
 from siftline.storage.lease import Lease
-from siftline.types import BatchPlan, CombinedScores, DetectorRef, Receipts, ValidationReport
+from siftline.types import CombinedScores, DetectorRef, Receipts, ValidationReport
 from tasks.adapters.artifacts import write_aside
 from tasks.adapters.resolve import waited
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from siftline.batch_plan import BatchPlan
 from siftline.stages import validate
-from siftline.types import BatchPlan, CombinedScores, Receipts, ValidationReport
+from siftline.types import CombinedScores, Receipts, ValidationReport
 
 
 @task(name="validate_results", task_run_name="validate_results", cache_policy=NO_CACHE, persist_result=False)

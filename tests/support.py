@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from siftline.batch_plan import BatchPlan
 from siftline.config.batch import BatchConfig
 from siftline.config.loading import parse_config
 from siftline.engine import Executor, SerialExecutor
@@ -24,7 +25,7 @@ from siftline.stages.fit import fit_detector
 from siftline.stages.plan import plan_batch
 from siftline.stages.publish import publish_results
 from siftline.stages.validate import validate_results
-from siftline.types import BatchPlan, CombinedScores, DetectorRef, Receipts
+from siftline.types import CombinedScores, DetectorRef, Receipts
 
 
 def make_table(rows: int, seed: int = 0, missing: float = 0.0) -> pa.Table:

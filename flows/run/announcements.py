@@ -14,6 +14,7 @@ from siftline.jobs.history import previous_rates
 from siftline.jobs.status import read_job, write_job
 from siftline.notices.messages import Message, completed_message, failed_message
 from siftline.notices.top_rows import top_of
+from siftline.storage.layout import JobFiles
 from siftline.types import BatchResult
 from tasks.notify import notify, this_run
 from tasks.publish_results import report_page
@@ -54,5 +55,5 @@ def announce_once(message: Message, config: BatchConfig, job: Path | None) -> No
 def _checkpoint(config: BatchConfig, job: Path | None) -> Path | None:
     """Return the checkpoint's directory; None while its path is a template."""
     if job is not None:
-        return job.parent.parent
+        return JobFiles(job).checkpoint.root
     return None if "{{" in config.checkpoint.path else Path(config.checkpoint.path).absolute()

@@ -8,6 +8,7 @@ import time
 from prefect.runtime import flow_run
 
 from flows.run.lifecycle import Run
+from siftline.batch_plan import BatchPlan
 from siftline.config.clusters import Cluster, LocalCluster
 from siftline.engine.base import Executor
 from siftline.engine.clusters import open_executor
@@ -15,7 +16,7 @@ from siftline.errors import PartDamaged
 from siftline.jobs.results import Manifest
 from siftline.stages.publish import published_already
 from siftline.stages.scoring import warm_up
-from siftline.types import BatchPlan, BatchResult, CombinedScores, DetectorRef, Receipts, ResultState
+from siftline.types import BatchResult, CombinedScores, DetectorRef, Receipts, ResultState
 from tasks.adapters.retrying import retried
 from tasks.combine_results import combine_results
 from tasks.detect_chunks import detect_chunks
@@ -88,14 +89,10 @@ def _result(plan: BatchPlan, manifest: Manifest, state: ResultState, computed: i
         job_id=plan.job_id,
         flow_run_id=flow_run.id,
         state=state,
-        rows=manifest.rows,
-        chunks=manifest.chunks,
+        **manifest.counts,
         chunks_reused=manifest.chunks - len(manifest.chunks_failed) - computed,
         chunks_computed=computed,
         chunks_failed=len(manifest.chunks_failed),
-        rows_failed=manifest.rows_failed,
-        anomalies=manifest.anomalies,
-        threshold=manifest.threshold,
         output=plan.config.output.path,
         wall_seconds=round(time.monotonic() - run.started, 3),
     )

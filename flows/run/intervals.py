@@ -15,6 +15,7 @@ from siftline.config.batch import BatchConfig
 from siftline.config.schedules import Interval, Schedule, reason_to_skip
 from siftline.errors import Cancelled, IntervalSkipped, JobBusy, LeaseLost, SiftlineError, StorageError
 from siftline.jobs.intervals import Ledger
+from siftline.storage.layout import CheckpointFiles
 from siftline.storage.lease import Lease
 from siftline.types import BatchResult
 
@@ -46,7 +47,7 @@ class Turn:
 
     def job_of(self, result: BatchResult) -> Path:
         """Return the directory of the job that a result is of."""
-        return Path(self.batch.checkpoint.path).absolute() / "jobs" / result.job_id
+        return CheckpointFiles.at(self.batch.checkpoint.path).job(result.job_id).directory
 
 
 @contextmanager

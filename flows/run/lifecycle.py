@@ -21,6 +21,7 @@ from prefect.states import Completed
 
 from flows.run.announcements import announce_failure, announce_result
 from flows.run.steps import run_steps
+from siftline.batch_plan import BatchPlan
 from siftline.config.schedules import Interval
 from siftline.errors import (
     Cancelled,
@@ -33,7 +34,7 @@ from siftline.errors import (
 from siftline.jobs.status import Outcome, concluded, read_job, write_job
 from siftline.pipelines.assignment import Assignment, keep_assignment
 from siftline.storage.lease import Lease
-from siftline.types import BatchPlan, BatchResult, RunState
+from siftline.types import BatchResult, RunState
 from tasks.adapters.crashed_runs import end_crashed_runs
 from tasks.adapters.incidents import incidents_logged
 

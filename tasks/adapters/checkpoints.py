@@ -9,8 +9,8 @@ from prefect.filesystems import LocalFileSystem, WritableFileSystem
 from prefect.results import ResultStore, resolve_result_storage
 from prefect.serializers import JSONSerializer
 
+from siftline.batch_plan import BatchPlan
 from siftline.errors import CheckpointError
-from siftline.types import BatchPlan
 from tasks.adapters.resolve import waited
 
 

@@ -14,13 +14,14 @@ import pyarrow as pa
 import pytest
 
 import siftline
+from siftline.batch_plan import Feature
 from siftline.config.batch import DetectorConfig
 from siftline.config.detectors import DETECTORS, RESERVED
 from siftline.detectors.fitted import FittedModel, load_model, save_model
 from siftline.detectors.kinds import make_estimator
 from siftline.errors import ModelError, RowError
 from siftline.stages.training import fit_model
-from siftline.types import Feature, Matrix
+from siftline.types import Matrix
 from tests.support import make_config
 
 SOURCES = Path(siftline.__file__).parent

@@ -34,6 +34,7 @@ from unittest.mock import patch
 import httpx
 import pytest
 
+from siftline.batch_plan import BatchPlan
 from siftline.config.batch import BatchConfig
 from siftline.engine import ENVIRONMENT, SerialExecutor
 from siftline.jobs.checkpoint import CheckpointStore
@@ -46,7 +47,6 @@ from siftline.stages.publish import publish_results, published_already
 from siftline.stages.validate import validate_results
 from siftline.storage.lease import Lease, holder
 from siftline.storage.lease_file import Holder
-from siftline.types import BatchPlan
 from tests.e2e.processes import Shell, finish, write_config
 from tests.faults import wait_until
 from tests.flows.batches import configuration, receipt_files

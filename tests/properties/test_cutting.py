@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from siftline.batch_plan import ChunkTable, SourceFile
 from siftline.config.batch import SourceConfig
 from siftline.source.chunks import cut_chunks
 from siftline.source.files import find_files, open_parquet
 from siftline.source.reading import read_chunk
 from siftline.source.sample import draw_sample
-from siftline.types import ChunkTable, SourceFile
 from tests.support import write_files
 
 sizes = st.lists(st.integers(0, 60), max_size=12)

@@ -217,9 +217,8 @@ def _show(result: BatchResult, as_json: bool) -> None:
 
 
 def _print_summary(result: BatchResult) -> None:
-    scored = result.rows - result.rows_failed
     click.echo(
-        f"{result.anomalies:,} anomalies among {scored:,} rows ({result.anomalies / scored:.2%}), "
+        f"{result.anomalies:,} anomalies among {result.scored:,} rows ({result.rate:.2%}), "
         f"score {result.threshold:.4f} or more"
     )
     if result.rows_failed:

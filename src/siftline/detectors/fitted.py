@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from siftline.batch_plan import Feature
 from siftline.config.detectors import DETECTORS
 from siftline.detectors.kinds import Scorer, make_scorer
 from siftline.detectors.preprocess import raw_matrix, refuse_infinite, rows_of
 from siftline.errors import IntegrityError, ModelError, RowError, StorageUnavailable, may_pass
 from siftline.storage.files import file_digest, rename, replacing
 from siftline.storage.layout import Version
-from siftline.types import DetectorRef, Feature, Float64s, Matrix
+from siftline.types import DetectorRef, Float64s, Matrix
 
 # Beyond skops' own list.
 _TRUSTED = [

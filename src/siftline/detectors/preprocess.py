@@ -14,9 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from siftline.batch_plan import Feature
 from siftline.config.batch import PreprocessConfig
 from siftline.errors import RowError
-from siftline.types import Feature, Matrix
+from siftline.types import Matrix
 
 TIME_PERIODS = {"minute": 60.0, "hour": 24.0, "day_of_week": 7.0, "day": 31.0, "month": 12.0}
 

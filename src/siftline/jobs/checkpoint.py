@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from pydantic import ValidationError
 
+from siftline.batch_plan import BatchPlan
 from siftline.engine import attempt_again
 from siftline.errors import IntegrityError
 from siftline.progress import Incident, emit
@@ -17,7 +18,7 @@ from siftline.storage.files import seal, unseal
 from siftline.storage.layout import Version
 from siftline.storage.lease import Lease
 from siftline.storage.parquet import is_intact
-from siftline.types import BatchPlan, ChunkReceipt
+from siftline.types import ChunkReceipt
 
 _PLACES = ("", "-partial", "-partial2")
 

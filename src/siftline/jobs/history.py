@@ -49,7 +49,7 @@ def remember(checkpoint: Path, manifest: Manifest) -> None:
         publication=manifest.publication,
         published_at=manifest.published_at,
         job_id=manifest.job_id,
-        rows=manifest.rows - manifest.rows_failed,
+        rows=manifest.scored,
         anomalies=manifest.anomalies,
     )
     with _record(checkpoint, manifest.name).updating() as history:

@@ -10,14 +10,14 @@ import pyarrow as pa
 
 from siftline.errors import SourceError
 from siftline.storage.layout import OutputFiles, Version
-from siftline.storage.records import Record, RecordFile
-from siftline.types import FailedChunk, PublishedFile, ResultState, ValidationReport
+from siftline.storage.records import RecordFile
+from siftline.types import Counts, FailedChunk, PublishedFile, ResultState, ValidationReport
 
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
 
 
-class Manifest(Record):
+class Manifest(Counts):
     """The content of ``manifest.json``: files that it does not name do not belong to the result."""
 
     name: str
@@ -31,12 +31,7 @@ class Manifest(Record):
     detector: dict[str, Any]
     versions: dict[str, str]
     complete: bool
-    rows: int
-    rows_failed: int
-    chunks: int
     chunks_failed: tuple[FailedChunk, ...]
-    anomalies: int
-    threshold: float
     score_minimum: float | None
     score_maximum: float | None
     validation: ValidationReport

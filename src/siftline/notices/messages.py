@@ -6,7 +6,7 @@ import logging
 import re
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from siftline.config.fields import Event
@@ -24,7 +24,7 @@ _LEVELS: dict[Event, int] = {
 
 
 @dataclass(frozen=True)
-class Run:
+class RunInfo:
     """Identity of a run, for its messages; see `siftline.config.template_variables.TemplateVariables`."""
 
     name: str
@@ -59,7 +59,7 @@ class Message:
 
 
 def completed_message(
-    run: Run,
+    run: RunInfo,
     result: BatchResult,
     previous: Sequence[float] = (),
     top: Sequence[TopRow] = (),
@@ -81,24 +81,19 @@ def completed_message(
     events: tuple[Event, ...] = ("recovered", "completed") if recovered else ("completed",)
     if result.rows_failed:
         events = ("rejected", "recovered") if recovered else ("rejected",)
-    scored = result.rows - result.rows_failed
     variables = TemplateVariables(
-        name=run.name,
+        **asdict(run),
         event=events[0],
         job_id=result.job_id,
-        run_id=run.run_id,
-        interval=run.interval,
         rows=result.rows,
         rows_failed=result.rows_failed,
         anomalies=result.anomalies,
-        rate=result.anomalies / scored if scored else 0.0,
+        rate=result.rate,
         previous=tuple(previous),
         usual_rate=statistics.median(previous) if previous else None,
         threshold=result.threshold,
         output=result.output,
         top=tuple(top),
-        run_url=run.run_url,
-        report_url=run.report_url,
     )
     rejects = _rejects(result)
     subject = f"Siftline: {run.name} {'recovered' if recovered else 'completed'}"
@@ -106,13 +101,13 @@ def completed_message(
     chunks = f"Chunks: {result.chunks_computed} computed, {result.chunks_reused} reused."
     where = "See `results.failed` and, for whole chunks, `chunks_failed` in the manifest."
     lines = [f"{rejects}. {where}"] if rejects else []
-    lines += [_numbers(variables, scored), *_most_anomalous(top), chunks, f"Results: {result.output}"]
+    lines += [_numbers(variables, result.scored), *_most_anomalous(top), chunks, f"Results: {result.output}"]
     if recovered:
         lines.append("Earlier runs of the job failed or were interrupted; their finished work was reused.")
     return Message(events, subject, _text(lines, variables), variables, rejects)
 
 
-def failed_message(run: Run, error: BaseException, job: Path | None, for_good: bool) -> Message:
+def failed_message(run: RunInfo, error: BaseException, job: Path | None, for_good: bool) -> Message:
     """Write the message about a failure: why, what is kept, and how to resume."""
     subject = f"Siftline: {run.name} failed{' for good' if for_good else ''}"
     variables = _unfinished(run, "failed", job, str(error))
@@ -125,7 +120,7 @@ def failed_message(run: Run, error: BaseException, job: Path | None, for_good: b
     return Message(("failed",), subject, _text(lines, variables), variables, _cause(error))
 
 
-def recovering_message(run: Run, job: Path, number: int, most: int, left: int) -> Message:
+def recovering_message(run: RunInfo, job: Path, number: int, most: int, left: int) -> Message:
     """Write the message about the recovery of a failed job."""
     variables = _unfinished(run, "recovering", job)
     lines = [f"Recovery {number} of {most} of job {job.name} has started; {left:,} chunks are left."]
@@ -137,15 +132,12 @@ def resume_command(job: Path) -> str:
     return f"siftline resume {job.name} --checkpoint {JobFiles(job).checkpoint.root}"
 
 
-def _unfinished(run: Run, event: Event, job: Path | None, error: str | None = None) -> TemplateVariables:
+def _unfinished(run: RunInfo, event: Event, job: Path | None, error: str | None = None) -> TemplateVariables:
     return TemplateVariables(
-        name=run.name,
+        **asdict(run),
         event=event,
         job_id=job.name if job is not None else None,
-        run_id=run.run_id,
-        interval=run.interval,
         error=error,
-        run_url=run.run_url,
         resume=resume_command(job) if job is not None else None,
     )
 

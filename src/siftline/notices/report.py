@@ -22,10 +22,8 @@ def report(manifest: Manifest, top: Sequence[TopRow]) -> str:
     top : sequence of TopRow
         The most anomalous rows, highest score first.
     """
-    scored = manifest.rows - manifest.rows_failed
-    share = manifest.anomalies / scored if scored else 0.0
     facts = {
-        "Anomalies": f"{manifest.anomalies:,} ({share:.3%})",
+        "Anomalies": f"{manifest.anomalies:,} ({manifest.rate:.3%})",
         "Rows": _count(manifest.rows, manifest.rows_failed, "could not be scored"),
         "Threshold": f"{manifest.threshold:.6g}",
         "Chunks": _count(manifest.chunks, len(manifest.chunks_failed), "failed"),

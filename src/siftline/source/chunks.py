@@ -8,11 +8,11 @@ from itertools import pairwise
 
 import numpy as np
 
+from siftline.batch_plan import ChunkTable
 from siftline.config.batch import ChunkingConfig
 from siftline.config.clusters import Cluster, LocalCluster, SerialCluster
 from siftline.config.fields import parse_bytes
 from siftline.errors import ConfigError
-from siftline.types import ChunkTable
 
 _MIN_ROWS = 10_000
 _MAX_ROWS = 1 << 20

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from siftline.batch_plan import Feature
 from siftline.config.batch import BatchConfig
 from siftline.detectors.fitted import load_model
 from siftline.detectors.preprocess import TIME_PERIODS, is_categorical, is_numeric
 from siftline.errors import ConfigError, FeatureError
-from siftline.types import Feature
 
 RESERVED_NAMES = ("score", "label", "rank", "reasons")
 

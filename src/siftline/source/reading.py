@@ -17,13 +17,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from siftline.batch_plan import Chunk, Piece, SourceFile
 from siftline.errors import (
     IntegrityError,
     SiftlineError,
     SourceChanged,
 )
 from siftline.source.files import Footer, content_digest, read_footer, unreadable
-from siftline.types import Chunk, Ints, Piece, SourceFile
+from siftline.types import Ints
 
 # What is read, and scored, at once.
 BATCH_ROWS = 65_536

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
+from siftline.batch_plan import Piece, SourceFile
 from siftline.source.reading import joined, read_pieces, take_rows
-from siftline.types import Piece, SourceFile
 
 # Enough places to see the input's drift over time, and rows enough that none weighs too much.
 _MIN_GROUPS = 8

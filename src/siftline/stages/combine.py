@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from siftline.batch_plan import BatchPlan
 from siftline.engine import Executor, run_with_retries
 from siftline.errors import JobError, PartDamaged
 from siftline.progress import Progress, emit
@@ -27,7 +28,6 @@ from siftline.storage.files import replacing
 from siftline.storage.layout import OutputFiles
 from siftline.storage.parquet import parquet_writer, read_part, read_scores
 from siftline.types import (
-    BatchPlan,
     ChunkReceipt,
     CombinedScores,
     DetectorRef,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from siftline.batch_plan import BatchPlan, Chunk
 from siftline.engine import Executor, Settled, run_with_retries
 from siftline.errors import JobError, RowError, SiftlineError
 from siftline.jobs.checkpoint import Checkpoint, CheckpointStore, missing
@@ -16,7 +17,7 @@ from siftline.stages.threshold import count_from, flagged_count
 from siftline.storage.files import write_record
 from siftline.storage.layout import Version
 from siftline.storage.lease import Lease
-from siftline.types import BatchPlan, Chunk, ChunkReceipt, DetectorRef, FailedChunk, Receipts
+from siftline.types import ChunkReceipt, DetectorRef, FailedChunk, Receipts
 
 
 def detect_chunks(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from siftline.batch_plan import BatchPlan
 from siftline.config.batch import RetriesConfig
 from siftline.detectors.fitted import load_model
 from siftline.detectors.kinds import lacking
@@ -16,7 +17,7 @@ from siftline.stages.training import fit_on_sample, sample_quantile
 from siftline.storage.files import file_digest
 from siftline.storage.layout import Version
 from siftline.storage.records import RecordFile
-from siftline.types import BatchPlan, DetectorRef
+from siftline.types import DetectorRef
 
 T = TypeVar("T")
 R = TypeVar("R")

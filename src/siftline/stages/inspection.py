@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from siftline.batch_plan import Feature
 from siftline.config.batch import BatchConfig
 from siftline.config.detectors import DETECTORS
 from siftline.detectors.kinds import check_params
@@ -22,7 +23,6 @@ from siftline.source.csv import csv_schema
 from siftline.source.features import choose_columns, choose_features
 from siftline.source.files import ParquetFile, find_files, open_parquet
 from siftline.storage.layout import OutputFiles
-from siftline.types import Feature
 
 
 @dataclass(frozen=True)

@@ -10,20 +10,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from siftline.batch_plan import Chunk, SourceFile
 from siftline.detectors.fitted import cached_model
 from siftline.detectors.reasons import explain
 from siftline.errors import PartDamaged
 from siftline.source.reading import read_pieces, take_rows
 from siftline.storage.files import file_digest, replacing
 from siftline.storage.parquet import parquet_writer, read_part, write_parquet
-from siftline.types import (
-    Chunk,
-    ChunkReceipt,
-    DetectorRef,
-    Ints,
-    PublishedFile,
-    SourceFile,
-)
+from siftline.types import ChunkReceipt, DetectorRef, Ints, PublishedFile
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from siftline.batch_plan import BatchPlan, ChunkTable, Feature, Snapshot, SourceFile
 from siftline.config.batch import BatchConfig
 from siftline.config.clusters import AddressCluster, FactoryCluster
 from siftline.config.fields import Section
@@ -25,7 +26,6 @@ from siftline.stages.inspection import Inspection, check_values, inspect_batch, 
 from siftline.storage.files import digest, file_digest, read_record, write_record
 from siftline.storage.layout import CheckpointFiles, JobFiles, Version
 from siftline.storage.lease import Lease
-from siftline.types import BatchPlan, ChunkTable, Feature, Snapshot, SourceFile
 
 # Raise it when the same configuration and input would score differently.
 _SCORING_VERSION = 1

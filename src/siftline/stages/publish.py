@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from siftline.batch_plan import BatchPlan
 from siftline.errors import JobBusy
 from siftline.jobs.results import Manifest, manifest_record
 from siftline.progress import Progress, emit
@@ -21,14 +22,7 @@ from siftline.storage.files import rename
 from siftline.storage.layout import OutputFiles
 from siftline.storage.lease import Lease
 from siftline.storage.locks import locked
-from siftline.types import (
-    BatchPlan,
-    CombinedScores,
-    DetectorRef,
-    PublishedFile,
-    Receipts,
-    ValidationReport,
-)
+from siftline.types import CombinedScores, DetectorRef, PublishedFile, Receipts, ValidationReport
 
 # What a result depends on beside the job.
 _SECTIONS = ("name", "threshold", "tolerate", "validation")

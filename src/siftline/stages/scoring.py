@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from siftline.batch_plan import Chunk, SourceFile
 from siftline.detectors import kinds
 from siftline.detectors.fitted import FittedModel, cached_model
 from siftline.errors import RowError
@@ -23,16 +24,7 @@ from siftline.stages.rejects import rejected_rows, save_rejects, score_around, t
 from siftline.stages.threshold import summarise
 from siftline.storage.files import replacing
 from siftline.storage.parquet import key_columns, stored, write_parquet
-from siftline.types import (
-    Chunk,
-    ChunkReceipt,
-    DetectorRef,
-    Float64s,
-    KeptCandidates,
-    Rejects,
-    ScoreSummary,
-    SourceFile,
-)
+from siftline.types import ChunkReceipt, DetectorRef, Float64s, KeptCandidates, Rejects, ScoreSummary
 
 # A chunk that is too much for a worker is scored in ever smaller batches, down to about so many rows.
 _FLOOR_ROWS = 1_000

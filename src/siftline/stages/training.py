@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from siftline.batch_plan import BatchPlan, Feature
 from siftline.config.batch import BatchConfig
 from siftline.detectors.fitted import FittedModel, Typical, cached_model, save_model
 from siftline.detectors.kinds import make_estimator
@@ -21,7 +22,7 @@ from siftline.detectors.preprocess import (
 from siftline.errors import FeatureError, ModelError, RowError
 from siftline.source.sample import draw_sample
 from siftline.stages.rejects import score_around
-from siftline.types import BatchPlan, DetectorRef, Feature, Matrix
+from siftline.types import DetectorRef, Matrix
 
 # A robust standard deviation of normal data is its interquartile range over this.
 _IQR_OF_NORMAL = 1.349

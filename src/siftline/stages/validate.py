@@ -8,11 +8,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from siftline.batch_plan import BatchPlan
 from siftline.errors import ValidationFailed
 from siftline.progress import Progress, emit
 from siftline.storage.files import file_digest
 from siftline.types import (
-    BatchPlan,
     Check,
     ChunkReceipt,
     CombinedScores,

@@ -13,7 +13,7 @@ from siftline.cli import commands
 NAMES = commands.list_commands(click.Context(commands))
 LISTING = """
 import sys
-
+from siftline.cli import commands
 commands.main(["--help"], standalone_mode=False)
 print([name for name in ("dask", "distributed", "prefect", "sklearn") if name in sys.modules])
 """

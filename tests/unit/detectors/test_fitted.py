@@ -13,10 +13,11 @@ import pyarrow as pa
 import pytest
 import skops.io
 
+from siftline.batch_plan import Feature
 from siftline.detectors.fitted import FittedModel, cached_model, load_model, save_model
 from siftline.errors import IntegrityError, ModelError, StorageUnavailable
 from siftline.stages.training import fit_model
-from siftline.types import DetectorRef, Feature
+from siftline.types import DetectorRef
 from tests.support import make_config, make_table
 
 FEATURES = (

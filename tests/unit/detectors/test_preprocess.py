@@ -12,11 +12,11 @@ import pyarrow as pa
 import pytest
 from sklearn.preprocessing import MinMaxScaler, RobustScaler, StandardScaler
 
+from siftline.batch_plan import Feature
 from siftline.config.batch import PreprocessConfig
 from siftline.detectors.preprocess import cyclic, learn_categories, make_transform, plain_numbers, raw_matrix
 from siftline.errors import FeatureError, ModelError, RowError
 from siftline.stages.training import fit_model
-from siftline.types import Feature
 from tests.support import make_config, make_table, run_job, write_files
 
 X = Feature(name="x", column="x")

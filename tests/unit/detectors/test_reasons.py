@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from siftline.batch_plan import Feature
 from siftline.detectors.fitted import FittedModel
 from siftline.detectors.reasons import REASON, explain
 from siftline.stages.training import fit_model
-from siftline.types import Feature
 from tests.support import make_config
 
 NAMES = ("a", "b", "c", "d")

@@ -11,10 +11,10 @@ import pytest
 
 from siftline.config.batch import NotifyConfig
 from siftline.notices.delivery import Delivery, NotDelivered, Send, concerns, deliver
-from siftline.notices.messages import Message, Run, completed_message, failed_message, recovering_message
+from siftline.notices.messages import Message, RunInfo, completed_message, failed_message, recovering_message
 from tests.unit.notices.test_messages import REJECTS, RESULT, TOP
 
-RUN = Run("flights")
+RUN = RunInfo("flights")
 COMPLETED = completed_message(RUN, RESULT, [0.002, 0.001], TOP)
 RECOVERED = completed_message(RUN, RESULT, recovered=True)
 FAILED = failed_message(RUN, ValueError("broken"), None, False)

@@ -11,10 +11,10 @@ import pytest
 
 from siftline.config.template_variables import TemplateVariables, TopRow
 from siftline.errors import ClusterError, SourceError, ValidationFailed
-from siftline.notices.messages import Run, completed_message, failed_message, recovering_message
+from siftline.notices.messages import RunInfo, completed_message, failed_message, recovering_message
 from siftline.types import BatchResult
 
-RUN = Run("flights")
+RUN = RunInfo("flights")
 RESULT = BatchResult(
     name="flights",
     job_id="abc",
@@ -55,7 +55,9 @@ def test_a_completed_run_gives_its_numbers() -> None:
 
 
 def test_a_message_contains_the_run_and_the_usual_rate() -> None:
-    run = Run("flights", "r-1", "http://prefect/runs/r-1", "2026-03-08 to 2026-03-09", "http://reports/abc")
+    run = RunInfo(
+        "flights", "r-1", "http://prefect/runs/r-1", "2026-03-08 to 2026-03-09", "http://reports/abc"
+    )
     message = completed_message(run, RESULT, [0.002, 0.001, 0.004], TOP)
     assert message.body == (
         "124 anomalies among 12,345 rows (1.004%, usually 0.200% in the last 3 runs), "

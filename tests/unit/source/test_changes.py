@@ -16,6 +16,7 @@ import pyarrow.csv as pc
 import pyarrow.parquet as pq
 import pytest
 
+from siftline.batch_plan import BatchPlan, Chunk, Piece, SourceFile
 from siftline.config.batch import BatchConfig
 from siftline.errors import IntegrityError, SourceChanged, SourceError, SourceUnavailable
 from siftline.source.files import open_parquet, with_contents
@@ -23,7 +24,6 @@ from siftline.source.reading import check_unchanged, joined, only_files, read_ch
 from siftline.source.sample import draw_sample
 from siftline.stages.plan import plan_batch
 from siftline.storage.files import seal
-from siftline.types import BatchPlan, Chunk, Piece, SourceFile
 from tests.support import make_config, run_job
 
 # Whatever the values are: no statistics, and pages of one size.

@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from siftline.batch_plan import Chunk, Piece, SourceFile
 from siftline.config.batch import SourceConfig
 from siftline.errors import SourceChanged, SourceError, SourceUnavailable
 from siftline.source import reading as source
 from siftline.source.files import find_files, open_parquet, unreadable
 from siftline.source.reading import joined, only_files, read_chunk
-from siftline.types import Chunk, Piece, SourceFile
 
 TABLE = pa.table({"a": np.arange(10), "b": np.arange(10) / 2, "c": [f"t{i}" for i in range(10)]})
 

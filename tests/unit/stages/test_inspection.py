@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from siftline.batch_plan import Feature
 from siftline.config.batch import BatchConfig
 from siftline.detectors.fitted import save_model
 from siftline.errors import (
@@ -27,7 +28,6 @@ from siftline.errors import (
 from siftline.stages.inspection import inspect_batch
 from siftline.stages.plan import plan_batch
 from siftline.stages.training import fit_model
-from siftline.types import Feature
 from tests.support import make_config, make_table, run_job, visible_files, write_files
 
 ROWS = 30

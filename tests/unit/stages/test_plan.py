@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from siftline.batch_plan import _tolerated
 from siftline.config.batch import BatchConfig, ChunkingConfig
 from siftline.config.clusters import AddressCluster, LocalCluster, SerialCluster, TlsConfig
 from siftline.errors import ConfigError, JobBusy, UnknownJob
@@ -19,7 +20,6 @@ from siftline.stages.plan import plan_batch, planned_config, read_plan
 from siftline.storage.files import read_record, write_record
 from siftline.storage.layout import Version
 from siftline.storage.lease import Lease
-from siftline.types import _tolerated
 from tests.support import make_config, make_table, run_job
 
 

@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.ensemble import IsolationForest
 
+from siftline.batch_plan import Feature
 from siftline.detectors.fitted import FittedModel, Typical
 from siftline.engine import SerialExecutor
 from siftline.errors import RowError
@@ -28,7 +29,7 @@ from siftline.stages.plan import plan_batch
 from siftline.stages.rejects import SCHEMA, Reject, rejected_rows, save_rejects, score_around, too_many
 from siftline.stages.scoring import ChunkTask, score_chunk, score_table
 from siftline.storage.parquet import is_intact
-from siftline.types import ChunkReceipt, Feature, Float64s
+from siftline.types import ChunkReceipt, Float64s
 from tests.support import make_config, make_table, write_files
 
 ROWS = 10_000

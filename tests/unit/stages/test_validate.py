@@ -11,13 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from siftline.batch_plan import BatchPlan
 from siftline.config.batch import BatchConfig
 from siftline.engine import SerialExecutor
 from siftline.errors import ValidationFailed
 from siftline.stages.combine import combine_results
 from siftline.stages.validate import validate_results
 from siftline.storage.files import file_digest
-from siftline.types import BatchPlan, CombinedScores, FailedChunk, Receipts
+from siftline.types import CombinedScores, FailedChunk, Receipts
 from tests.support import make_config, make_table, stage_job, write_files
 
 Staged = tuple[BatchPlan, Receipts, CombinedScores]

@@ -35,7 +35,7 @@ import fcntl, json, os, sys
 from pathlib import Path
 from socketserver import ForkingMixIn, StreamRequestHandler, UnixStreamServer
 from siftline.errors import SiftlineError
-
+from siftline.storage.lease import Lease
 
 class Run(StreamRequestHandler):
     def handle(self):

@@ -22,6 +22,7 @@ SCORING = """
 import logging, sys, numpy as np
 logging.basicConfig(format="%(levelname)s %(message)s")
 from siftline.detectors.forest import make_scorer, prepare
+from siftline.detectors.forest.compilation import KERNELS
 
 from sklearn.ensemble import IsolationForest
 sample = np.random.default_rng(0).normal(size=(300, 3)).astype(np.float32)

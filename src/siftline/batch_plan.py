@@ -1,0 +1,204 @@
+"""The plan of a batch: the input's snapshot, the features, and the chunks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from pydantic import Field
+
+from siftline.config.batch import BatchConfig
+from siftline.storage.layout import JobFiles
+from siftline.storage.records import Record as Record
+from siftline.storage.records import StoredFile as StoredFile
+from siftline.types import Ints
+
+
+class SourceFile(Record):
+    """One file of the input, as it was when the job was planned.
+
+    `path` is what is read, `origin` what the user gave; for CSV they differ: what is read was staged.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+    footer: str = Field(default="", description="SHA-256 of the Parquet footer; empty: not to be checked.")
+    contents: dict[int, str] = Field(
+        default={},
+        description="SHA-256 of the bytes of row groups, by their number; none: not to be checked.",
+    )
+    rows: int
+    origin: str
+    staged: bool = False
+
+    def only(self, row_groups: Collection[int]) -> SourceFile:
+        """Return what is to be known of the file to read some of its row groups: it crosses the network."""
+        if not self.contents:
+            return self
+        return self.model_copy(
+            update={"contents": {group: self.contents[group] for group in sorted(row_groups)}}
+        )
+
+
+class Snapshot(Record):
+    """The input of a job: which files, of which sizes, times and digests, with which columns."""
+
+    files: tuple[SourceFile, ...]
+    columns: dict[str, str] = Field(description="Arrow type of every column that the job reads.")
+    identity: str = Field(description="Digest of the stamps of the user's files.")
+
+    @property
+    def rows(self) -> int:
+        """Rows of all files together."""
+        return sum(file.rows for file in self.files)
+
+
+class Feature(Record):
+    """One column of the raw matrix: how it is had from the source's columns."""
+
+    name: str
+    column: str
+    kind: Literal["numeric", "categorical", "time_part"] = "numeric"
+    time_part: str | None = None
+    period: float | None = Field(default=None, description="Of a cyclic feature, in its own unit.")
+
+
+class Piece(NamedTuple):
+    """A run of rows within one row group of one source file."""
+
+    file: int
+    row_group: int
+    offset: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A run of consecutive rows of the source: the unit of work, retry and checkpoint."""
+
+    index: int
+    first_row: int
+    pieces: tuple[Piece, ...]
+
+    def __str__(self) -> str:
+        return f"chunk {self.index} (rows {self.first_row}-{self.first_row + self.rows - 1})"
+
+    @property
+    def rows(self) -> int:
+        """Rows in the chunk."""
+        return sum(piece.rows for piece in self.pieces)
+
+
+class ChunkTable(Sequence[Chunk]):
+    """All chunks of a job, kept as flat integers: 100,000 of them are a few megabytes.
+
+    Parameters
+    ----------
+    pieces : ndarray of shape (n_pieces, 4), int64
+        File, row group, offset and rows of every piece, in source order.
+    bounds : ndarray of shape (n_chunks + 1,), int64
+        Chunk ``i`` owns the pieces ``bounds[i]:bounds[i + 1]``.
+    """
+
+    def __init__(self, pieces: Ints, bounds: Ints) -> None:
+        self.pieces = pieces
+        self.bounds = bounds
+        rows_before = np.concatenate([[0], np.cumsum(pieces[:, 3])])
+        self.first_rows: Ints = rows_before[bounds]
+
+    def __len__(self) -> int:
+        return len(self.bounds) - 1
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        position = range(len(self))[index]
+        rows = self.pieces[self.bounds[position] : self.bounds[position + 1]].tolist()
+        return Chunk(position, int(self.first_rows[position]), tuple(Piece(*row) for row in rows))
+
+    def __iter__(self) -> Iterator[Chunk]:
+        return (self[index] for index in range(len(self)))
+
+    def row_groups(self) -> list[tuple[int, int, int]]:
+        """File, number and rows of every row group, in source order: the same however they are cut."""
+        groups, counts = self.pieces[:, :2], self.pieces[:, 3]
+        first = np.flatnonzero(np.append(True, (groups[1:] != groups[:-1]).any(axis=1)))
+        rows = np.add.reduceat(counts, first)
+        return [
+            (int(file), int(group), int(size))
+            for (file, group), size in zip(groups[first], rows, strict=True)
+        ]
+
+    def to_lists(self) -> dict[str, list[Any]]:
+        """Return the table as JSON-able lists."""
+        return {"pieces": self.pieces.tolist(), "bounds": self.bounds.tolist()}
+
+    @classmethod
+    def from_lists(cls, lists: dict[str, list[Any]]) -> ChunkTable:
+        """Rebuild the table from what `to_lists` gave."""
+        pieces = np.asarray(lists["pieces"], dtype=np.int64).reshape(-1, 4)
+        return cls(pieces, np.asarray(lists["bounds"], dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """What a job will do: the input's snapshot, the features, the chunks, and where it keeps its work.
+
+    `token` names this start of the job: receipts and part files of a start that was given up
+    (``--fresh``) are never taken for those of another, and `fresh` says that one was given up. `bundle`
+    chunks travel to a worker together, and `commit_every` are committed together. A chunk is scored in
+    batches; `blocks` says how many times smaller than usual they are.
+    """
+
+    job_id: str
+    token: str
+    config: BatchConfig
+    snapshot: Snapshot
+    features: tuple[Feature, ...]
+    chunks: ChunkTable
+    bundle: int
+    commit_every: int
+    directory: Path
+    blocks: int = 1
+    fresh: bool = False
+
+    @property
+    def rows(self) -> int:
+        """Rows of the whole input."""
+        return self.snapshot.rows
+
+    @property
+    def files(self) -> JobFiles:
+        """The job's files on disk."""
+        return JobFiles(self.directory)
+
+    @property
+    def parts(self) -> Path:
+        """Directory of the part files that workers write."""
+        return self.files.parts(self.token)
+
+    @property
+    def failed(self) -> Path:
+        """Directory of the rows and chunks that cannot be scored."""
+        return self.files.failed(self.token)
+
+    @property
+    def tolerated_rows(self) -> int:
+        """How many rows may be set aside."""
+        return _tolerated(self.config.tolerate.rows, self.rows)
+
+    @property
+    def tolerated_chunks(self) -> int:
+        """How many chunks may fail."""
+        return _tolerated(self.config.tolerate.chunks, len(self.chunks))
+
+
+def _tolerated(tolerance: int | str, of: int) -> int:
+    """A tolerance as a number; in decimal arithmetic, because floats would make 28 of 29 % of 100."""
+    return tolerance if isinstance(tolerance, int) else math.floor(Decimal(tolerance[:-1]) * of / 100)
