@@ -15,8 +15,7 @@ import pytest
 
 import siftline
 from siftline.batch_plan import Feature
-from siftline.config.batch import DetectorConfig
-from siftline.config.detectors import DETECTORS, RESERVED
+from siftline.config.detectors import DETECTORS, RESERVED, DetectorConfig
 from siftline.detectors.fitted import FittedModel, load_model, save_model
 from siftline.detectors.kinds import make_estimator
 from siftline.errors import ModelError, RowError

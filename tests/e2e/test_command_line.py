@@ -55,7 +55,7 @@ def test_a_result_that_fails_its_audit_exits_1_with_one_line(shell: Shell, confi
     assert finished.status == 1
     complaint = finished.complaint()
     assert complaint.count("\n") == 0
-    assert "anomaly rate: 0.01 of the rows are anomalies, allowed are 0 to 0.001" in complaint
+    assert "anomaly rate: 1 % of the rows are flagged; validation.anomaly_rate allows 0 to 0.1 %" in complaint
     assert finished.out == ""
     assert not (shell.directory / "output/manifest.json").exists()
 

@@ -170,8 +170,8 @@ def test_a_result_that_fails_its_audit_fails_the_run_is_told_of_and_is_not_publi
     }
     said = log(run_id, until="To resume: siftline resume")
     assert "Siftline: test failed for good\nValidationFailed: the result did not pass 1 of 6 checks: " in said
-    assert "anomaly rate: 0.01 of the rows are anomalies" in said
-    with pytest.raises(ValidationFailed, match=r"anomaly rate: 0\.01 of the rows"):
+    assert "anomaly rate: 1 % of the rows are flagged" in said
+    with pytest.raises(ValidationFailed, match="anomaly rate: 1 % of the rows"):
         state.result()
     output = Path(values["output"]["path"])
     assert [path.name for path in output.iterdir()] == [".staged"], "the staged result stays, nothing else"

@@ -98,7 +98,7 @@ MISTAKES: dict[str, tuple[Any, str]] = {
     "unknown feature": (["source.features=[amont]"], "source.features: the source has no column amont"),
     "text feature": (["source.features=[place]"], "source.features: column place is text, not a number"),
     "corrupt Parquet": (corrupt, "corrupt.parquet: cannot be read: "),
-    "taken output": (taken, "taken: holds files that are no results"),
+    "taken output": (taken, "taken: contains files that are not Siftline results"),
     "unknown parameter": (["detector.params.n_trees=3"], "IsolationForest has no such parameter"),
     "wrong value": (["threshold.contamination=2"], "threshold.contamination: "),
     "not YAML": (["threshold={"], "--set threshold={: the value is not YAML"),
@@ -153,7 +153,7 @@ def test_the_output_of_another_pipeline_is_not_touched(
     finished = siftline("run", config, "--set", "name=other", "--json")
 
     assert finished.status == 2
-    assert "output: holds the results of 'test', this is 'other'" in finished.complaint()
+    assert "output: contains the results of 'test', this is 'other'" in finished.complaint()
     assert finished.json()["state"] == "Failed"
     assert (shell.directory / "output/manifest.json").read_bytes() == before
 

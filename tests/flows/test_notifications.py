@@ -120,7 +120,7 @@ def test_completed_and_failed_are_told_to_whom_the_rules_say(tmp_path: Path, web
     for request in webhook.received:
         assert request.body["subject"] == "Siftline: test failed for good"
         what, kept, command, page = request.body["body"].splitlines()
-        assert what.startswith("ValidationFailed: the result did not pass 1 of 6 checks: anomaly rate: 0.01 ")
+        assert what.startswith("ValidationFailed: the result did not pass 1 of 6 checks: anomaly rate: 1 % ")
         assert kept == (
             f"Kept: the finished chunks of job {result.job_id}, and the previously published result."
         )

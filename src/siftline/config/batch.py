@@ -9,18 +9,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    PositiveInt,
-    StringConstraints,
-    model_validator,
-)
-from pydantic_core import PydanticKnownError
+from pydantic import BeforeValidator, Field, PositiveInt, StringConstraints, model_validator
 
 from siftline.config.clusters import Cluster, LocalCluster, default_kind
-from siftline.config.detectors import DETECTORS
+from siftline.config.detectors import DetectorConfig
 from siftline.config.fields import (
     BlockName,
     Duration,
@@ -29,22 +21,10 @@ from siftline.config.fields import (
     MessageTemplate,
     Name,
     Names,
+    Seconds,
     Section,
     TimePart,
 )
-
-
-def _check_kind(kind: str) -> str:
-    if kind not in DETECTORS:
-        raise PydanticKnownError("literal_error", {"expected": " or ".join(map(repr, DETECTORS))})
-    return kind
-
-
-DetectorName = Annotated[
-    str,
-    AfterValidator(_check_kind),
-    Field(json_schema_extra=lambda schema: schema.update(enum=list(DETECTORS))),
-]
 
 
 class SourceConfig(Section):
@@ -84,18 +64,16 @@ class PreprocessConfig(Section):
     """Preprocessing of the features, fitted on the sample."""
 
     missing: Literal["keep", "mean", "median", "most_frequent"] = Field(
-        default="keep",
-        description="Replacement for missing numbers. `keep` leaves them to the detector.",
+        default="keep", description="Replacement for missing numbers. `keep` leaves them to the detector."
     )
     scale: Literal["none", "standard", "robust", "minmax"] = Field(
         default="none",
         description="Scaling of numeric features. Forests do not need it; distance-based detectors do.",
     )
     categorical: Literal["refuse", "onehot", "ordinal"] = Field(
-        default="refuse",
-        description="Encoding of text features. `refuse` reports them as a mistake.",
+        default="refuse", description="Encoding of text features. `refuse` reports them as a mistake."
     )
-    cyclic: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
+    cyclic: dict[str, Seconds] = Field(
         default={},
         description="Periodic features and their periods: each becomes a sine and a cosine.",
         examples=[{"hour": 24}],
@@ -104,28 +82,6 @@ class PreprocessConfig(Section):
         default=(),
         description="Parts of `source.timestamp` to add as cyclic features.",
         examples=[["hour", "day_of_week"]],
-    )
-
-
-class DetectorConfig(Section):
-    """The detector of anomalies."""
-
-    kind: DetectorName = Field(default="isolation_forest", description="Kind of detector.")
-    params: dict[str, Any] = Field(
-        default={},
-        description="Parameters of the scikit-learn estimator for `kind`; scikit-learn checks them.",
-        examples=[{"n_estimators": 200}],
-    )
-    sample_rows: PositiveInt = Field(
-        default=200_000,
-        description="Size of the seeded sample to fit on; smaller inputs are used whole.",
-    )
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
-        default=0, description="Seed of the sample and of the detector."
-    )
-    model: str | None = Field(
-        default=None,
-        description="Path of a fitted model (`*.skops`) to use in place of a new one.",
     )
 
 
@@ -159,14 +115,12 @@ class ChunkingConfig(Section):
     """Size of the chunks. It affects memory and parallelism, never the result."""
 
     rows: PositiveInt | Literal["auto"] = Field(
-        default="auto",
-        description="Rows per chunk; `auto` chooses by number and memory of the workers.",
+        default="auto", description="Rows per chunk; `auto` chooses by number and memory of the workers."
     )
     bytes: MemorySize | None = Field(
-        default=None,
-        description="In place of rows: memory for the features of a chunk, such as 64MiB.",
+        default=None, description="In place of rows: memory for the features of a chunk, such as 64MiB."
     )
-    timeout_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+    timeout_seconds: Seconds | None = Field(
         default=600,
         description="Time limit for a chunk; after it the worker is restarted and the chunk retried.",
     )
@@ -253,9 +207,7 @@ class OutputConfig(Section):
     """Location of the result."""
 
     path: str = Field(
-        min_length=1,
-        description="Directory of the published result.",
-        examples=["results/flights"],
+        min_length=1, description="Directory of the published result.", examples=["results/flights"]
     )
     columns: Names = Field(default=(), description="Source columns to copy into the anomalies table.")
 
@@ -272,8 +224,7 @@ class NotifyConfig(Section):
         "scored; `recovering`: failed, being recovered; `recovered`: completed after a failure; `failed`.",
     )
     min_anomalies: Annotated[int, Field(ge=0)] = Field(
-        default=0,
-        description="Skip results with fewer anomalies than this. Failures are always sent.",
+        default=0, description="Skip results with fewer anomalies than this. Failures are always sent."
     )
     at_most_every: Duration | None = Field(
         default=None,

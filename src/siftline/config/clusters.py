@@ -4,15 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    Field,
-    PositiveInt,
-)
+from pydantic import Field, PositiveInt
 
-from siftline.config.fields import (
-    MemorySize,
-    Section,
-)
+from siftline.config.fields import MemorySize, Seconds, Section
 
 
 class LocalCluster(Section):
@@ -37,14 +31,12 @@ class AddressCluster(Section):
 
     kind: Literal["address"] = Field(description="A running Dask scheduler.")
     address: str = Field(
-        pattern=r"^[a-z]+://\S+$",
-        description="Address of the scheduler.",
-        examples=["tcp://127.0.0.1:8786"],
+        pattern=r"^[a-z]+://\S+$", description="Address of the scheduler.", examples=["tcp://127.0.0.1:8786"]
     )
     tls: TlsConfig | None = Field(
         default=None, title="TLS", description="Certificates, for tls:// addresses."
     )
-    timeout_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+    timeout_seconds: Seconds = Field(
         default=10, description="Seconds to wait for the scheduler and a first worker."
     )
     memory_limit: MemorySize = Field(default="2GiB", description="Memory per worker, for sizing chunks.")
@@ -61,9 +53,7 @@ class FactoryCluster(Section):
     )
     kwargs: dict[str, Any] = Field(default={}, description="Arguments for the class.")
     workers: PositiveInt = Field(default=2, description="Workers to scale the cluster to.")
-    timeout_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
-        default=300, description="Seconds to wait for a first worker."
-    )
+    timeout_seconds: Seconds = Field(default=300, description="Seconds to wait for a first worker.")
     memory_limit: MemorySize = Field(default="2GiB", description="Memory per worker, for sizing chunks.")
 
 

@@ -1,8 +1,14 @@
-"""The kinds of detectors: one entry in `DETECTORS` is all that Siftline knows of a kind."""
+"""Detectors: their kinds, each an entry in `DETECTORS`, and their configuration."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, PositiveInt
+from pydantic_core import PydanticKnownError
+
+from siftline.config.fields import Section
 
 # Parameters that users cannot set, each with what to do instead.
 RESERVED = {
@@ -57,3 +63,36 @@ DETECTORS: dict[str, DetectorKind] = {
         trusted=("sklearn.covariance._elliptic_envelope.EllipticEnvelope",),
     ),
 }
+
+
+def _check_kind(kind: str) -> str:
+    if kind not in DETECTORS:
+        raise PydanticKnownError("literal_error", {"expected": " or ".join(map(repr, DETECTORS))})
+    return kind
+
+
+DetectorName = Annotated[
+    str,
+    AfterValidator(_check_kind),
+    Field(json_schema_extra=lambda schema: schema.update(enum=list(DETECTORS))),
+]
+
+
+class DetectorConfig(Section):
+    """The detector of anomalies."""
+
+    kind: DetectorName = Field(default="isolation_forest", description="Kind of detector.")
+    params: dict[str, Any] = Field(
+        default={},
+        description="Parameters of the scikit-learn estimator for `kind`; scikit-learn checks them.",
+        examples=[{"n_estimators": 200}],
+    )
+    sample_rows: PositiveInt = Field(
+        default=200_000, description="Size of the seeded sample to fit on; smaller inputs are used whole."
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
+        default=0, description="Seed of the sample and of the detector."
+    )
+    model: str | None = Field(
+        default=None, description="Path of a fitted model (`*.skops`) to use in place of a new one."
+    )

@@ -40,8 +40,6 @@ def _stated_size(size: object) -> object:
 
 
 _DURATION = r"^(\d{1,8}(?:\.\d{1,6})?)([smhd]?)$"
-
-
 _UNITS = {"": "seconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -75,31 +73,18 @@ def _check_names(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 MemorySize = Annotated[str, BeforeValidator(_stated_size), AfterValidator(_check_size)]
-
-
 Duration = Annotated[
     str,
     BeforeValidator(_stated_duration),
     AfterValidator(_check_duration),
     Field(json_schema_extra={"pattern": _DURATION, "examples": ["90s", "15m", "2h", "1d"]}),
 ]
-
-
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Names = Annotated[tuple[Annotated[str, StringConstraints(min_length=1)], ...], AfterValidator(_check_names)]
-
-
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
-
-
 BlockName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+/[A-Za-z0-9._-]+$")]
-
-
 MessageTemplate = Annotated[str, StringConstraints(min_length=1), AfterValidator(_check_message)]
-
-
 Event = Literal["completed", "rejected", "recovering", "recovered", "failed"]
-
-
 TimePart = Literal["minute", "hour", "day_of_week", "day", "month"]
 
 

@@ -1,8 +1,8 @@
-"""From a table of columns to the matrix that a detector sees.
+"""Preprocessing: from a table of columns to the matrix for the detector.
 
-Two steps. The *raw matrix* has one number per feature: Arrow computes it column by column (text becomes
-the code of its category, a timestamp its part). The *transform*, fitted on the sample, is made of
-scikit-learn's own transformers.
+Two steps. The *raw matrix* has one number per feature: Arrow computes it column by column (category codes
+for text, parts of timestamps). The *transform*, fitted on the sample, consists of scikit-learn's own
+transformers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TIME_PERIODS = {"minute": 60.0, "hour": 24.0, "day_of_week": 7.0, "day": 31.0, "
 
 
 def is_numeric(kind: pa.DataType) -> bool:
-    """Whether a column of this Arrow type is a number as it stands."""
+    """Return True if an Arrow type is numeric or boolean."""
     return bool(
         pa.types.is_integer(kind)
         or pa.types.is_floating(kind)
@@ -33,14 +33,14 @@ def is_numeric(kind: pa.DataType) -> bool:
 
 
 def is_categorical(kind: pa.DataType) -> bool:
-    """Whether a column of this Arrow type holds categories, as text."""
+    """Return True if an Arrow type is text."""
     if pa.types.is_dictionary(kind):
         return is_categorical(kind.value_type)
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def plain_numbers(features: Sequence[Feature], preprocess: PreprocessConfig) -> bool:
-    """Whether the raw matrix goes to the detector as it is."""
+    """Return True if the raw matrix needs no transform."""
     return (
         preprocess.missing == "keep"
         and preprocess.scale == "none"
@@ -49,7 +49,7 @@ def plain_numbers(features: Sequence[Feature], preprocess: PreprocessConfig) -> 
 
 
 def learn_categories(table: pa.Table, features: Sequence[Feature]) -> dict[str, list[str]]:
-    """Return the sorted categories of every categorical feature, as found in the sample."""
+    """Return the sorted categories of each categorical feature in the sample."""
     return {
         feature.name: sorted(
             value for value in pc.unique(_text(table[feature.column])).to_pylist() if value is not None
@@ -65,18 +65,18 @@ def raw_matrix(
     categories: Mapping[str, Sequence[str]],
     dtype: type[np.float32] | type[np.float64],
 ) -> Matrix:
-    """Return one number for every row and feature.
+    """Return one number per row and feature.
 
     Parameters
     ----------
     table : Table
-        The source's columns, n rows.
+        Columns of the source, n rows.
     features : sequence of Feature
         The features, d of them.
     categories : mapping of str to sequence of str
-        Known categories; a category's code is its position, an unknown one's is -1.
+        Known categories. The code of a category is its position, -1 if unknown.
     dtype : float32 or float64
-        float32 where the numbers go to the detector as they are, float64 where a transform follows.
+        float32 without a transform, float64 before one.
 
     Returns
     -------
@@ -86,7 +86,7 @@ def raw_matrix(
     Raises
     ------
     RowError
-        When a value is infinite, or beyond what float32 can hold; it tells the rows.
+        When a value is infinite, or too large for float32; with the rows.
     """
     matrix: Matrix = np.empty((table.num_rows, len(features)), dtype=dtype, order="F")
     with np.errstate(over="ignore"):
@@ -110,7 +110,7 @@ def _numbers(
         return pc.if_else(pc.is_null(text), None, pc.fill_null(codes, -1.0))
     if feature.kind == "time_part":
         return getattr(pc, str(feature.time_part))(column).cast(pa.float64())
-    # Through float64 even on the way to float32, as scikit-learn gets it from an array of mixed types.
+    # Via float64 even to float32, as in scikit-learn for an array of mixed types.
     return column if pa.types.is_floating(column.type) else column.cast(pa.float64(), safe=False)
 
 
@@ -119,21 +119,21 @@ def _text(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def refuse_infinite(values: Matrix, what: str, before: int = 0) -> None:
-    """Refuse infinite values: a detector's answer to them means nothing.
+    """Raise an error for infinite values, whose scores would be meaningless.
 
     Parameters
     ----------
     values : ndarray of shape (n, d)
-        What to look at.
+        Values to check.
     what : str
-        What it is, for the message.
+        Name of the values, for the message.
     before : int
-        Rows that come before these; the error counts them.
+        Number of rows before these, for the positions in the error.
 
     Raises
     ------
     RowError
-        Telling every row that has one.
+        With all rows that have one.
     """
     infinite = np.isinf(values)
     if infinite.any():
@@ -145,7 +145,7 @@ def refuse_infinite(values: Matrix, what: str, before: int = 0) -> None:
 
 
 def rows_of(bad: Any, before: int = 0) -> tuple[int, ...]:
-    """Return the positions where a mask of shape (n,) is true, as a `RowError` tells them."""
+    """Return the positions at which a mask of shape (n,) is true, for a `RowError`."""
     return tuple((np.flatnonzero(bad) + before).tolist())
 
 
@@ -155,9 +155,9 @@ def cyclic(values: Matrix, period: float) -> Matrix:
     Parameters
     ----------
     values : ndarray of shape (n, 1)
-        In the unit of `period`.
+        Values in the unit of `period`.
     period : float
-        What the values wrap around at.
+        Period of the values.
 
     Returns
     -------
@@ -176,7 +176,7 @@ def make_transform(features: Sequence[Feature], preprocess: PreprocessConfig) ->
     steps = []
     for column, feature in enumerate(features):
         chain = [*_impute(feature, preprocess), *_encode(feature, preprocess)]
-        # Not the feature's own name: scikit-learn keeps some for itself.
+        # Not the feature's own name: scikit-learn reserves some.
         steps.append((f"feature{column}", make_pipeline(*chain) if chain else "passthrough", [column]))
     return ColumnTransformer(steps, sparse_threshold=0)
 

@@ -1,11 +1,11 @@
-"""Why a row is anomalous: what each feature adds to its score, for any detector.
+"""Reasons for a score: the contribution of each feature, for any detector.
 
-For every feature two questions are put to the detector: how much lower is the row's score with this
-feature at its typical value (all others as they are), and how much higher is a typical row's score with
-this feature as it is in the row? The contribution is the mean of the two. They are the last and the first
+For each feature the detector answers two questions: how much lower is the row's score with this
+feature at its typical value, and how much higher is a typical row's score with the row's value of this
+feature? The contribution is the mean of the two. They are the last and the first
 marginal contribution of the Shapley value with a typical row as baseline (Lundberg and Lee, A Unified
 Approach to Interpreting Model Predictions, 2017; Covert, Lundberg and Lee, Explaining by Removing, 2021).
-The first question alone would miss features that say the same thing twice.
+The first question alone would miss redundant features.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _TOP = 3
 
 
 def explain(model: FittedModel, matrix: Matrix, scores: Float64s, rows_at_once: int = 65_536) -> pa.Array:
-    """Give the reasons of rows.
+    """Return the reasons for the scores of rows.
 
     Parameters
     ----------
     model : FittedModel
-        What scored them.
+        The model that scored them.
     matrix : ndarray of shape (n, d)
         The rows' raw matrix.
     scores : ndarray of shape (n,), float64
@@ -49,10 +49,9 @@ def explain(model: FittedModel, matrix: Matrix, scores: Float64s, rows_at_once: 
     Returns
     -------
     ListArray of length n
-        Up to three reasons a row, the largest contribution first: the feature, its value and the typical
+        Up to three reasons per row, the largest contribution first: the feature, its value and the typical
         one as text, the direction (``high``, ``low``, ``missing``, ``other``), the distance from typical
-        in robust standard deviations (null where there is no such thing), and the contribution to the
-        score.
+        in robust standard deviations (null if undefined), and the contribution to the score.
     """
     top, contributions = _top_contributions(model, matrix, scores, rows_at_once)
     counts = np.maximum(1, (contributions > 0).sum(axis=1))
@@ -68,7 +67,7 @@ def explain(model: FittedModel, matrix: Matrix, scores: Float64s, rows_at_once: 
 def _top_contributions(
     model: FittedModel, matrix: Matrix, scores: Float64s, rows_at_once: int
 ) -> tuple[Ints, Float64s]:
-    """Return the features that contribute most to each row, and what, both of shape (n, at most 3)."""
+    """Return the features that contribute most to each row, and how much, both of shape (n, at most 3)."""
     rows, width = matrix.shape
     typical: Matrix = np.empty_like(matrix, shape=(1, width))
     typical[0] = [one.value for one in model.typical]
@@ -77,14 +76,14 @@ def _top_contributions(
     contributions = np.empty(top.shape)
     step = max(1, rows_at_once // (2 * width))
     for start in range(0, rows, step):
-        block, stop = matrix[start : start + step], start + step
-        without = np.repeat(block[:, None, :], width, axis=1)
+        present, stop = matrix[start : start + step], start + step
+        without = np.repeat(present[:, None, :], width, axis=1)
         only = np.broadcast_to(typical, without.shape).copy()
         diagonal = np.arange(width)
         without[:, diagonal, diagonal] = typical
-        only[:, diagonal, diagonal] = block
+        only[:, diagonal, diagonal] = present
         stacked: Matrix = np.concatenate([without.reshape(-1, width), only.reshape(-1, width)])
-        lower, higher = model.score(stacked).reshape(2, len(block), width)
+        lower, higher = model.score(stacked).reshape(2, len(present), width)
         found = ((scores[start:stop, None] - lower) + (higher - baseline)) / 2
         top[start:stop] = np.argsort(-found, axis=1, kind="stable")[:, :_TOP]
         contributions[start:stop] = np.take_along_axis(found, top[start:stop], axis=1)
@@ -92,9 +91,9 @@ def _top_contributions(
 
 
 def _reasons(model: FittedModel, columns: Ints, values: Float64s, contributions: Float64s) -> pa.StructArray:
-    """Say what some columns' values, both of shape (n,), have to do with it."""
+    """Return a reason for each feature and value, all arguments of shape (n,)."""
     typical, spread = np.array([[one.value, one.spread] for one in model.typical]).T
-    # On a circle or among categories nothing is higher than another.
+    # Periodic values and categories have no order.
     ordered = np.array([one.kind != "categorical" and one.period is None for one in model.features])[columns]
     difference = values - typical[columns]
     with np.errstate(divide="ignore", invalid="ignore"):

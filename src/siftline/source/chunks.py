@@ -1,4 +1,4 @@
-"""Cutting the rows into chunks: at row groups where they are of a fitting size, within them where not."""
+"""Cutting rows into chunks: along row groups of a suitable size, otherwise within them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from siftline.errors import ConfigError
 _MIN_ROWS = 10_000
 _MAX_ROWS = 1 << 20
 _CHUNKS_PER_SLOT = 4
-# A worker holds a chunk as it is stored, and its keys and scores while they are written. Its features are
-# decoded batch by batch.
+# A worker holds a chunk as stored, and its keys and scores while they are written; features are decoded
+# batch by batch.
 _COPIES = 3
 
 
@@ -30,21 +30,21 @@ def chunk_rows(
     Parameters
     ----------
     chunking : ChunkingConfig
-        What the user asks for.
+        The configured size.
     cluster : Cluster
-        Whose workers have so much memory.
+        The cluster, for its number of workers and their memory.
     rows : int
         Rows of the input.
     row_bytes : int
-        Bytes that a row's features and keys take in memory.
+        Memory of a row's features and keys.
     row_group : int
-        Rows of the input's largest row group. To read a part of one, what comes before is decoded as well: so
-        those that keep all slots busy, and fit, are not cut.
+        Rows of the input's largest row group. Reading part of one decodes all rows before it: so row groups
+        that fit, and keep all slots busy, are not cut.
 
     Raises
     ------
     ConfigError
-        When a chunk of the size asked for would not fit a worker.
+        When a chunk of the configured size does not fit a worker.
     """
     slots, memory = _slots_and_memory(cluster)
     if chunking.rows != "auto":
@@ -67,7 +67,7 @@ def chunk_rows(
 
 
 def _slots_and_memory(cluster: Cluster) -> tuple[int, int]:
-    """How many chunks are scored at once, and the memory in bytes that each may take."""
+    """Return how many chunks are scored at once, and the memory in bytes for each."""
     cores = os.cpu_count() or 1
     if isinstance(cluster, SerialCluster):
         return 1, parse_bytes("2GiB")
@@ -78,10 +78,9 @@ def _slots_and_memory(cluster: Cluster) -> tuple[int, int]:
 
 
 def cut_chunks(row_groups: Sequence[tuple[int, int, int]], rows: int) -> ChunkTable:
-    """Cut row groups into chunks of about `rows` rows.
+    """Cut row groups into chunks of at most `rows` rows.
 
-    Small row groups are joined and big ones are split into equal runs, so that a chunk never has more
-    than `rows` rows.
+    Small row groups are joined, large ones split into equal parts.
 
     Parameters
     ----------

@@ -1,7 +1,6 @@
-"""CSV becomes Parquet once: a quoted newline makes it impossible to split a CSV file safely.
+"""Conversion of CSV to Parquet, because quoted newlines make it impossible to split a CSV file safely.
 
-The staged copy is named by the digest of what it was made from, so that a job that goes on, or another
-one on the same files, finds it again.
+The staged copy is named by a digest of its origin, so that later jobs on the same file find it.
 """
 
 from __future__ import annotations
@@ -22,10 +21,9 @@ _ROW_GROUP_ROWS = 131_072
 
 
 def csv_schema(path: Path, exact: Collection[str] = (), read_bytes: int = 8 << 20) -> pa.Schema:
-    """Return the columns of a CSV file, with the types that its first 8 MiB suggest.
+    """Return the columns of a CSV file, with types inferred from its beginning.
 
-    Whole numbers are taken as floating point, because a later row may have a fraction, and so is a column
-    without any value yet.
+    Integers become floating point, because a later row may have a fraction; so do columns without a value.
 
     Parameters
     ----------
@@ -39,7 +37,7 @@ def csv_schema(path: Path, exact: Collection[str] = (), read_bytes: int = 8 << 2
     Raises
     ------
     SourceError
-        When the file is empty or is no CSV.
+        When the file is empty or not CSV.
     """
 
     def settle(field: pa.Field) -> pa.Field:
@@ -62,7 +60,7 @@ def open_csv(
     path, columns, exact, directory
         As for `stage_csv`.
     content : bool
-        Whether the stamp includes the bytes of the file.
+        True to include the bytes of the file in the stamp.
 
     Raises
     ------
@@ -75,7 +73,7 @@ def open_csv(
 
 
 def csv_stamp(path: Path, content: bool = False) -> Stamp:
-    """Return what a CSV file is known by: its size and time, and if wanted the SHA-256 of its bytes.
+    """Return the identity of a CSV file: size, time, and optionally the SHA-256 of its bytes.
 
     Raises
     ------
@@ -109,7 +107,7 @@ def stage_csv(
     exact : collection of str
         As for `csv_schema`.
     directory : Path
-        Where staged files are.
+        Directory of staged files.
     stamp : Stamp, optional
         Identity of the file, checked before and after. Default: its present size and time.
     read_bytes : int
@@ -120,7 +118,7 @@ def stage_csv(
     SourceError
         When a line has too many or too few fields, or a value does not fit its column; it names the row.
     SourceChanged
-        When the file changes meanwhile.
+        When the file changes during the conversion.
     StorageError
         When the staged file cannot be written.
     """
@@ -130,12 +128,12 @@ def stage_csv(
     staged = directory / f"{digest([stamp, *map(str, fields)])[:32]}.parquet"
     if staged.exists():
         return staged
-    # Another run may stage the same file just now, and have planned with its own copy already.
+    # Another run may have staged the same file meanwhile, and planned with its copy.
     with replacing(staged, keep=True) as temporary:
         try:
             _convert(path, pa.schema(fields), temporary, read_bytes)
         except SourceError:
-            _check_stamp(path, stamp)  # a file that is being written ends in a torn line
+            _check_stamp(path, stamp)  # an unfinished file ends in a torn line
             raise
         _check_stamp(path, stamp)
     return staged
@@ -153,14 +151,14 @@ def _convert(path: Path, schema: pa.Schema, target: Path, read_bytes: int) -> No
 
 def _check_stamp(path: Path, stamp: Stamp) -> None:
     if csv_stamp(path, bool(stamp.content)) != stamp:
-        raise SourceChanged(f"{path}: changed while it was read", "run again when it is complete")
+        raise SourceChanged(f"{path}: changed while being read", "run again when it is complete")
 
 
 def _reader(path: Path, options: pc.ConvertOptions, read_bytes: int) -> pc.CSVStreamingReader:
     try:
         return pc.open_csv(
             pa.input_stream(str(path), compression="detect"),
-            # Only the serial reader knows the number of a row that it refuses.
+            # Only the serial reader reports the number of an invalid row.
             read_options=pc.ReadOptions(use_threads=False, block_size=read_bytes),
             parse_options=pc.ParseOptions(newlines_in_values=True),
             convert_options=options,

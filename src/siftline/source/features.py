@@ -1,4 +1,4 @@
-"""Features and columns: what of a source a job looks at, and what it merely reads along."""
+"""Features of a job, and the other columns that it reads."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ RESERVED_NAMES = ("score", "label", "rank", "reasons")
 
 
 def choose_features(config: BatchConfig, schema: pa.Schema) -> tuple[Feature, ...]:
-    """Return the features that a configuration names, or all numeric columns, checked against the schema.
+    """Return the configured features, or all numeric columns, checked against the schema.
 
     Raises
     ------
     FeatureError
-        When a column is missing, or cannot be a feature.
+        When a column is missing, or has an unsuitable type.
     ModelError
-        When ``detector.model`` is given and cannot be used.
+        When ``detector.model`` is set and cannot be used.
     """
     if config.detector.model is not None:
         return _model_features(config.detector.model, schema)
@@ -70,7 +70,7 @@ def _feature(config: BatchConfig, schema: pa.Schema, name: str) -> Feature:
         )
     raise FeatureError(
         f"source.features: column {name} is a {kind}, not a number",
-        "leave it out, or make a number of it in the source",
+        "leave it out, or convert it to a number in the source",
     )
 
 
@@ -82,7 +82,7 @@ def _model_features(path: str, schema: pa.Schema) -> tuple[Feature, ...]:
         if not fits[feature.kind](kind):
             raise FeatureError(
                 f"detector.model {path}: its feature {feature.name} is {feature.kind}, the source's a {kind}",
-                "give a model that was fitted on such data",
+                "use a model fitted on data of this schema",
             )
     return features
 
@@ -97,29 +97,27 @@ def _field(schema: pa.Schema, name: str, role: str) -> pa.Field:
 
 
 def choose_columns(config: BatchConfig, features: Iterable[Feature], schema: pa.Schema) -> tuple[str, ...]:
-    """Return every column that the job reads: keys, features, carried ones.
+    """Return all columns that the job reads: keys, features, carried columns.
 
     Raises
     ------
     FeatureError
         When a column is missing.
     ConfigError
-        When its name is one that the results add.
+        When its name is reserved for a column of the results.
     """
     kept = {"source.key": config.source.key, "output.columns": config.output.columns}
     for role, names in kept.items():
         for name in names:
             _field(schema, name, role)
             if name in RESERVED_NAMES:
-                raise ConfigError(
-                    f"{role}: {name} is a column that the results add", "rename it in the source"
-                )
+                raise ConfigError(f"{role}: {name} is the name of a result column", "rename it in the source")
     if not config.source.key and "row" in {*config.output.columns, *(feature.column for feature in features)}:
-        raise ConfigError("source: a column named row, which the results add", "name source.key")
+        raise ConfigError("source: column row has the name of a result column", "set source.key")
     clash = [feature.column for feature in features if feature.column in RESERVED_NAMES]
     if clash:
         raise ConfigError(
-            f"source.features: {clash[0]} is a column that the results add", "rename it in the source"
+            f"source.features: {clash[0]} is the name of a result column", "rename it in the source"
         )
     wanted = [*config.source.key, *(feature.column for feature in features), *config.output.columns]
     return tuple(dict.fromkeys(wanted))

@@ -1,4 +1,4 @@
-"""The files of the input: finding them, their footers, and the digests of their bytes."""
+"""Input files: finding them, reading their footers, and digests of their bytes."""
 
 from __future__ import annotations
 
@@ -14,21 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from siftline.config.batch import SourceConfig
-from siftline.errors import (
-    SourceError,
-    SourceUnavailable,
-    may_pass,
-)
+from siftline.errors import SourceError, SourceUnavailable, may_pass
 from siftline.storage.files import digest
-
-_BLOCK_BYTES = 1 << 20
-
 
 _SUFFIXES = {"parquet": (".parquet", ".pq"), "csv": (".csv", ".csv.gz", ".csv.zst", ".csv.bz2")}
 
 
 class Stamp(NamedTuple):
-    """What a file that the user gave is known by; `content` digests what was looked at of its bytes."""
+    """Identity of an input file; `content` is a digest of its bytes, if they are verified."""
 
     path: str
     size: int
@@ -38,10 +31,10 @@ class Stamp(NamedTuple):
 
 @dataclass(frozen=True)
 class ParquetFile:
-    """A Parquet file as planning sees it.
+    """Metadata of a Parquet file.
 
-    `row_groups` are the rows of every row group. `stamp` is that of the user's file, which for CSV is another
-    one. `contents` are the digests of the row groups' bytes, where they were asked for.
+    `row_groups` has the rows of each row group. `stamp` identifies the user's file, which for CSV is another
+    one. `contents` has digests of the row groups' bytes, if they are verified.
     """
 
     path: Path
@@ -55,11 +48,11 @@ class ParquetFile:
 
     @property
     def rows(self) -> int:
-        """Rows of the file."""
+        """Number of rows."""
         return sum(self.row_groups)
 
     def read_metadata(self) -> pq.FileMetaData:
-        """Read the footer again: those of many files would fill the memory.
+        """Read the footer; it is not kept, because many would fill the memory.
 
         Raises
         ------
@@ -75,12 +68,12 @@ class ParquetFile:
 def find_files(source: SourceConfig) -> tuple[list[Path], str]:
     """Return the files of a source, sorted by path, and their format.
 
-    Hidden files and those that start with an underscore are passed over in a directory.
+    In a directory, names that start with a dot or an underscore are skipped.
 
     Raises
     ------
     SourceError
-        When nothing is there, or the format cannot be told.
+        When there are no files, or their format is unclear.
     """
     root = Path(source.path)
     formats = [source.format] if source.format != "auto" else list(_SUFFIXES)
@@ -98,14 +91,14 @@ def find_files(source: SourceConfig) -> tuple[list[Path], str]:
             "give an existing file, directory or glob",
         )
     files.sort()
-    return files, source.format if source.format != "auto" else _told_by_name(files)
+    return files, source.format if source.format != "auto" else _format_by_name(files)
 
 
 def _is_data(path: Path) -> bool:
     return not any(part.startswith((".", "_")) for part in path.parts)
 
 
-def _told_by_name(files: Sequence[Path]) -> str:
+def _format_by_name(files: Sequence[Path]) -> str:
     found = {
         next((name for name, suffixes in _SUFFIXES.items() if file.name.lower().endswith(suffixes)), None)
         for file in files
@@ -115,8 +108,8 @@ def _told_by_name(files: Sequence[Path]) -> str:
     if found == {"csv"}:
         return "csv"
     raise SourceError(
-        f"{files[0].parent}: cannot tell one format for all files by their names",
-        "set source.format to parquet or csv, and give source.path as a glob of such files",
+        f"{files[0].parent}: the files' names do not indicate one format",
+        "set source.format to parquet or csv, and source.path to a glob of such files",
     )
 
 
@@ -148,7 +141,7 @@ def open_parquet(path: Path) -> ParquetFile:
 
 
 def with_contents(file: ParquetFile) -> ParquetFile:
-    """Add the digests of the row groups' bytes, which means to read the whole file.
+    """Add digests of the row groups' bytes, by reading the whole file.
 
     Raises
     ------
@@ -167,9 +160,9 @@ def with_contents(file: ParquetFile) -> ParquetFile:
 
 
 def unreadable(path: object, error: Exception) -> SourceError:
-    """Map pyarrow's or the operating system's error on an input file to a `SourceError`.
+    """Map an error of pyarrow or the operating system to a `SourceError`.
 
-    What may pass is a `SourceUnavailable`.
+    Transient errors become a `SourceUnavailable`.
     """
     if isinstance(error, FileNotFoundError):
         return SourceError(f"{path}: no such file", "put it back, or correct source.path")
@@ -177,22 +170,22 @@ def unreadable(path: object, error: Exception) -> SourceError:
         return SourceError(f"{path}: permission denied", "make it readable for this user")
     if may_pass(error):
         what = os.strerror(error.errno or 0)
-        remedy = "see to the storage; it is tried again"
+        remedy = "check the storage; it is tried again"
         return SourceUnavailable(f"{path}: cannot be read just now: {what}", remedy)
     what = " ".join(str(error).split())
-    return SourceError(f"{path}: cannot be read: {what}", "replace the file by an intact one")
+    return SourceError(f"{path}: cannot be read: {what}", "replace the file with an intact one")
 
 
 @dataclass(frozen=True)
 class Footer:
-    """A Parquet footer: its SHA-256, and its bytes with the length and magic that follow."""
+    """A Parquet footer: its SHA-256, and its bytes including length and magic number."""
 
     digest: str
     tail: bytes = field(compare=False)
 
 
 def read_footer(handle: pa.NativeFile) -> Footer:
-    """Read the end of a file: the footer, its length in four bytes, and the format's name."""
+    """Read the end of a file: the footer, its length in four bytes, and the magic number."""
     size = handle.size()
     end = handle.read_at(8, max(size - 8, 0))
     length = int.from_bytes(end[:4], "little") if end[4:] == b"PAR1" else 0
@@ -202,12 +195,12 @@ def read_footer(handle: pa.NativeFile) -> Footer:
 
 
 def content_digest(handle: pa.NativeFile, row_group: pq.RowGroupMetaData) -> str:
-    """SHA-256 of a row group's bytes, as hex, read in bounded memory."""
+    """Return the SHA-256 of a row group's bytes, as hex; read in bounded memory."""
     columns = [row_group.column(index) for index in range(row_group.num_columns)]
     starts = [column.dictionary_page_offset or column.data_page_offset for column in columns]
     stop = max(start + column.total_compressed_size for start, column in zip(starts, columns, strict=True))
     stop = min(stop, handle.size())
     content = hashlib.sha256()
-    for offset in range(min(starts), stop, _BLOCK_BYTES):
-        content.update(handle.read_at(min(_BLOCK_BYTES, stop - offset), offset))
+    for offset in range(min(starts), stop, 1 << 20):
+        content.update(handle.read_at(min(1 << 20, stop - offset), offset))
     return content.hexdigest()

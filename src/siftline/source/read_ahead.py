@@ -1,4 +1,4 @@
-"""The next item while the one before is worked on."""
+"""Reading ahead: fetching an item while the previous one is processed."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def ahead(items: Iterator[T]) -> Generator[T]:
-    """Take each item in a thread of its own, one ahead of who uses them: as it waits for a disk, say.
+def read_ahead(items: Iterator[T]) -> Generator[T]:
+    """Yield items that a thread fetches one ahead, for example from a disk.
 
-    No more than one item is held besides the one in use. What taking an item raises is raised here, in its
-    turn. Closing the iterator waits for the item that is on its way.
+    At most one item is held besides the one in use. Exceptions of `items` are raised here, in order. Closing
+    the iterator waits for the item being fetched.
 
     Parameters
     ----------
     items : iterator
-        Does not give None.
+        Items other than None.
     """
     with ThreadPoolExecutor(1, "siftline-ahead") as thread:
-        # Not kept while an error is raised: it refers to this frame, which would refer to it, and to batches.
+        # Popped before an error is raised: error and frame would refer to each other, and to batches.
         coming = [thread.submit(next, items, None)]
         while (item := coming.pop().result()) is not None:
             coming.append(thread.submit(next, items, None))

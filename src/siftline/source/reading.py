@@ -1,7 +1,7 @@
-"""The input: which files there are, what is in them, and reading a chunk of them.
+"""Reading chunks of Parquet files; `siftline.source.csv` converts CSV first.
 
-Only Parquet is read here; CSV becomes Parquet first (`siftline.source.csv`). Every later read checks that the
-file is still the planned one: on the handle that it reads from, so that no other can slip in.
+Every read checks that the file is the planned one, on the handle it reads from, so that the file cannot
+be replaced in between.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from siftline.errors import (
 from siftline.source.files import Footer, content_digest, read_footer, unreadable
 from siftline.types import Ints
 
-# What is read, and scored, at once.
+# Rows read, and scored, at once.
 BATCH_ROWS = 65_536
 _RUN_AGAIN = "run again: the changed input is a new job"
 
@@ -39,9 +39,9 @@ def read_pieces(
     Parameters
     ----------
     files : sequence of SourceFile
-        The files that the pieces' numbers mean.
+        The files, which pieces refer to by number.
     pieces : sequence of Piece
-        What to read.
+        The pieces to read.
     columns : sequence of str
         The columns to read, in this order.
     rows : int
@@ -50,7 +50,7 @@ def read_pieces(
     Raises
     ------
     SourceChanged
-        When a file is not the one that was planned, or does not stay so until its last batch is taken.
+        When a file is not the planned one, or changes before its last batch is taken.
     SourceError
         When a file cannot be read.
     """
@@ -58,21 +58,21 @@ def read_pieces(
         file = files[number]
         try:
             yield from _read(file, run, list(columns), rows)
-        except MemoryError:  # pyarrow's own is an ArrowException too
+        except MemoryError:  # pyarrow's own is also an ArrowException
             raise
         except (pa.ArrowException, OSError) as error:
-            check_unchanged(file)  # what has changed need not be readable
+            check_unchanged(file)  # a changed file may be unreadable
             raise _damaged(file, error) from error
 
 
 def _damaged(file: SourceFile, error: Exception) -> SiftlineError:
-    """Say what cannot be read. A copy of our own is removed, so that the next run makes it anew."""
+    """Map an error on a file. A damaged staged copy is removed, so that the next run makes a new one."""
     problem = unreadable(file.origin, error)
     if not file.staged or problem.fault != "chunk":
         return problem
     Path(file.path).unlink(missing_ok=True)
     return IntegrityError(
-        f"{file.path}: this copy of {file.origin} was damaged", "run again: it is made anew"
+        f"{file.path}: this copy of {file.origin} was damaged", "run again: a new copy is made"
     )
 
 
@@ -87,9 +87,9 @@ def _read(
                     rows, row_groups=[piece.row_group], columns=columns, use_threads=False
                 )
                 for batch in _slice(batches, piece):
-                    _check_stat(file, handle)  # now that it is read: it may have changed meanwhile
+                    _check_stat(file, handle)  # after reading, because it may have changed meanwhile
                     yield batch
-                # After reading, because an edit before or during it is still there then.
+                # After reading, to detect edits before and during it.
                 _check_content(file, handle, metadata, piece.row_group)
 
 
@@ -109,12 +109,12 @@ def _slice(batches: Iterator[pa.RecordBatch], piece: Piece) -> Iterator[pa.Recor
 def read_chunk(
     files: Sequence[SourceFile], chunk: Chunk, columns: Sequence[str], rows: int = BATCH_ROWS
 ) -> Iterator[pa.Table]:
-    """Read a chunk's columns as tables of at most so many rows, one after the other.
+    """Read a chunk's columns as tables of at most `rows` rows.
 
     Raises
     ------
     SourceChanged, SourceError
-        As `read_pieces`, and when fewer rows are there than planned.
+        As `read_pieces`, and when there are fewer rows than planned.
     """
     found = held = 0
     batches: list[pa.RecordBatch] = []
@@ -125,7 +125,7 @@ def read_chunk(
         batches.append(batch)
         held += batch.num_rows
         found += batch.num_rows
-        if held == rows:  # not only when the next one is there
+        if held == rows:  # without waiting for the next one
             yield joined(batches).select(list(columns))
             batches, held = [], 0
     if batches:
@@ -136,7 +136,7 @@ def read_chunk(
 
 
 def take_rows(batches: Iterable[pa.RecordBatch], positions: Ints) -> pa.Table:
-    """Take rows by their ascending position in a stream, holding no more than a batch of the others."""
+    """Take rows by ascending position from a stream, holding at most one batch of others."""
     taken: list[pa.RecordBatch] = []
     start = 0
     for batch in batches:
@@ -148,14 +148,14 @@ def take_rows(batches: Iterable[pa.RecordBatch], positions: Ints) -> pa.Table:
 
 
 def joined(batches: Iterable[pa.RecordBatch | pa.Table]) -> pa.Table:
-    """Join batches, or tables, whose columns files may declare in other ways (nullable, with metadata)."""
+    """Join batches or tables, whose fields may differ in nullability and metadata."""
     return pa.concat_tables([pa.table(batch) for batch in batches], promote_options="default")
 
 
 def only_files(
     files: Sequence[SourceFile], chunks: Sequence[Chunk]
 ) -> tuple[tuple[SourceFile, ...], tuple[Chunk, ...]]:
-    """Return the files that some chunks read, and the chunks with their pieces' numbers meaning those."""
+    """Return the files that chunks read, and the chunks with pieces renumbered accordingly."""
     row_groups: dict[int, set[int]] = {}
     for chunk in chunks:
         for piece in chunk.pieces:
@@ -170,12 +170,12 @@ def only_files(
 
 
 def check_unchanged(file: SourceFile) -> None:
-    """Refuse a file that is not the one that was planned.
+    """Raise an error if a file is not the planned one.
 
     Raises
     ------
     SourceChanged
-        When it is gone, or its size, time, footer, or contents (where they have a digest) differ.
+        When it is gone, or its size, time, footer, or contents (if verified) differ.
     SourceError
         When it cannot be read.
     """
@@ -191,7 +191,7 @@ def check_unchanged(file: SourceFile) -> None:
 
 
 def _planned(file: SourceFile, handle: pa.NativeFile) -> pq.FileMetaData:
-    """Check that an open file is the one that was planned, and return its footer."""
+    """Check that an open file is the planned one, and return its footer."""
     status = _check_stat(file, handle)
     footer = _known_footer(
         _Opened(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, handle)
@@ -221,7 +221,7 @@ def _changed(file: SourceFile) -> SourceChanged:
 
 @dataclass(frozen=True)
 class _Opened:
-    """An open file, known by what the system says of it; nobody can set the ctime of a file back."""
+    """Identity of an open file; its ctime cannot be set back."""
 
     device: int
     inode: int
@@ -233,7 +233,7 @@ class _Opened:
 
 @lru_cache(maxsize=8)
 def _known_footer(file: _Opened) -> Footer:
-    """Read a footer once per process, as long as the file stays as it is."""
+    """Read a footer once per process while the file is unchanged."""
     return read_footer(file.handle)
 
 

@@ -1,7 +1,7 @@
-"""The training sample: seeded, spread over the whole input, the same however the rows are chunked.
+"""The training sample: seeded, spread over the whole input, independent of the chunks.
 
 Two-stage sampling: row groups are drawn from equal strata of the input, then rows from within them, so
-that a billion-row input costs the reading of some of its row groups, not of all.
+that of a billion rows only some row groups are read.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pyarrow as pa
 from siftline.batch_plan import Piece, SourceFile
 from siftline.source.reading import joined, read_pieces, take_rows
 
-# Enough places to see the input's drift over time, and rows enough that none weighs too much.
+# Enough places to cover drift over time, and enough rows that no row group dominates.
 _MIN_GROUPS = 8
 _READ_PER_SAMPLED = 4
 
@@ -37,7 +37,7 @@ def draw_sample(
     columns : sequence of str
         The columns to read.
     rows : int
-        Rows to draw. When the input has no more, the sample is the input, in order.
+        Rows to draw. A smaller input is used whole, in order.
     seed : int
         Seed of the draw.
 
@@ -60,7 +60,7 @@ def draw_sample(
 def _draw_groups(
     row_groups: Sequence[tuple[int, int, int]], rows: int, generator: np.random.Generator
 ) -> list[tuple[int, int, int]]:
-    """Draw row groups stratum by stratum until there are enough rows from enough places."""
+    """Draw row groups stratum by stratum, until rows and places suffice."""
     order = _stratified_order(len(row_groups), generator)
     drawn: list[int] = []
     held = 0
@@ -73,10 +73,9 @@ def _draw_groups(
 
 
 def _stratified_order(count: int, generator: np.random.Generator) -> list[int]:
-    """Order ``range(count)`` so that every beginning of it is spread over the whole.
+    """Order ``range(count)`` so that every prefix is spread over the whole.
 
-    The position in a randomly shifted van der Corput sequence: each next group falls into the largest
-    gap that the earlier ones left.
+    It is a randomly shifted van der Corput sequence: each group falls into the largest remaining gap.
     """
     bits = max(count - 1, 1).bit_length()
     reversed_bits = [int(f"{i:0{bits}b}"[::-1], 2) for i in range(1 << bits)]

@@ -1,10 +1,9 @@
-"""Candidates: the rows of a chunk that may turn out to be anomalies, kept while they are at hand.
+"""Candidates: rows of a chunk that are likely anomalies, kept while they are in memory.
 
-The threshold is known only when all chunks are scored; then the anomalies are wanted as they are in the
-source, and to find some rows in it means to decode it all again. So every chunk keeps the rows of its highest
-scores, several times as many as its share of the anomalies. Where that turns out not to be enough, because
-anomalies crowd together, the source is read after all; so it is where candidates would be a large part of the
-chunk.
+The threshold is known only when all chunks are scored; fetching the anomalies from the source then would
+decode it all again. So every chunk keeps the rows with its highest scores, several times its share of the
+anomalies. The source is read again only if that was too few, because anomalies cluster, or if candidates
+would be a large part of the chunk.
 """
 
 from __future__ import annotations
@@ -24,22 +23,21 @@ _MOST = 0.25
 
 
 class Candidates:
-    """The rows of the highest scores of a chunk, batch by batch.
+    """The rows with the highest scores of a chunk, collected batch by batch.
 
     Parameters
     ----------
     rows : int
         Rows of the chunk.
     share : float
-        Share of all rows that will be flagged.
+        Expected share of flagged rows.
     threshold : float or None
-        The threshold, where it is known already: then the candidates are the anomalies.
+        The threshold, if it is known already: then the candidates are the anomalies.
 
     Attributes
     ----------
     floor : float
-        All rows that score so much or more are candidates: -inf as long as all rows are, inf once there are
-        none because they would be too many.
+        Score from which all rows are candidates: -inf while all are kept, inf if they became too many.
     """
 
     def __init__(self, rows: int, share: float, threshold: float | None) -> None:
@@ -54,7 +52,7 @@ class Candidates:
         self._held = 0
 
     def add(self, table: pa.Table, scores: Float64s) -> None:
-        """Take from a batch what may be among the highest; the scores, of shape (n,), may be NaN."""
+        """Add the candidates of a batch; its scores, of shape (n,), may be NaN."""
         if self.floor == math.inf:
             return
         if self._keep is not None:
@@ -71,7 +69,7 @@ class Candidates:
             self._held = self._tables[0].num_rows
 
     def rows(self) -> pa.Table | None:
-        """Return the candidates, in source order, with their scores as column ``score``, if there are any."""
+        """Return the candidates in source order with a column ``score``, or None if too many."""
         return None if self.floor == math.inf else self._above_floor()
 
     def _above_floor(self) -> pa.Table:

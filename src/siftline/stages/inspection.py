@@ -1,4 +1,4 @@
-"""Inspecting: whether a job can be done at all, before any of it is."""
+"""Inspection: checks of a job before any of its work."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from siftline.storage.layout import OutputFiles
 
 @dataclass(frozen=True)
 class Inspection:
-    """What can be known of a job without doing any of its work.
+    """Facts about a job that are known before its work.
 
-    For CSV there is no `parquet` yet, and `exact` are the columns whose whole numbers stay so.
+    For CSV, `parquet` is empty, and integers of the columns `exact` stay integers.
     """
 
     files: tuple[Path, ...]
@@ -43,22 +43,22 @@ class Inspection:
 
 
 def inspect_batch(config: BatchConfig) -> Inspection:
-    """Check everything that can be checked without writing anything.
+    """Check everything that can be checked without writing.
 
     Parameters
     ----------
     config : BatchConfig
-        With its templates filled in.
+        The configuration, with templates rendered.
 
     Returns
     -------
     Inspection
-        `rows` is None for CSV, whose rows are not known before it is read.
+        `rows` is None for CSV, because its rows are unknown before staging.
 
     Raises
     ------
     InputError
-        On the first thing that makes the job impossible.
+        On the first problem that makes the job impossible.
     StorageError
         When the output or the checkpoint cannot be written.
     """
@@ -90,7 +90,7 @@ def inspect_batch(config: BatchConfig) -> Inspection:
 
 
 def planned_chunk_rows(config: BatchConfig, features: Sequence[Feature], files: Sequence[ParquetFile]) -> int:
-    """Rows of a chunk for an input of such files; see `siftline.source.chunks.chunk_rows`."""
+    """Return the rows of a chunk for these files; see `siftline.source.chunks.chunk_rows`."""
     width = sum(2 if feature.period else 1 for feature in features)
     row_bytes = 8 * (width + len(config.source.key) + 2)
     sizes = [size for file in files for size in file.row_groups]
@@ -104,7 +104,7 @@ def _check_same(file: Path, first: Path, found: pa.Schema, schema: pa.Schema, co
             has = "none" if index < 0 else str(found.field(index).type)
             raise SourceError(
                 f"{file}: column {name} is {has}, in {first} it is {schema.field(name).type}",
-                "give files of one schema",
+                "use files of one schema",
             )
 
 
@@ -113,7 +113,7 @@ def _check_detector(config: BatchConfig) -> None:
         check_params(config.detector.kind, config.detector.params)
     elif config.threshold.quantile is not None:
         raise ModelError(
-            "threshold.quantile: the training sample of detector.model is not at hand",
+            "threshold.quantile: the training sample of detector.model is not available",
             "set threshold.contamination or threshold.score",
         )
 
@@ -129,32 +129,32 @@ def _check_output(config: BatchConfig) -> None:
         owner = read_manifest(output).name
         if owner != config.name:
             raise OutputConflict(
-                f"output.path {output}: holds the results of {owner!r}, this is {config.name!r}",
-                "give another directory, or the same name",
+                f"output.path {output}: contains the results of {owner!r}, this is {config.name!r}",
+                "use another directory, or the same name",
             )
         return
-    # A run that is killed amid its first publication leaves these, and no manifest yet.
+    # A run killed during its first publication leaves these, and no manifest.
     ours = set(files.KINDS) if files.publishing.exists() else set()
     if any(not entry.name.startswith(".") and entry.name not in ours for entry in output.iterdir()):
         raise OutputConflict(
-            f"output.path {output}: holds files that are no results", "give an empty directory"
+            f"output.path {output}: contains files that are not Siftline results", "use an empty directory"
         )
 
 
 def _check_writable(path: Path) -> None:
     existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
     if not existing.is_dir():
-        raise OutputConflict(f"{path}: {existing} is a file", "give a directory")
+        raise OutputConflict(f"{path}: {existing} is a file", "use a directory")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise storage_error(PermissionError(errno.EACCES, "permission denied"), path)
 
 
 def check_values(config: BatchConfig, features: Sequence[Feature], files: Sequence[ParquetFile]) -> None:
-    """Refuse what the Parquet footers already tell: no rows, all-null features, infinite values."""
+    """Check the statistics in Parquet footers: no rows, all-null features, infinite values."""
     rows = sum(file.rows for file in files)
     if not rows:
-        raise SourceError(f"source.path {config.source.path}: no rows", "give an input with rows")
-    # A given model may fill in what is missing; whether it does shows when it scores.
+        raise SourceError(f"source.path {config.source.path}: no rows", "use an input with rows")
+    # A given model may impute missing values; that shows only when it scores.
     spare = (
         config.detector.model is not None
         or config.tolerate.rows != 0
@@ -183,7 +183,7 @@ def check_values(config: BatchConfig, features: Sequence[Feature], files: Sequen
             )
         if feature.column in known and nulls[feature.column] and feature.kind != "categorical" and not spare:
             raise FeatureError(
-                f"feature {feature.name}: has missing values, and {config.detector.kind} cannot score them",
+                f"feature {feature.name}: has missing values, which {config.detector.kind} cannot score",
                 "set preprocess.missing, for example to median",
             )
 

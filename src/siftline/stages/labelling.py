@@ -1,4 +1,4 @@
-"""Labels of a run of chunks, on a worker: its rows with labels, its anomalies with reasons."""
+"""Labelling consecutive chunks on a worker: rows with labels, anomalies with reasons."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from siftline.types import ChunkReceipt, DetectorRef, Ints, PublishedFile
 
 @dataclass(frozen=True)
 class LabelTask:
-    """All that a worker must know to label a run of consecutive chunks."""
+    """Task of labelling consecutive chunks."""
 
     number: int
     chunks: tuple[Chunk, ...]
@@ -42,7 +42,7 @@ class LabelTask:
 
 @dataclass(frozen=True)
 class Labelled:
-    """What became of a `LabelTask`."""
+    """Result of a `LabelTask`."""
 
     number: int
     scores: PublishedFile
@@ -50,7 +50,7 @@ class Labelled:
 
 
 def label_chunks(task: LabelTask) -> Labelled:
-    """Label a run of chunks: write its rows with labels, and its anomalies with reasons. Runs on a worker."""
+    """Write the labels of consecutive chunks, and their anomalies with reasons, on a worker."""
     staged = Path(task.staged)
     name = f"part-{task.number:05d}.parquet"
     found: list[pa.Table] = []
@@ -82,13 +82,9 @@ def _labelled(task: LabelTask, receipt: ChunkReceipt) -> pa.Table:
 
 
 def _originals(
-    task: LabelTask,
-    chunk: Chunk,
-    receipt: ChunkReceipt,
-    labelled: pa.Table,
-    positions: Ints,
+    task: LabelTask, chunk: Chunk, receipt: ChunkReceipt, labelled: pa.Table, positions: Ints
 ) -> pa.Table:
-    """Return the flagged rows of a chunk as they are in the source, with their keys and scores."""
+    """Return the flagged rows of a chunk with their source columns, keys and scores."""
     kept = _kept(task, receipt)
     missing = [name for name in task.columns if name not in kept]
     if missing:
@@ -99,20 +95,20 @@ def _originals(
 
 
 def _kept(task: LabelTask, receipt: ChunkReceipt) -> dict[str, pa.ChunkedArray]:
-    """Return the columns of the flagged rows that were kept when the chunk was scored, if enough were."""
+    """Return the flagged rows' columns from the candidates, if these include all flagged rows."""
     candidates = receipt.candidates
     if candidates is None or candidates.floor > task.threshold:
         return {}
     try:
         rows = read_part(Path(task.parts), candidates.file)
-    except PartDamaged:  # the source has it all
+    except PartDamaged:  # the source has all rows
         return {}
     flagged = rows.filter(pc.greater_equal(rows["score"], task.threshold))
     return {name: flagged[name] for name in flagged.column_names if name != "score"}
 
 
 def _explained(task: LabelTask, rows: pa.Table) -> pa.Table:
-    """Give flagged rows their rank and reasons, and their columns the order of the anomalies table."""
+    """Add rank and reasons to flagged rows, and order the columns."""
     model = cached_model(task.detector)
     flagged = np.load(task.flagged, mmap_mode="r", allow_pickle=False)
     scores = rows["score"].to_numpy()
@@ -124,6 +120,6 @@ def _explained(task: LabelTask, rows: pa.Table) -> pa.Table:
 
 
 def published_file(staged: Path, name: str, rows: int) -> PublishedFile:
-    """Describe a staged file by its rows, size and digest."""
+    """Return the record of a staged file: its rows, size and digest."""
     path = staged / name
     return PublishedFile(name=name, rows=rows, size=path.stat().st_size, digest=file_digest(path))

@@ -1,4 +1,4 @@
-"""Rows that cannot be scored: finding them, with the others scored all the same, and setting them aside."""
+"""Rejects: finding rows that cannot be scored, and setting them aside."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SCHEMA = (
 
 @dataclass(frozen=True)
 class Reject:
-    """A row that cannot be scored: its position, why, and how many times it was tried."""
+    """A row that cannot be scored: position, error and number of attempts."""
 
     row: int
     error: str
@@ -35,29 +35,29 @@ class Reject:
 def score_around(
     score: Callable[[pa.Table], Float64s], table: pa.Table, first_row: int, limit: int
 ) -> tuple[Float64s, list[Reject]]:
-    """Score the rows of a table, all but those that cannot be scored.
+    """Score the rows of a table, except those that cannot be scored.
 
-    Where `score` does not say which rows it refuses, they are found by bisection: one among n takes at most
+    If `score` does not name the rows it refuses, bisection finds them: one of n takes at most
     ``2 * ceil(log2(n)) + 1`` calls.
 
     Parameters
     ----------
     score : callable
-        Gives the scores of a table, float64 of shape (n,), or raises `RowError`. A score that is not finite
-        means the same for its row.
+        Returns the scores of a table, float64 of shape (n,), or raises `RowError`. A row whose score is not
+        finite is rejected too.
     table : Table
         n rows.
     first_row : int
-        Position in the source of the first one.
+        Position of the first row in the source.
     limit : int
-        How many rows may be refused.
+        Tolerated number of rejects.
 
     Returns
     -------
     scores : ndarray of shape (n,), float64
         NaN where a row cannot be scored.
     rejects : list of Reject
-        In order of rows. As soon as there are more than `limit`, what remains is not tried any more.
+        In row order. With more than `limit`, the remaining rows are not tried.
     """
     scores = np.full(table.num_rows, np.nan)
     rejects: list[Reject] = []
@@ -74,7 +74,9 @@ def score_around(
             scores[rows] = found
             bad = ~np.isfinite(found)
             scores[rows[bad]] = np.nan
-            rejects += _rejects(rows[bad] + first_row, "RowError", "the detector gives it no score", attempts)
+            rejects += _rejects(
+                rows[bad] + first_row, "RowError", "the detector returned no finite score", attempts
+            )
     return scores, sorted(rejects, key=lambda reject: reject.row)
 
 
@@ -83,7 +85,7 @@ def _rejects(rows: Ints, error: str, message: str, attempts: int) -> list[Reject
 
 
 def _rest(rows: Ints, bad: Ints) -> list[Ints]:
-    """What is to be tried next: the other rows where the bad ones are known, else both halves."""
+    """Return what to try next: the other rows if the bad ones are known, else both halves."""
     if not len(bad):
         middle = len(rows) // 2
         return [rows[middle:], rows[:middle]]
@@ -92,21 +94,21 @@ def _rest(rows: Ints, bad: Ints) -> list[Ints]:
 
 
 def rejected_rows(table: pa.Table, key: Sequence[str], first_row: int, rejects: Sequence[Reject]) -> pa.Table:
-    """Return the table of some rejects: their key columns, position, error, message and attempts.
+    """Return a table of rejects: key columns, position, error, message and attempts.
 
-    A key column that is called like one of the others is called ``key_…`` here.
+    A key column with the name of another column is renamed to ``key_…``.
     """
     positions = pa.array([reject.row - first_row for reject in rejects], pa.int64())
     others = {
         field.name: pa.array([getattr(reject, field.name) for reject in rejects], field.type)
         for field in SCHEMA
     }
-    own = {f"key_{name}" if name in others else name: table[name].take(positions) for name in key}
-    return pa.table(own | others)
+    keys = {f"key_{name}" if name in others else name: table[name].take(positions) for name in key}
+    return pa.table(keys | others)
 
 
 def save_rejects(rows: pa.Table, path: Path) -> Rejects:
-    """Write a table of rejects, of one row at least."""
+    """Write a table of at least one reject."""
     with replacing(path, durable=False) as temporary:
         write_parquet(rows, temporary)
     first = f"row {rows['row'][0]}: {rows['message'][0]}"
@@ -114,7 +116,7 @@ def save_rejects(rows: pa.Table, path: Path) -> Rejects:
 
 
 def too_many(rejects: int, limit: int, first: str, where: Path) -> RowError:
-    """Say that more rows cannot be scored than are tolerated, and where they are."""
+    """Return the error for more rejects than tolerated."""
     rows = "1 row" if rejects == 1 else f"{rejects:,} rows"
     tolerated = "none is" if limit == 0 else f"{limit:,} {'is' if limit == 1 else 'are'}"
     return RowError(

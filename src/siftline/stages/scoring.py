@@ -1,4 +1,4 @@
-"""Scoring one chunk, on a worker: read, score, write its part file, give a receipt."""
+"""Scoring a chunk on a worker: reading, scoring, and writing its part file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from siftline.batch_plan import Chunk, SourceFile
 from siftline.detectors import kinds
 from siftline.detectors.fitted import FittedModel, cached_model
 from siftline.errors import RowError
-from siftline.source.read_ahead import ahead
+from siftline.source.read_ahead import read_ahead
 from siftline.source.reading import BATCH_ROWS, joined, read_chunk
 from siftline.stages.candidates import Candidates
 from siftline.stages.rejects import rejected_rows, save_rejects, score_around, too_many
@@ -26,18 +26,18 @@ from siftline.storage.files import replacing
 from siftline.storage.parquet import key_columns, stored, write_parquet
 from siftline.types import ChunkReceipt, DetectorRef, Float64s, KeptCandidates, Rejects, ScoreSummary
 
-# A chunk that is too much for a worker is scored in ever smaller batches, down to about so many rows.
+# A chunk too large for a worker is scored in ever smaller batches, down to about this many rows.
 _FLOOR_ROWS = 1_000
-# The rows of a smaller chunk are read again faster than they are set aside.
+# Reading a smaller chunk again is faster than keeping candidates.
 _MIN_CANDIDATE_ROWS = 10_000
 
 
 @dataclass(frozen=True)
 class ChunkTask:
-    """All that a worker must know to score a chunk. Small: it crosses the network.
+    """Task of scoring one chunk; small, because it crosses the network.
 
-    The chunk is scored batch by batch; more `blocks` make smaller batches. When more than `tolerated_rows`
-    cannot be scored, the job has failed. `share` is how much of all rows will be flagged, about.
+    Batches are `blocks` times smaller than usual. With more than `tolerated_rows` rejects, the job
+    fails. `share` is the expected share of flagged rows.
     """
 
     chunk: Chunk
@@ -55,22 +55,21 @@ class ChunkTask:
 
 
 def halved(task: ChunkTask) -> ChunkTask | None:
-    """Return the task that does the same in half the memory, or None where the floor is reached."""
+    """Return the same task for half the memory, or None at the smallest batches."""
     blocks = 2 * task.blocks
     rows = min(task.chunk.rows, BATCH_ROWS)
     return replace(task, blocks=blocks) if rows >= blocks * _FLOOR_ROWS else None
 
 
 def score_chunk(task: ChunkTask) -> ChunkReceipt:
-    """Score one chunk and write its part file: the key columns and the score. Runs on a worker.
+    """Score one chunk on a worker, and write its part file: key columns and scores.
 
-    Doing it twice is harmless: every time there is a file of another name, and the receipt that is committed
-    says which one counts.
+    Repeating it is harmless: each file has a new name, and the committed receipt names the one that counts.
 
     Raises
     ------
     RowError
-        When more rows than are tolerated cannot be scored.
+        When more rows than tolerated cannot be scored.
     SourceError, StorageError, IntegrityError
         As reading, scoring and writing do.
     """
@@ -93,7 +92,7 @@ def score_chunk(task: ChunkTask) -> ChunkReceipt:
 
 @dataclass(frozen=True)
 class _Scored:
-    """What became of the rows of a chunk: all scores, the rows without one, and those that stand out."""
+    """Scores of a chunk, its rejected rows, and its candidates."""
 
     scores: Float64s
     rejected: pa.Table
@@ -105,14 +104,14 @@ def _rows_at_once(task: ChunkTask) -> int:
 
 
 def _batches(task: ChunkTask, columns: list[str]) -> Iterator[pa.Table]:
-    """Read a chunk, each batch while the one before is scored."""
+    """Read a chunk, each batch while the previous one is scored."""
     rows = _rows_at_once(task)
     batches = read_chunk(task.files, task.chunk, columns, rows)
-    return ahead(batches) if task.chunk.rows > rows else batches
+    return read_ahead(batches) if task.chunk.rows > rows else batches
 
 
 def _write_part(task: ChunkTask, path: Path) -> _Scored:
-    """Write a chunk's rows with their scores, batch by batch: of all rows, only keys and scores are held."""
+    """Write a chunk's keys and scores; only these are held for all rows."""
     model = cached_model(task.detector)
     columns = [*dict.fromkeys([*task.key, *(feature.column for feature in model.features)])]
     scores = np.full(task.chunk.rows, np.nan)
@@ -138,7 +137,7 @@ def _write_part(task: ChunkTask, path: Path) -> _Scored:
 
 
 def score_table(model: FittedModel, table: pa.Table) -> Float64s:
-    """Score a table; what its values make a library say is about its rows."""
+    """Score a table; map a library's ValueError to the rows that caused it."""
     try:
         matrix = model.matrix(table)
         with _native_libraries().limit(limits=1):
@@ -161,7 +160,7 @@ def _set_aside(task: ChunkTask, rejected: pa.Table, name: str) -> Rejects | None
 def _keep_candidates(
     task: ChunkTask, scored: _Scored, summary: ScoreSummary, name: str
 ) -> KeptCandidates | None:
-    """Save the rows that may turn out to be anomalies, so that they need not be looked up in the source."""
+    """Save likely anomalies, so that the source need not be read again."""
     rows = scored.candidates.rows() if _keeps_candidates(task) and summary.minimum is not None else None
     if rows is None:
         return None
@@ -172,13 +171,13 @@ def _keep_candidates(
 
 
 def _keeps_candidates(task: ChunkTask) -> bool:
-    """Whether it pays: not where memory is short."""
+    """Return True if keeping candidates pays, and memory is not short."""
     return task.chunk.rows >= _MIN_CANDIDATE_ROWS and task.blocks == 1
 
 
 @cache
 def _native_libraries() -> Any:
-    """BLAS and OpenMP of this process: a worker's slot is one core, and they would take them all."""
+    """Return BLAS and OpenMP of this process, which would use all cores; a worker's slot is one."""
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()

@@ -2,9 +2,9 @@
 
 A 64-bit float's bits, with the sign handled, order like the float itself. Counting scores by their
 leading 18 bits (64 buckets per power of two) gives a small histogram, and merging histograms is exact,
-associative and commutative; each chunk's receipt carries one. The merged histogram says in which bucket
-the k-th largest score lies, and how many lie above it; then only that bucket's scores are looked at,
-or, where they are too many to hold, counted by further bits. This is a radix selection, most significant
+associative and commutative; each chunk's receipt has one. The merged histogram gives the bucket of
+the k-th largest score, and the number of scores above it; then only that bucket's scores are read,
+or, if too many to hold, counted by further bits. This is a radix selection, most significant
 digit first (Knuth, The Art of Computer Programming 3, 5.2.5).
 """
 
@@ -54,7 +54,7 @@ def summarise(scores: Float64s) -> ScoreSummary:
 
 
 def merge(summaries: Iterable[ScoreSummary]) -> ScoreSummary:
-    """Merge summaries; associative, commutative, and the empty summary is neutral."""
+    """Merge summaries: associative and commutative, with the empty summary as neutral element."""
     rows = non_finite = 0
     low: float | None = None
     high: float | None = None
@@ -84,9 +84,9 @@ def _pick(choose: Callable[[float, float], float], one: float | None, other: flo
 
 
 def flagged_count(share: float, rows: int) -> int:
-    """The number of rows that a contamination asks for: ``ceil(share * rows)``, in decimal arithmetic.
+    """Return the number of rows to flag: ``ceil(share * rows)``, in decimal arithmetic.
 
-    Decimal, because 0.07 x 100 is 7 to a reader and 7.000000000000001 to a computer.
+    In binary floating point, 0.07 x 100 is 7.000000000000001.
     """
     return math.ceil(Decimal(repr(share)) * rows)
 
@@ -100,7 +100,7 @@ def count_from(summary: ScoreSummary, threshold: float) -> int:
 
 
 def may_reach(summary: ScoreSummary, threshold: float) -> bool:
-    """Whether any of the summarised scores is at the threshold or above."""
+    """Return True if any of the summarised scores reaches the threshold."""
     return summary.maximum is not None and summary.maximum >= threshold
 
 
@@ -114,7 +114,7 @@ def kth_largest(k: int, summary: ScoreSummary, scan: Scan, hold: int = 1 << 21) 
     summary : ScoreSummary
         The merged summary of all scores.
     scan : callable
-        Gives all scores that are so high or higher, and maybe others, in arrays of any size and order;
+        Yields all scores from a given one upwards, and maybe others, in arrays of any size and order;
         called once or a few times.
     hold : int
         Most scores to hold in memory.

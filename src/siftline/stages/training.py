@@ -1,4 +1,4 @@
-"""Training on a worker: the sample, the preprocessing and the detector."""
+"""Training on a worker: sample, preprocessing and detector."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _IQR_OF_NORMAL = 1.349
 
 
 def fit_on_sample(plan: BatchPlan) -> DetectorRef:
-    """Draw the sample, fit the detector on it, and save it. Runs on a worker."""
+    """Draw the sample, fit the detector on it, and save the model, on a worker."""
     sample = _sample(plan)
     model = _fit_around(sample, plan)
     path, name = save_model(model, plan.files.model)
@@ -37,7 +37,7 @@ def fit_on_sample(plan: BatchPlan) -> DetectorRef:
 
 
 def sample_quantile(job: tuple[BatchPlan, DetectorRef]) -> float | None:
-    """Return the score at the configured quantile of the training sample. Runs on a worker."""
+    """Return the configured quantile of the training sample's scores, on a worker."""
     plan, ref = job
     model = cached_model(ref)
     sample = _sample(plan)
@@ -46,7 +46,7 @@ def sample_quantile(job: tuple[BatchPlan, DetectorRef]) -> float | None:
 
 
 def _fit_around(sample: pa.Table, plan: BatchPlan) -> FittedModel:
-    """Fit on the sample without the rows that cannot be digested, if such are tolerated."""
+    """Fit on the sample without rows that cannot be handled, if any are tolerated."""
     while True:
         try:
             return fit_model(sample, plan.features, plan.config)
@@ -69,11 +69,11 @@ def fit_model(sample: pa.Table, features: Sequence[Feature], config: BatchConfig
     Parameters
     ----------
     sample : Table
-        The features' columns.
+        The columns of the features.
     features : sequence of Feature
         The features.
     config : BatchConfig
-        For its preprocess and detector sections.
+        The configuration, for its preprocess and detector sections.
     """
     plain = plain_numbers(features, config.preprocess)
     categories = learn_categories(sample, features)

@@ -1,4 +1,4 @@
-"""Validating: the staged result is audited before anybody can see it."""
+"""Validation: an audit of the staged result before it is published."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ Footers = dict[str, pq.FileMetaData | str]
 def validate_results(
     plan: BatchPlan, receipts: Receipts, combined: CombinedScores, partial: bool = False
 ) -> ValidationReport:
-    """Audit a staged result: every check is made, whatever the others say.
+    """Audit a staged result; all checks are made, even if some fail.
 
-    A partial one may have more rows set aside than are tolerated: it is asked for because of that.
+    A partial result may have more rejects than tolerated.
 
     Raises
     ------
@@ -59,7 +59,7 @@ def validate_results(
 
 
 def _coverage(plan: BatchPlan, receipts: Receipts) -> Check:
-    """Every chunk has one receipt or failure, and together they cover the source without gap or overlap."""
+    """Check that receipts and failures cover every chunk once."""
     expected = [(chunk.index, chunk.first_row, chunk.rows) for chunk in plan.chunks]
     accounts: list[ChunkReceipt | FailedChunk] = [*receipts.in_order, *receipts.failed]
     found = sorted((one.chunk, one.first_row, one.rows) for one in accounts)
@@ -74,7 +74,7 @@ def _files(combined: CombinedScores) -> tuple[PublishedFile, ...]:
 
 
 def _footers(combined: CombinedScores) -> Footers:
-    """Read the footers of the staged files; what cannot be read gives the reason why."""
+    """Return the footer of each staged file, or why it cannot be read."""
     footers: Footers = {}
     for file in _files(combined):
         try:
@@ -85,7 +85,7 @@ def _footers(combined: CombinedScores) -> Footers:
 
 
 def _row_counts(plan: BatchPlan, receipts: Receipts, combined: CombinedScores, footers: Footers) -> Check:
-    """Rows in are rows scored and rows failed."""
+    """Check that every source row was either scored or failed."""
     written = _rows(combined.scores, footers)
     found = _rows(combined.anomaly_files, footers)
     failed = receipts.rows_failed
@@ -105,21 +105,28 @@ def _rows(files: Iterable[PublishedFile], footers: Footers) -> int:
 def _failed(
     plan: BatchPlan, receipts: Receipts, combined: CombinedScores, footers: Footers, partial: bool
 ) -> Check:
-    """No more was set aside than is tolerated, and every row of it is told."""
+    """Check that rejects are tolerated, and all listed in the failed table."""
     rows, limit = receipts.rows_rejected, plan.tolerated_rows
     without = combined.summary.non_finite
-    told = _rows(combined.failed_files, footers)
+    listed = _rows(combined.failed_files, footers)
     detail = (
-        f"{rows} rows set aside ({limit} tolerated), {without} without a score, {told} in the failed table"
+        f"{rows} rows set aside ({limit} tolerated), {without} without a score, {listed} in the failed table"
     )
-    passed = rows == without == told and (partial or rows <= limit)
+    passed = rows == without == listed and (partial or rows <= limit)
     return Check(name="failed rows", passed=passed, detail=detail)
 
 
 def _anomaly_rate(plan: BatchPlan, combined: CombinedScores) -> Check:
     bounds = plan.config.validation.anomaly_rate
     rate = combined.anomalies / combined.rows
-    detail = f"{rate:.6g} of the rows are anomalies, allowed are {bounds.min:g} to {bounds.max:g}"
+    detail = (
+        f"{100 * rate:.6g} % of the rows are flagged; "
+        f"validation.anomaly_rate allows {100 * bounds.min:g} to {100 * bounds.max:g} %"
+    )
+    if rate < bounds.min:
+        detail += ". Lower min, or flag more"
+    if rate > bounds.max:
+        detail += ". Raise max, or flag fewer"
     return Check(name="anomaly rate", passed=bounds.min <= rate <= bounds.max, detail=detail)
 
 

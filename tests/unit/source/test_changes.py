@@ -403,7 +403,7 @@ def test_a_csv_file_that_grows_while_it_is_staged_is_told_so(
     monkeypatch.setattr(pc, "open_csv", grow)
     with pytest.raises(SourceChanged) as caught:
         plan_batch(configured(tmp_path, verify))
-    assert str(caught.value) == f"{csv}: changed while it was read; run again when it is complete"
+    assert str(caught.value) == f"{csv}: changed while being read; run again when it is complete"
     assert list((tmp_path / "work").rglob("*.parquet")) == []
 
 
@@ -417,7 +417,7 @@ def test_a_csv_edited_in_place_while_it_is_staged_is_told_where_content_is_verif
         edit_csv(csv)
 
     monkeypatch.setattr(pq.ParquetWriter, "close", edited)
-    with pytest.raises(SourceChanged, match="changed while it was read"):
+    with pytest.raises(SourceChanged, match="changed while being read"):
         plan_batch(configured(tmp_path, "content"))
 
 
@@ -450,7 +450,7 @@ def test_storage_that_fails_for_a_while_is_unavailable(
         read(file, 0)
     assert str(caught.value) == (
         f"origin.parquet: cannot be read just now: {os.strerror(number)}; "
-        "see to the storage; it is tried again"
+        "check the storage; it is tried again"
     )
     assert read(file, 0) == {1.0}
 

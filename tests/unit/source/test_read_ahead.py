@@ -9,14 +9,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from siftline.source.read_ahead import ahead
+from siftline.source.read_ahead import read_ahead
 
 _PATIENCE_SECONDS = 60.0
 
 
 def test_items_come_in_their_order() -> None:
-    assert list(ahead(iter(range(1, 100)))) == list(range(1, 100))
-    assert list(ahead(iter(()))) == []
+    assert list(read_ahead(iter(range(1, 100)))) == list(range(1, 100))
+    assert list(read_ahead(iter(()))) == []
 
 
 def test_the_next_item_is_taken_while_the_one_before_is_in_use() -> None:
@@ -27,7 +27,7 @@ def test_the_next_item_is_taken_while_the_one_before_is_in_use() -> None:
         second_is_taken.set()
         yield "second"
 
-    taken = ahead(items())
+    taken = read_ahead(items())
 
     assert next(taken) == "first"
     assert second_is_taken.wait(_PATIENCE_SECONDS)
@@ -42,7 +42,7 @@ def test_no_more_than_one_item_is_held_besides_the_one_in_use() -> None:
             made.append(number)
             yield number
 
-    for used in ahead(items()):
+    for used in read_ahead(items()):
         assert made[-1] <= used + 1
 
 
@@ -52,7 +52,7 @@ def test_an_error_comes_in_its_turn() -> None:
         yield 2
         raise OSError("the disk is gone")
 
-    taken = ahead(items())
+    taken = read_ahead(items())
 
     assert [next(taken), next(taken)] == [1, 2]
     with pytest.raises(OSError, match="the disk is gone"):
@@ -71,7 +71,7 @@ def test_an_error_keeps_nothing_of_the_attempt_alive() -> None:
         raise MemoryError
 
     def work(batch: Held) -> None:
-        for _ in ahead(items()):
+        for _ in read_ahead(items()):
             assert batch is not None
 
     gc.disable()
@@ -93,7 +93,7 @@ def test_closing_ends_the_thread_and_lets_go_of_the_items() -> None:
         finally:
             let_go.set()
 
-    taken = ahead(items())
+    taken = read_ahead(items())
     next(taken)
     taken.close()
 

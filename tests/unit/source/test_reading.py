@@ -103,7 +103,7 @@ def test_a_name_that_tells_nothing_is_refused_with_the_way_out(tmp_path: Path) -
     with pytest.raises(SourceError) as caught:
         find_files(SourceConfig(path=str(tmp_path / "x.dat")))
     assert str(caught.value) == (
-        f"{tmp_path}: cannot tell one format for all files by their names; "
+        f"{tmp_path}: the files' names do not indicate one format; "
         "set source.format to parquet or csv, and give source.path as a glob of such files"
     )
 
@@ -111,7 +111,7 @@ def test_a_name_that_tells_nothing_is_refused_with_the_way_out(tmp_path: Path) -
 def test_mixed_formats_are_refused_unless_one_is_given(tmp_path: Path) -> None:
     (tmp_path / "x.csv").touch()
     (tmp_path / "y.parquet").touch()
-    with pytest.raises(SourceError, match="cannot tell one format"):
+    with pytest.raises(SourceError, match="do not indicate one format"):
         names(tmp_path)
     assert names(tmp_path, format="csv") == ["x.csv"]
 
@@ -163,7 +163,7 @@ def test_what_may_pass_is_unavailable(number: int) -> None:
     error = unreadable("x", OSError(number, "whatever"))
     assert type(error) is SourceUnavailable
     assert str(error) == (
-        f"x: cannot be read just now: {os.strerror(number)}; see to the storage; it is tried again"
+        f"x: cannot be read just now: {os.strerror(number)}; check the storage; it is tried again"
     )
 
 

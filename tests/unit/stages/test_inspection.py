@@ -229,7 +229,7 @@ def test_missing_values_that_the_detector_cannot_score_are_told(tmp_path: Path) 
     table = make_table(200, missing=0.1)
     detector = {"kind": "elliptic_envelope", "params": {}}
     assert refusal(FeatureError, given(tmp_path, table, detector=detector)) == (
-        "feature x: has missing values, and elliptic_envelope cannot score them; "
+        "feature x: has missing values, which elliptic_envelope cannot score; "
         "set preprocess.missing, for example to median"
     )
     imputed = given(tmp_path, table, detector=detector, preprocess={"missing": "mean"})
@@ -259,7 +259,7 @@ def test_an_output_of_another_name_is_told(tmp_path: Path) -> None:
     run_job(given(tmp_path, name="first"))
     other = given(tmp_path, name="second")
     assert refusal(OutputConflict, other) == (
-        f"output.path {tmp_path}/out: holds the results of 'first', this is 'second'; "
+        f"output.path {tmp_path}/out: contains the results of 'first', this is 'second'; "
         "give another directory, or the same name"
     )
 
@@ -271,7 +271,7 @@ def test_an_output_with_foreign_files_is_told(tmp_path: Path) -> None:
     assert inspect_batch(config).rows == ROWS
     (tmp_path / "out" / "thesis.txt").touch()
     assert refusal(OutputConflict, config) == (
-        f"output.path {tmp_path}/out: holds files that are no results; give an empty directory"
+        f"output.path {tmp_path}/out: contains files that are not Siftline results; use an empty directory"
     )
 
 
@@ -303,7 +303,7 @@ def test_a_directory_that_may_not_be_written_is_told(tmp_path: Path, monkeypatch
 @pytest.mark.parametrize("name", ["score", "label", "rank", "reasons"])
 def test_a_column_that_the_results_add_is_told(tmp_path: Path, name: str) -> None:
     table = make_table(ROWS).append_column(name, pa.array(np.arange(ROWS)))
-    text = f"{name} is a column that the results add; rename it in the source"
+    text = f"{name} is the name of a result column; rename it in the source"
     assert refusal(ConfigError, given(tmp_path, table, source={"features": [name]})) == (
         f"source.features: {text}"
     )
@@ -315,7 +315,7 @@ def test_a_column_that_the_results_add_is_told(tmp_path: Path, name: str) -> Non
 def test_a_column_named_row_needs_a_key(tmp_path: Path) -> None:
     table = make_table(ROWS).append_column("row", pa.array(np.arange(ROWS)))
     text = refusal(ConfigError, given(tmp_path, table, output={"columns": ["row"]}))
-    assert text == "source: a column named row, which the results add; name source.key"
+    assert text == "source: column row has the name of a result column; set source.key"
     assert inspect_batch(given(tmp_path, table, source={"key": ["row"]})).columns == ("row", "x", "y")
 
 
@@ -363,7 +363,7 @@ def test_a_given_model_that_is_missing_is_told(tmp_path: Path) -> None:
 def test_a_given_model_has_no_training_sample(tmp_path: Path) -> None:
     config = given(tmp_path, detector={"model": saved_model(tmp_path)}, threshold={"quantile": 0.9})
     assert refusal(ModelError, config) == (
-        "threshold.quantile: the training sample of detector.model is not at hand; "
+        "threshold.quantile: the training sample of detector.model is not available; "
         "set threshold.contamination or threshold.score"
     )
 

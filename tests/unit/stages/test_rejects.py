@@ -174,8 +174,8 @@ def test_a_score_that_is_not_finite_is_a_reject(value: float) -> None:
     scores, rejects = score_around(score, numbered(10), 100, limit=10)
     assert scorer.calls == 1
     assert rejects == [
-        Reject(102, "RowError", "the detector gives it no score", 1),
-        Reject(109, "RowError", "the detector gives it no score", 1),
+        Reject(102, "RowError", "the detector returned no finite score", 1),
+        Reject(109, "RowError", "the detector returned no finite score", 1),
     ]
     assert_scored_around(scores, scores_of(np.arange(10)), {2, 9})
 

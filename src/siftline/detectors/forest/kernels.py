@@ -1,7 +1,7 @@
-"""The loops that score a forest. Importing this module compiles them, or loads what was compiled before.
+"""Loops that score a forest. Importing this module compiles them, or loads them from the cache.
 
-They release the GIL, start no threads and share nothing, so that any number of threads may be in them, and a
-process that has them may be forked.
+They release the GIL, start no threads and share nothing, so that any number of threads can run them, and
+a process that has loaded them can be forked.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from siftline.types import Float32s, Float64s
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-BLOCK = 4096  # rows at a time: all that is known of them stays in the cache of a core
+BLOCK = 4096  # rows at once: all their data fits into the cache of a core
 
 Bytes = npt.NDArray[np.uint8]
 _OPTIONS = {"nogil": True, "error_model": "numpy"}
 
 
 class Scratch(NamedTuple):
-    """What a call works on, for one block of rows.
+    """Memory of a call, for one block of rows.
 
     Attributes
     ----------
@@ -72,7 +72,7 @@ _SCRATCH = types.NamedTuple(
     (_array(types.float32, 1), _array(types.int32, 1), _array(types.uint8, 2), _array(types.uint8, 2)),
     Scratch,
 )
-_MATRIX = types.Array(types.float32, 2, "A", readonly=True)  # of any layout, whether writable or not
+_MATRIX = types.Array(types.float32, 2, "A", readonly=True)  # of any layout, writable or not
 
 
 def _inlined(function: F) -> F:
@@ -81,14 +81,14 @@ def _inlined(function: F) -> F:
 
 
 def _compiled(*arguments: Any) -> Callable[[F], F]:
-    """Compile a function for arguments of these types, now."""
+    """Compile a function immediately, for arguments of these types."""
     signature = types.void(*arguments)
 
     def compile_now(function: F) -> F:
         compiled: F
         try:
             compiled = numba.njit(signature, cache=True, **_OPTIONS)(function)
-        except Exception:  # noqa: BLE001  # the cache is out of reach, full or damaged; or else this raises again
+        except Exception:  # noqa: BLE001  # the cache is unreachable, full or damaged; otherwise this raises again
             compiled = numba.njit(signature, **_OPTIONS)(function)
         return compiled
 
@@ -99,7 +99,7 @@ def _compiled(*arguments: Any) -> Callable[[F], F]:
 def _rank(
     matrix: Float32s, first: int, rows: int, feature: int, tables: RankTables, scratch: Scratch
 ) -> bool:
-    """Put the ranks of a feature into `scratch.ranks`, and return whether a value is missing."""
+    """Write the ranks of a feature to `scratch.ranks`; return True if a value is missing."""
     values, ranks = scratch.values, scratch.ranks
     low, scale, firsts = tables.lows[feature], tables.scales[feature], tables.firsts[feature]
     thresholds = tables.thresholds[tables.offsets[feature] : tables.offsets[feature + 1]]
@@ -113,7 +113,7 @@ def _rank(
         position = position if position > np.float32(0) else np.float32(0)
         position = position if position < np.float32(BUCKETS - 1) else np.float32(BUCKETS - 1)
         ranks[row] = np.int32(position)
-    # Unsigned, a position need not be looked at for whether it counts from the end.
+    # An unsigned index needs no check for negative values.
     for row in range(rows):
         ranks[row] = firsts[np.uint32(ranks[row])]
     for step in range(tables.steps[feature] - 1, -1, -1):
@@ -128,7 +128,7 @@ def _rank(
 
 @_inlined
 def _fill_planes(first: int, last: int, scratch: Scratch) -> None:
-    """Cut the ranks of a feature into bytes: in each plane those that it tells apart, and its ends."""
+    """Clip the ranks of a feature to bytes, for each plane."""
     ranks = scratch.ranks
     below = np.int32(0)
     for plane in range(first, last):
@@ -143,7 +143,7 @@ def _fill_planes(first: int, last: int, scratch: Scratch) -> None:
 
 @_inlined
 def _place_missing(matrix: Float32s, first: int, rows: int, starts: Any, planes: Bytes) -> None:
-    """Put missing values right of all thresholds, and in a copy of each plane left of them."""
+    """Place missing values right of all thresholds, and left of them in the copies of the planes."""
     features = matrix.shape[1]
     copies = starts[features]
     for plane in range(copies):
@@ -165,7 +165,7 @@ def _run(program: Program, tree: int, missing: bool, scratch: Scratch) -> None:
         op = program.ops[number]
         out = scratch.slots[op.out]
         ranks = scratch.planes[op.plane_if_missing if missing else op.plane]
-        # Bytes, each read before one is chosen: what LLVM makes a blend of, and not a branch or a wider type.
+        # Bytes, both read before the choice: LLVM makes a blend of that, not a branch or a wider type.
         rank, left, right = op.rank, op.left, op.right
         if op.kind == 0:
             for row in range(BLOCK):
@@ -191,7 +191,7 @@ def _run(program: Program, tree: int, missing: bool, scratch: Scratch) -> None:
 def add_depths(
     matrix: Float32s, tables: RankTables, program: Program, scratch: Scratch, depths: Float64s
 ) -> None:
-    """Add to `depths` what each tree, in order, says about each row of a matrix of shape (rows, features)."""
+    """Add the depth in each tree, in order, to `depths`, for a matrix of shape (rows, features)."""
     rows, features = matrix.shape
     results = scratch.slots[program.slots :]
     for first in range(0, rows, BLOCK):

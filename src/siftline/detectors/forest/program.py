@@ -1,4 +1,4 @@
-"""From a fitted forest to a straight-line program over bytes; `siftline.detectors.forest` has the idea."""
+"""Compilation of a forest into a straight-line program over bytes; see `siftline.detectors.forest`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy.typing as npt
 
 from siftline.types import Float32s, Float64s, Ints
 
-LEAVES = 256  # leaf values of a tree that a byte tells apart
-PLANE = 255  # thresholds of a feature that a byte ranks
+LEAVES = 256  # distinct leaf values of a tree, numbered by a byte
+PLANE = 255  # thresholds of a feature ranked by a byte
 TREES = 8  # trees whose leaf values are added in one pass
 
-# out = left if the row's rank in the plane <= rank else right, for a block of rows. Bit 1 of the kind says
-# that `left` is a slot and not a leaf class, bit 0 says it of `right`. For a block with missing values each
-# plane has a copy, in which they go left.
+# out = left if the row's rank in the plane <= rank else right, for a block of rows. Bit 1 of the kind is set
+# if `left` is a slot and not a leaf class, bit 0 likewise for `right`. For a block with missing values each
+# plane has a copy in which they go left.
 OP = np.dtype(
     [
         ("plane", np.int32),
@@ -36,15 +36,15 @@ class Program(NamedTuple):
     Attributes
     ----------
     planes : ndarray of shape (features + 1,)
-        Where the planes of each feature begin; the last number is how many there are.
+        First plane of each feature; the last number is their total.
     ops : ndarray of OP
         The operations of all trees, children before parents.
     starts : ndarray of shape (trees + 1,)
-        Where those of each tree begin.
+        First operation of each tree.
     leaves : ndarray of shape (trees, 256)
-        What each leaf class of a tree adds to the depth of a row.
+        Depth that each leaf class of a tree adds to a row.
     slots : int
-        How many intermediate results there are at once. Tree ``t`` leaves its own in ``slots + t % TREES``.
+        Number of simultaneous intermediate results. Tree ``t`` has its result in ``slots + t % TREES``.
     """
 
     planes: Ints
@@ -56,10 +56,10 @@ class Program(NamedTuple):
 
 @dataclass(frozen=True)
 class _Tree:
-    """A tree, node by node, and what is found out about each node.
+    """A tree, node by node.
 
-    `classes` has the leaf class of a node if all leaves below it have one value, so that it decides nothing;
-    else -1. `slots` has how many slots it takes to compute the node.
+    `classes` has the leaf class of a node if all leaves below have the same value, else -1. `slots` has the
+    number of slots needed to compute the node.
     """
 
     left: list[int]
@@ -93,21 +93,21 @@ def compile_forest(forest: Any) -> tuple[Program, list[Float32s]]:
     slots = max(tree.slots[0] for tree in trees)
     ops: list[tuple[int, ...]] = []
     starts = [0]
-    # Trees that add 0.0 to fill the last pass: the sum, which is never -0.0, keeps all its bits.
+    # Trees of 0.0 fill the last pass: they change no bit of a sum, which is never -0.0.
     leaves = np.zeros((-(-len(trees) // TREES) * TREES, LEAVES))
     for number, tree in enumerate(trees):
         if tree.classes[0] < 0:
             leaves[number, : len(tree.values)] = tree.values
             ops += _Emitter(tree, thresholds, planes).program(slots + number % TREES)
         else:
-            leaves[number] = tree.values[tree.classes[0]]  # whatever is in its slot
+            leaves[number] = tree.values[tree.classes[0]]  # for any content of its slot
         starts.append(len(ops))
     starts += [len(ops)] * (len(leaves) - len(trees))
     return Program(planes, np.array(ops, dtype=OP), np.array(starts), leaves, slots), thresholds
 
 
 def _parts(forest: Any) -> list[tuple[Any, Ints, Float64s]]:
-    """Return each tree with its features and what its nodes add to the depth, as scikit-learn computes it."""
+    """Return each tree with its features and its nodes' depths, as scikit-learn computes them."""
     return [
         (estimator.tree_, np.asarray(features), (path + below) - 1.0)
         for estimator, features, path, below in zip(
@@ -130,7 +130,7 @@ def _prune(tree: Any, features: Ints, depths: Float64s) -> _Tree:
         elif classes[left[node]] == classes[right[node]] >= 0:
             classes[node] = classes[left[node]]
         else:
-            # The result has a slot of its own: in that of an operand, the loop could not be vectorised.
+            # The result needs its own slot: sharing an operand's would prevent vectorisation.
             more, less = sorted((slots[left[node]], slots[right[node]]), reverse=True)
             slots[node] = max(more, less + 1 if less else 0, 1 + bool(more) + bool(less))
     if len(numbers) > LEAVES:
@@ -148,7 +148,7 @@ def _prune(tree: Any, features: Ints, depths: Float64s) -> _Tree:
 
 
 def floored(thresholds: Float64s) -> Float32s:
-    """Round down to float32, which leaves every comparison ``value <= threshold`` of a float32 as it is."""
+    """Round down to float32; ``value <= threshold`` stays the same for all float32 values."""
     with np.errstate(over="ignore"):
         rounded = thresholds.astype(np.float32)
     above = rounded > thresholds
@@ -164,7 +164,7 @@ def _thresholds(trees: list[_Tree], features: int) -> list[Float32s]:
 
 
 class _Emitter:
-    """Writes the operations of one tree, in as few slots as it takes."""
+    """Writer of the operations of one tree, with as few slots as possible."""
 
     def __init__(self, tree: _Tree, thresholds: list[Float32s], planes: Ints) -> None:
         self._tree = tree
@@ -177,17 +177,17 @@ class _Emitter:
         self._ops: list[tuple[int, ...]] = []
 
     def program(self, result: int) -> list[tuple[int, ...]]:
-        """Return the operations; the last one leaves the leaf classes of the tree in the slot `result`."""
+        """Return the operations; the last one stores the leaf classes in the slot `result`."""
         self._emit(0, result)
         return self._ops
 
     def _emit(self, node: int, result: int | None = None) -> int:
-        """Write the operations of a node, and return the slot it is in."""
+        """Write the operations of a node, and return its slot."""
         tree = self._tree
         left, right = tree.left[node], tree.right[node]
         where = {child: tree.classes[child] for child in (left, right)}
         inner = [child for child, leaf in where.items() if leaf < 0]
-        # First what takes more slots (Sethi, Ullman: The generation of optimal code, 1970).
+        # The child that needs more slots first (Sethi, Ullman: The generation of optimal code, 1970).
         for child in sorted(inner, key=tree.slots.__getitem__, reverse=True):
             where[child] = self._emit(child)
         out = self._free.pop() if result is None else result

@@ -1,4 +1,4 @@
-"""Tables to find the rank of a value among thresholds; `siftline.detectors.forest` has the idea."""
+"""Tables for the rank of a value among thresholds; see `siftline.detectors.forest`."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ BUCKETS = 4096
 class RankTables(NamedTuple):
     """For every feature an even grid of buckets over its thresholds, and the thresholds themselves.
 
-    The rank of a value, which is how many thresholds are below it, is that of its bucket and what a binary
-    search adds to it. This is exact because the bucket of a value never decreases as the value grows, and is
-    computed here and in the kernel by the same float32 operations.
+    The rank of a value is the number of thresholds below it: that of its bucket, plus the result of a binary
+    search. This is exact because a larger value never has a lower bucket, and because the kernel computes
+    buckets by the same float32 operations.
 
     Attributes
     ----------
     lows, scales : ndarray of shape (features,)
         The grids; see `buckets`.
     firsts : ndarray of shape (features, BUCKETS)
-        How many thresholds are in the buckets before each.
+        Number of thresholds in the buckets before each.
     steps : ndarray of shape (features,)
-        Of the binary search: enough for the fullest bucket.
+        Steps of the binary search, enough for the fullest bucket.
     offsets : ndarray of shape (features + 1,)
-        Where the thresholds of each feature begin.
+        Position of each feature's first threshold.
     thresholds : ndarray
-        Ascending for each feature, followed by as many infinities as the search may look ahead.
+        Ascending for each feature, padded with infinities for the search.
     """
 
     lows: Float32s
@@ -66,7 +66,7 @@ def rank_tables(thresholds: Sequence[Float32s]) -> RankTables:
 
 
 def _grid(thresholds: Float32s) -> tuple[np.float32, np.float32]:
-    """Return the low end and the scale; a scale of 0 where there is no grid, so that all is searched."""
+    """Return the low end and the scale; a scale of 0 means no grid, so that all are searched."""
     if not len(thresholds):
         return np.float32(0), np.float32(0)
     with np.errstate(over="ignore", divide="ignore"):
