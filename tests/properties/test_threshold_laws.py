@@ -152,7 +152,7 @@ def test_a_share_counts_as_it_is_written() -> None:
 
 
 @given(st.lists(any_score, max_size=30), any_score)
-def test_what_reaches_the_threshold_is_never_underestimated(values: list[float], limit: float) -> None:
+def test_the_count_from_a_threshold_is_never_underestimated(values: list[float], limit: float) -> None:
     scores = as_array(values)
     summary = summarise(scores)
     reaching = int((scores >= limit).sum())

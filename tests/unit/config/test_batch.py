@@ -174,7 +174,7 @@ def test_a_mistake_is_one_line_with_field_reason_and_value(sections: dict[str, A
     assert mistakes(**sections) == [line]
 
 
-def test_every_mistake_is_told() -> None:
+def test_every_mistake_is_listed() -> None:
     assert mistakes(
         detector={"kind": "magic", "seed": -1},
         chunking={"rows": "some"},
@@ -213,7 +213,7 @@ def test_a_size_may_be_a_plain_number() -> None:
     assert parse_config({**MINIMAL, "cluster": {"memory_limit": 10**9}}).cluster.memory_limit == "1000000000"
 
 
-def test_what_is_written_down_has_no_arguments_of_the_cluster() -> None:
+def test_the_stated_configuration_has_no_arguments_of_the_cluster() -> None:
     cluster = {"kind": "factory", "factory": "a.B", "kwargs": {"password": "secret"}}
     stated = parse_config({**MINIMAL, "cluster": cluster}).stated()
     assert "secret" not in str(stated)
@@ -249,7 +249,7 @@ def test_a_tolerance_is_a_number_or_a_share(tolerance: int | str) -> None:
 
 
 @pytest.mark.parametrize("tolerance", [-1, 0.5, "five", "101%", "100.1%", "-1%", "5 %", "%", ".5%", "1e1%"])
-def test_what_is_neither_a_number_nor_a_share_is_no_tolerance(tolerance: Any) -> None:
+def test_no_other_tolerance_is_taken(tolerance: Any) -> None:
     said = f"input should be a whole number or a share such as '0.1%', not {tolerance!r}"
     given = {"rows": tolerance, "chunks": tolerance}
     assert mistakes(tolerate=given) == [f"tolerate.rows: {said}", f"tolerate.chunks: {said}"]
@@ -270,7 +270,7 @@ def test_retries_that_make_no_sense_are_mistakes(field: str, value: float) -> No
     assert [line.partition(":")[0] for line in mistakes(retries={field: value})] == [f"retries.{field}"]
 
 
-def test_a_notifier_is_told_of_everything_unless_it_says_of_what() -> None:
+def test_a_notification_rule_covers_all_events_by_default() -> None:
     given = [{"block": "slack-webhook/ops"}, {"block": "slack-webhook/ops", "on": ["rejected"]}]
     config = parse_config({**MINIMAL, "notify": given})
     assert [one.on for one in config.notify] == [
@@ -288,7 +288,7 @@ def test_a_duration_is_a_number_with_a_unit_or_of_seconds(given: Any, seconds: f
 
 
 @pytest.mark.parametrize("given", ["soon", "", "-1s", "1w", "1h30m", "1 h", ".5h", "9" * 9, 1e300, "1h\n"])
-def test_what_is_no_duration_is_a_mistake(given: Any) -> None:
+def test_an_invalid_duration_is_a_mistake(given: Any) -> None:
     with pytest.raises(ValidationError, match=r"should be a duration such as 90s, 15m, 2h or 1d, not "):
         TypeAdapter(Duration).validate_python(given)
 
@@ -323,7 +323,7 @@ def test_a_rule_that_cannot_be_followed_is_a_mistake(field: str, value: Any, tex
     assert line.startswith(f"notify.0.{field}: {text}")
 
 
-def test_a_template_may_use_what_jinja_knows() -> None:
+def test_a_template_may_use_jinjas_globals() -> None:
     template = "{% for row in top[:2] %}{{ loop.index }} {{ range(3) | list }} {{ row.score }}{% endfor %}"
     (rule,) = parse_config({**MINIMAL, "notify": [{"block": "a/b", "template": template}]}).notify
     assert rule.template == template

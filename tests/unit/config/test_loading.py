@@ -65,7 +65,7 @@ def test_the_last_assignment_counts(file: Path) -> None:
         ("name=[1", "--set name=[1: the value is not YAML; quote it"),
     ],
 )
-def test_a_wrong_assignment_is_told(file: Path, assignment: str, text: str) -> None:
+def test_a_wrong_assignment_is_refused(file: Path, assignment: str, text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(file, [assignment])
     assert str(caught.value) == text
@@ -81,13 +81,13 @@ def test_a_wrong_value_names_the_file(file: Path) -> None:
     )
 
 
-def test_a_missing_file_is_told(tmp_path: Path) -> None:
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(tmp_path / "none.yaml")
     assert str(caught.value) == f"{tmp_path}/none.yaml: no such file; give the path of a configuration file"
 
 
-def test_a_directory_is_told(tmp_path: Path) -> None:
+def test_a_directory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(tmp_path)
     assert str(caught.value) == f"{tmp_path}: Is a directory; give the path of a readable file"
@@ -105,7 +105,7 @@ def test_a_directory_is_told(tmp_path: Path) -> None:
         (b"", "not a configuration; create one with `siftline init DATA`"),
     ],
 )
-def test_what_is_no_configuration_is_told(tmp_path: Path, content: bytes, text: str) -> None:
+def test_a_file_without_a_configuration_is_refused(tmp_path: Path, content: bytes, text: str) -> None:
     path = tmp_path / "odd.yaml"
     path.write_bytes(content)
     with pytest.raises(ConfigError) as caught:
@@ -142,7 +142,7 @@ def test_a_configuration_without_templates_stays_as_it_is() -> None:
     assert resolve_config(config, NOW) is config
 
 
-def test_what_was_not_set_stays_unset_when_templates_are_filled_in() -> None:
+def test_unset_fields_stay_unset_when_templates_are_rendered() -> None:
     config = parse_config({"source": {"path": "d"}, "output": {"path": "{{ date }}"}})
     assert resolve_config(config, NOW).model_fields_set == {"source", "output"}
 
@@ -158,7 +158,7 @@ def test_what_was_not_set_stays_unset_when_templates_are_filled_in() -> None:
         ("{{ cycler.__init__.__globals__ }}", None),
     ],
 )
-def test_a_template_that_cannot_be_filled_in_is_told(template: str, reason: str | None) -> None:
+def test_a_template_that_cannot_be_rendered_is_refused(template: str, reason: str | None) -> None:
     config = parse_config({"source": {"path": template}, "output": {"path": "r"}})
     with pytest.raises(ConfigError) as caught:
         resolve_config(config, NOW)
@@ -167,13 +167,13 @@ def test_a_template_that_cannot_be_filled_in_is_told(template: str, reason: str 
     assert text.endswith("; allowed: {{ date }}, {{ datetime }}, {{ name }}")
 
 
-def test_a_template_that_computes_nonsense_is_told() -> None:
+def test_a_template_that_fails_is_refused() -> None:
     config = parse_config({"source": {"path": "{{ 1 / 0 }}"}, "output": {"path": "r"}})
     with pytest.raises(ConfigError, match=r"source\.path"):
         resolve_config(config, NOW)
 
 
-def test_what_a_template_gives_is_checked_like_what_is_written() -> None:
+def test_a_rendered_value_is_checked_like_any_other() -> None:
     config = parse_config({"source": {"path": "{{ '' }}"}, "output": {"path": "r"}})
     with pytest.raises(ConfigError, match=r"source\.path: string should have at least 1 character"):
         resolve_config(config, NOW)
@@ -227,7 +227,7 @@ def test_parameters_are_known_to_templates_of_any_kind() -> None:
         ),
     ],
 )
-def test_what_a_run_does_not_have_is_not_known_to_templates(
+def test_templates_know_only_the_variables_of_the_run(
     given: dict[str, Any], template: str, text: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:

@@ -207,7 +207,7 @@ def test_every_is_counted_from_one_midnight_whatever_clocks_do(every: str) -> No
     assert all((moment - ANCHOR).total_seconds() % step == 0 for moment in found)
 
 
-def test_a_date_can_be_told_in_the_time_of_a_place() -> None:
+def test_an_interval_can_be_converted_to_another_time_zone() -> None:
     told = Interval(start=day(2), end=day(3)).local("Asia/Tokyo")
     assert ends(told) == ("2026-01-02T09:00:00+09:00", "2026-01-03T09:00:00+09:00")
 
@@ -241,7 +241,7 @@ ONE_DAY, TEN = "1 day, 1:00:00 late", "10 days, 0:00:00 late"
         ("all", "20d", day(16), None),
     ],
 )
-def test_what_is_late_is_skipped_as_the_schedule_says(
+def test_a_late_run_is_skipped_as_configured(
     catch_up: str, max_lateness: str | None, now: datetime, reason: str | None
 ) -> None:
     schedule = Schedule.model_validate(
@@ -276,7 +276,7 @@ def test_a_day_is_called_by_its_date_and_other_intervals_by_both_ends(
     assert Interval(start=start, end=end).local(zone).label == label
 
 
-def test_the_key_of_an_interval_is_the_same_wherever_it_is_told() -> None:
+def test_the_key_of_an_interval_is_the_same_in_every_time_zone() -> None:
     interval = Interval(start=day(1), end=day(2))
     assert interval.key == "20260101T000000Z-20260102T000000Z"
     assert {interval.local(zone).key for zone in ZONES} == {interval.key}
@@ -347,7 +347,7 @@ def test_an_interval_ends_after_it_starts_by_any_clock() -> None:
         ({"cron": "0 3 * * *", "catchup": "all"}, "catchup: unknown field; did you mean catch_up?"),
     ],
 )
-def test_a_mistake_is_told_in_one_line(values: dict[str, Any], line: str) -> None:
+def test_a_mistake_is_one_line(values: dict[str, Any], line: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse(Schedule, values, "schedule")
     first, told, _ = str(caught.value).splitlines()

@@ -111,7 +111,7 @@ def test_a_torn_model_is_refused(saved: tuple[Path, str]) -> None:
         load_model(saved[0])
 
 
-def test_a_missing_model_and_a_directory_are_told(tmp_path: Path) -> None:
+def test_a_missing_model_and_a_directory_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError) as caught:
         load_model(tmp_path / "none.skops")
     assert str(caught.value) == (
@@ -144,7 +144,7 @@ def test_a_model_is_loaded_once_in_a_process(saved: tuple[Path, str]) -> None:
     assert cached_model(ref_of(*saved)) is cached_model(ref_of(*saved))
 
 
-def test_a_model_that_is_not_what_its_digest_says_is_refused(saved: tuple[Path, str]) -> None:
+def test_a_model_that_does_not_match_its_digest_is_refused(saved: tuple[Path, str]) -> None:
     path, digest = saved
     path.write_bytes(path.read_bytes() + b"\0")
     with pytest.raises(IntegrityError) as caught:

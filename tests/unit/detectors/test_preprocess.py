@@ -139,7 +139,7 @@ def test_an_unknown_category_is_none_of_the_known_ones() -> None:
     assert ordinal.transform(np.array([[1.0], [-1.0]])).tolist() == [[1], [-1]]
 
 
-def test_a_feature_without_a_value_in_the_sample_is_told(tmp_path: Path) -> None:
+def test_a_feature_without_a_value_in_the_sample_is_refused(tmp_path: Path) -> None:
     sample = pa.table({"x": pa.nulls(5, pa.float64())})
     with pytest.raises(FeatureError) as caught:
         fit_model(sample, [X], make_config(tmp_path, "unused"))

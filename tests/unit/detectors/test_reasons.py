@@ -57,7 +57,7 @@ def test_reasons_are_at_most_three_the_largest_first(model: FittedModel) -> None
     assert contributions == sorted(contributions, reverse=True)
 
 
-def test_what_does_not_add_to_the_score_is_no_reason(model: FittedModel) -> None:
+def test_a_feature_that_does_not_add_to_the_score_is_no_reason(model: FittedModel) -> None:
     (reasons,) = reasons_of(model, {"a": [40.0], "b": [10.0], "c": [10.0], "d": [10.0]})
     assert reasons[0]["feature"] == "a"
     assert all(reason["contribution"] > 0 for reason in reasons)

@@ -73,7 +73,7 @@ def test_a_message_goes_to_the_rules_that_want_it() -> None:
         (True, True, {"recovered", "rejected"}),
     ],
 )
-def test_a_publication_is_one_message_for_whoever_wants_any_of_what_it_is(
+def test_a_publication_is_one_message_for_each_rule_with_one_of_its_events(
     recovered: bool, rejects: bool, wanted: set[str]
 ) -> None:
     message = completed_message(RUN, REJECTS if rejects else RESULT, recovered=recovered)
@@ -85,17 +85,17 @@ def test_a_publication_is_one_message_for_whoever_wants_any_of_what_it_is(
 
 
 @pytest.mark.parametrize(("least", "concerned"), [(0, True), (124, True), (125, False)])
-def test_results_with_too_few_anomalies_are_not_told(least: int, concerned: bool) -> None:
+def test_results_with_too_few_anomalies_are_not_sent(least: int, concerned: bool) -> None:
     for message in (COMPLETED, RECOVERED, completed_message(RUN, REJECTS)):
         assert concerns(rule(min_anomalies=least), message) is concerned
 
 
-def test_failures_are_told_whatever_the_number_of_anomalies() -> None:
+def test_failures_are_sent_for_any_number_of_anomalies() -> None:
     for message in (FAILED, recovering_message(RUN, Path("/c/jobs/abc"), 1, 3, 5)):
         assert concerns(rule(min_anomalies=10**9), message)
 
 
-def test_a_block_that_fails_does_not_keep_the_others_from_being_told() -> None:
+def test_a_failing_block_does_not_affect_the_others() -> None:
     blocks = Blocks(ops=[ConnectionError("refused")])
     deliveries = sent(blocks, COMPLETED, rule(), rule("custom-webhook/log"))
     assert blocks.receivers == ["custom-webhook/log"]
@@ -118,7 +118,7 @@ def test_a_block_that_cannot_be_loaded_does_not_either() -> None:
     assert blocks.receivers == ["slack-webhook/ops"]
 
 
-def test_nobody_is_told_when_nobody_asked() -> None:
+def test_nothing_is_sent_without_rules() -> None:
     assert sent(Blocks(), COMPLETED) == []
 
 
@@ -136,7 +136,7 @@ def passing(count: int) -> list[Exception]:
     ],
     ids=["passes", "stays", "for good", "then for good"],
 )
-def test_what_may_pass_is_tried_again_and_what_is_said_is_said_once(
+def test_transient_failures_are_retried_and_a_message_is_sent_once(
     failures: list[Exception], attempts: int, error: str | None
 ) -> None:
     blocks = Blocks(ops=failures)

@@ -14,7 +14,7 @@ from tests.support import run_job
 from tests.unit.notices.test_messages import RESULT
 
 
-def test_rows_are_named_by_their_key_and_what_is_carried_over_and_say_why(config: BatchConfig) -> None:
+def test_rows_have_their_key_carried_columns_and_reasons(config: BatchConfig) -> None:
     output = config.output.model_copy(update={"columns": ("color",)})
     results = open_results(run_job(config.model_copy(update={"output": output})).plan.config.output.path)
     rows, found = top_rows(results, 2), results.top(2).to_pylist()
@@ -24,7 +24,7 @@ def test_rows_are_named_by_their_key_and_what_is_carried_over_and_say_why(config
     assert all("typical" in reason for row in rows for reason in row.reasons)
 
 
-def test_only_what_the_run_has_published_is_shown(config: BatchConfig, tmp_path: Path) -> None:
+def test_only_rows_published_by_the_run_are_shown(config: BatchConfig, tmp_path: Path) -> None:
     manifest = run_job(config).manifest
     mine = RESULT.model_copy(update={"output": config.output.path, "job_id": manifest.job_id})
     assert len(top_of(mine, 3)) == 3

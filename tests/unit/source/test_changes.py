@@ -125,7 +125,7 @@ def test_a_file_that_changed_since_planning_is_not_read(path: Path, change: Call
 
 
 @pytest.mark.parametrize("gone", [Path.unlink, lambda path: shutil.rmtree(path.parent)], ids=["file", "all"])
-def test_a_file_that_is_gone_is_told(path: Path, gone: Callable[[Path], None]) -> None:
+def test_a_file_that_is_gone_is_refused(path: Path, gone: Callable[[Path], None]) -> None:
     file = planned(path)
     gone(path)
     for step in (lambda: read(file, 0), lambda: check_unchanged(file)):
@@ -143,7 +143,7 @@ def test_another_file_of_the_same_size_and_time_is_known_by_its_footer(path: Pat
         read(file, 0)
 
 
-def test_the_sample_is_not_drawn_from_what_changed(path: Path) -> None:
+def test_the_sample_is_not_drawn_from_a_changed_file(path: Path) -> None:
     file = planned(path)
     groups = [(0, group, GROUP) for group in range(ROWS // GROUP)]
     assert draw_sample([file], groups, ["x"], 50, seed=0).num_rows == 50
@@ -164,7 +164,7 @@ def begun(file: SourceFile, batches: int, rows: int = ROWS) -> Iterator[pa.Recor
 
 @pytest.mark.parametrize("batches", [1, 6, 11])
 @pytest.mark.parametrize("change", [rewritten, truncated, touched])
-def test_what_is_written_over_while_it_is_read_gives_not_one_row_more(
+def test_a_file_overwritten_during_reading_gives_no_further_row(
     path: Path, change: Callable[[Path], None], batches: int
 ) -> None:
     stream = begun(planned(path), batches)
@@ -175,7 +175,7 @@ def test_what_is_written_over_while_it_is_read_gives_not_one_row_more(
 
 
 @pytest.mark.parametrize("change", [replaced, Path.unlink])
-def test_what_is_replaced_while_it_is_read_is_read_to_its_end_as_it_was(
+def test_a_file_replaced_during_reading_is_read_to_its_end_unchanged(
     path: Path, change: Callable[[Path], None]
 ) -> None:
     file = planned(path)
@@ -203,7 +203,7 @@ def test_pages_torn_by_a_change_are_a_change_and_no_damage(path: Path) -> None:
         next(stream)
 
 
-def test_who_stops_early_is_not_held_up(path: Path) -> None:
+def test_stopping_early_is_immediate(path: Path) -> None:
     stream = begun(planned(path), 2)
     rewritten(path)
     stream.close()  # type: ignore[attr-defined]
@@ -261,7 +261,7 @@ def test_every_byte_of_a_row_group_counts(path: Path) -> None:
             check_unchanged(file)
 
 
-def test_a_task_gets_the_digests_of_what_it_reads_only(path: Path) -> None:
+def test_a_task_gets_only_the_digests_of_its_row_groups(path: Path) -> None:
     file = planned(path, content=True)
     assert sorted(file.contents) == list(range(ROWS // GROUP))
     chunks = [
@@ -303,7 +303,7 @@ def test_another_footer_is_a_new_job(tmp_path: Path, path: Path) -> None:
     assert len({size for _, size in found}) == 1
 
 
-def test_the_plan_has_what_its_chunks_are_checked_against(tmp_path: Path, path: Path) -> None:
+def test_the_plan_has_the_digests_of_its_chunks(tmp_path: Path, path: Path) -> None:
     plan = plan_batch(configured(tmp_path, "content"))
     edit(path, 3)
     assert chunk_values(plan, 2) == {1.0}
@@ -389,7 +389,7 @@ def test_a_staged_copy_that_is_tampered_with_is_noticed_under_the_users_name(
 
 @pytest.mark.parametrize("verify", ["stat", "content"])
 @pytest.mark.parametrize("text", ["3,2\n", "torn", "1,2,3\n"])
-def test_a_csv_file_that_grows_while_it_is_staged_is_told_so(
+def test_a_csv_file_that_grows_during_staging_is_refused(
     tmp_path: Path, csv: Path, monkeypatch: pytest.MonkeyPatch, verify: str, text: str
 ) -> None:
     open_csv = pc.open_csv
@@ -407,7 +407,7 @@ def test_a_csv_file_that_grows_while_it_is_staged_is_told_so(
     assert list((tmp_path / "work").rglob("*.parquet")) == []
 
 
-def test_a_csv_edited_in_place_while_it_is_staged_is_told_where_content_is_verified(
+def test_a_csv_edited_in_place_during_staging_is_refused_if_content_is_verified(
     tmp_path: Path, csv: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     close = pq.ParquetWriter.close
@@ -455,7 +455,7 @@ def test_storage_that_fails_for_a_while_is_unavailable(
     assert read(file, 0) == {1.0}
 
 
-def test_a_file_that_may_not_be_read_any_more_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_became_unreadable_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = planned(path)
     monkeypatch.setattr(pa, "OSFile", Faulty(errno.EACCES, 2))
     with pytest.raises(SourceError) as caught:

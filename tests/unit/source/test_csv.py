@@ -105,7 +105,7 @@ def test_a_column_without_a_value_at_first_is_a_number(tmp_path: Path) -> None:
     assert values[-1] == 2.5
 
 
-def test_an_empty_file_is_told(tmp_path: Path) -> None:
+def test_an_empty_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="Empty CSV file"):
         csv_schema(written(tmp_path / "x.csv", ""))
 

@@ -104,7 +104,7 @@ def test_a_name_that_tells_nothing_is_refused_with_the_way_out(tmp_path: Path) -
         find_files(SourceConfig(path=str(tmp_path / "x.dat")))
     assert str(caught.value) == (
         f"{tmp_path}: the files' names do not indicate one format; "
-        "set source.format to parquet or csv, and give source.path as a glob of such files"
+        "set source.format to parquet or csv, and source.path to a glob of such files"
     )
 
 
@@ -117,7 +117,7 @@ def test_mixed_formats_are_refused_unless_one_is_given(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("pattern", ["none.parquet", "none/*.parquet", ""])
-def test_nothing_there_is_told(tmp_path: Path, pattern: str) -> None:
+def test_nothing_there_is_refused(tmp_path: Path, pattern: str) -> None:
     with pytest.raises(SourceError) as caught:
         names(tmp_path / pattern)
     assert str(caught.value) == (
@@ -135,13 +135,13 @@ def test_a_file_opens_with_its_stat_and_footer(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"a,b\n1,2\n", b"PAR1" + b"\0" * 100 + b"PAR1"])
-def test_what_is_not_parquet_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
+def test_other_content_than_parquet_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.parquet"
     path.write_bytes(content)
     with pytest.raises(SourceError) as caught:
         open_parquet(path)
     assert str(caught.value).startswith(f"{path}: cannot be read: ")
-    assert str(caught.value).endswith("; replace the file by an intact one")
+    assert str(caught.value).endswith("; replace the file with an intact one")
     assert "\n" not in str(caught.value)
 
 
@@ -153,13 +153,13 @@ def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
         open_parquet(tmp_path / "x.parquet")
 
 
-def test_a_missing_and_a_forbidden_file_are_told_apart() -> None:
+def test_a_missing_and_a_forbidden_file_have_different_errors() -> None:
     assert str(unreadable("x", FileNotFoundError())) == "x: no such file; put it back, or correct source.path"
     assert str(unreadable("x", PermissionError())) == "x: permission denied; make it readable for this user"
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT])
-def test_what_may_pass_is_unavailable(number: int) -> None:
+def test_a_transient_error_is_unavailable(number: int) -> None:
     error = unreadable("x", OSError(number, "whatever"))
     assert type(error) is SourceUnavailable
     assert str(error) == (
@@ -172,7 +172,7 @@ def test_what_may_pass_is_unavailable(number: int) -> None:
     [OSError("Couldn't deserialize thrift"), OSError(errno.EISDIR, "x"), OSError(errno.ENOTDIR, "x")],
     ids=str,
 )
-def test_what_does_not_pass_by_itself_is_not(error: OSError) -> None:
+def test_a_permanent_error_is_not(error: OSError) -> None:
     assert type(unreadable("x", error)) is SourceError
 
 
@@ -190,7 +190,7 @@ def test_files_may_order_their_columns_differently(tmp_path: Path) -> None:
     assert table.to_pydict() == {"a": [0, 1, 0, 1], "b": [0, 0.5, 0, 0.5]}
 
 
-def test_files_may_differ_in_what_may_be_null(tmp_path: Path) -> None:
+def test_files_may_differ_in_nullability(tmp_path: Path) -> None:
     strict = pa.schema([field.with_nullable(False) for field in TABLE.schema])
     files = [written(tmp_path / "x.parquet"), written(tmp_path / "y.parquet", TABLE.cast(strict))]
     table = joined(read_chunk(files, Chunk(0, 0, (Piece(0, 0, 0, 2), Piece(1, 0, 0, 2))), ["a"]))

@@ -52,7 +52,7 @@ def test_all_rows_from_the_floor_upwards_are_kept_in_order(
         assert len(kept) >= min(math.ceil(share * len(every)), np.isfinite(every).sum())
 
 
-def test_what_is_held_is_bounded_even_if_scores_only_rise() -> None:
+def test_memory_is_bounded_even_if_scores_only_rise() -> None:
     candidates = Candidates(rows=100_000, share=0.001, threshold=None)
     for start in range(0, 100_000, 1_000):
         scores = np.arange(start, start + 1_000, dtype=np.float64)
@@ -64,7 +64,7 @@ def test_what_is_held_is_bounded_even_if_scores_only_rise() -> None:
 
 
 @pytest.mark.parametrize(("share", "threshold"), [(0.1, None), (0.001, 0.5)])
-def test_what_would_be_a_large_part_of_the_chunk_is_not_held(share: float, threshold: float | None) -> None:
+def test_too_many_candidates_are_not_held(share: float, threshold: float | None) -> None:
     candidates = Candidates(rows=1_000, share=share, threshold=threshold)
     for _ in range(10):
         candidates.add(pa.table({"x": np.arange(100.0)}), np.ones(100))

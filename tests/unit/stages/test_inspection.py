@@ -109,7 +109,7 @@ def test_time_parts_become_cyclic_features(tmp_path: Path) -> None:
             FeatureError,
             {"source": {"features": ["at"]}},
             "source.features: column at is a timestamp[us], not a number; "
-            "leave it out, or make a number of it in the source",
+            "leave it out, or convert it to a number in the source",
         ),
         (
             FeatureError,
@@ -140,7 +140,7 @@ def test_time_parts_become_cyclic_features(tmp_path: Path) -> None:
         (
             ModelError,
             {"detector": {"params": {"contamination": 0.1}}},
-            "detector.params.contamination: not taken here; set threshold.contamination",
+            "detector.params.contamination: cannot be set here; set threshold.contamination",
         ),
         (
             ConfigError,
@@ -153,61 +153,61 @@ def test_time_parts_become_cyclic_features(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_makes_a_job_impossible_is_told(
+def test_an_impossible_job_is_refused(
     tmp_path: Path, kind: type[Exception], sections: dict[str, Any], text: str
 ) -> None:
     assert refusal(kind, given(tmp_path, **sections)) == text
 
 
-def test_an_unknown_parameter_is_told(tmp_path: Path) -> None:
+def test_an_unknown_parameter_is_refused(tmp_path: Path) -> None:
     text = refusal(ModelError, given(tmp_path, detector={"params": {"trees": 3}}))
     assert text.startswith(
         "detector.params.trees: IsolationForest has no such parameter; allowed: bootstrap, "
     )
 
 
-def test_a_missing_source_is_told(tmp_path: Path) -> None:
+def test_a_missing_source_is_refused(tmp_path: Path) -> None:
     text = refusal(SourceError, make_config(tmp_path, tmp_path / "none.parquet"))
     assert text.startswith(f"source.path {tmp_path}/none.parquet: no parquet or csv files there; ")
 
 
-def test_a_source_without_rows_is_told(tmp_path: Path) -> None:
+def test_a_source_without_rows_is_refused(tmp_path: Path) -> None:
     text = refusal(SourceError, given(tmp_path, make_table(0)))
-    assert text == f"source.path {tmp_path}/data: no rows; give an input with rows"
+    assert text == f"source.path {tmp_path}/data: no rows; use an input with rows"
 
 
-def test_a_source_without_a_number_is_told(tmp_path: Path) -> None:
+def test_a_source_without_a_number_is_refused(tmp_path: Path) -> None:
     config = given(tmp_path, pa.table({"t": ["a", "b"]}), source={"features": None})
     assert refusal(FeatureError, config) == (
         "source.features: the source has no numeric column; name the features"
     )
 
 
-def test_a_corrupt_file_among_good_ones_is_told(tmp_path: Path) -> None:
+def test_a_corrupt_file_among_good_ones_is_refused(tmp_path: Path) -> None:
     config = given(tmp_path)
     (tmp_path / "data" / "part-001.parquet").write_bytes(b"garbage")
     assert refusal(SourceError, config).startswith(f"{tmp_path}/data/part-001.parquet: cannot be read: ")
 
 
-def test_files_of_different_schemas_are_told(tmp_path: Path) -> None:
+def test_files_of_different_schemas_are_refused(tmp_path: Path) -> None:
     config = given(tmp_path)
     other = tmp_path / "data" / "part-001.parquet"
     first = tmp_path / "data" / "part-000.parquet"
     pq.write_table(make_table(5).set_column(2, "y", pa.array(["a"] * 5)), other)
     assert refusal(SourceError, config) == (
-        f"{other}: column y is string, in {first} it is double; give files of one schema"
+        f"{other}: column y is string, in {first} it is double; use files of one schema"
     )
     pq.write_table(make_table(5).drop(["y"]), other)
     assert refusal(SourceError, config).startswith(f"{other}: column y is none, in {first} it is double")
 
 
-def test_columns_that_nobody_asked_for_may_differ(tmp_path: Path) -> None:
+def test_unused_columns_may_differ(tmp_path: Path) -> None:
     config = given(tmp_path)
     pq.write_table(make_table(5).drop(["n", "color"]), tmp_path / "data" / "part-001.parquet")
     assert inspect_batch(config).rows == ROWS + 5
 
 
-def test_a_feature_without_any_value_is_told(tmp_path: Path) -> None:
+def test_a_feature_without_any_value_is_refused(tmp_path: Path) -> None:
     table = make_table(ROWS).set_column(1, "x", pa.nulls(ROWS, pa.float64()))
     assert refusal(FeatureError, given(tmp_path, table)) == (
         "feature x: no row has a value; leave it out of source.features"
@@ -215,7 +215,7 @@ def test_a_feature_without_any_value_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf])
-def test_an_infinite_value_is_told(tmp_path: Path, value: float) -> None:
+def test_an_infinite_value_is_refused(tmp_path: Path, value: float) -> None:
     values = np.arange(ROWS, dtype=np.float64)
     values[17] = value
     table = make_table(ROWS).set_column(2, "y", pa.array(values))
@@ -225,7 +225,7 @@ def test_an_infinite_value_is_told(tmp_path: Path, value: float) -> None:
     )
 
 
-def test_missing_values_that_the_detector_cannot_score_are_told(tmp_path: Path) -> None:
+def test_missing_values_that_the_detector_cannot_score_are_refused(tmp_path: Path) -> None:
     table = make_table(200, missing=0.1)
     detector = {"kind": "elliptic_envelope", "params": {}}
     assert refusal(FeatureError, given(tmp_path, table, detector=detector)) == (
@@ -248,23 +248,23 @@ def test_rows_that_are_tolerated_are_not_refused_beforehand(tmp_path: Path, tole
     assert inspect_batch(config).rows == 200
 
 
-def test_a_feature_without_any_value_is_told_whatever_is_tolerated(tmp_path: Path) -> None:
+def test_a_feature_without_any_value_is_refused_with_any_tolerance(tmp_path: Path) -> None:
     table = make_table(ROWS).set_column(1, "x", pa.nulls(ROWS, pa.float64()))
     assert refusal(FeatureError, given(tmp_path, table, tolerate={"rows": "100%"})) == (
         "feature x: no row has a value; leave it out of source.features"
     )
 
 
-def test_an_output_of_another_name_is_told(tmp_path: Path) -> None:
+def test_an_output_of_another_name_is_refused(tmp_path: Path) -> None:
     run_job(given(tmp_path, name="first"))
     other = given(tmp_path, name="second")
     assert refusal(OutputConflict, other) == (
         f"output.path {tmp_path}/out: contains the results of 'first', this is 'second'; "
-        "give another directory, or the same name"
+        "use another directory, or the same name"
     )
 
 
-def test_an_output_with_foreign_files_is_told(tmp_path: Path) -> None:
+def test_an_output_with_foreign_files_is_refused(tmp_path: Path) -> None:
     config = given(tmp_path)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / ".hidden").touch()
@@ -275,7 +275,7 @@ def test_an_output_with_foreign_files_is_told(tmp_path: Path) -> None:
     )
 
 
-def test_an_output_with_an_altered_manifest_is_told(tmp_path: Path) -> None:
+def test_an_output_with_an_altered_manifest_is_refused(tmp_path: Path) -> None:
     config = given(tmp_path)
     run_job(config)
     manifest = tmp_path / "out" / "manifest.json"
@@ -284,15 +284,15 @@ def test_an_output_with_an_altered_manifest_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("section", ["output", "checkpoint"])
-def test_a_file_in_the_place_of_a_directory_is_told(tmp_path: Path, section: str) -> None:
+def test_a_file_in_the_place_of_a_directory_is_refused(tmp_path: Path, section: str) -> None:
     (tmp_path / "file").touch()
     config = given(tmp_path, **{section: {"path": str(tmp_path / "file" / "below")}})
     with pytest.raises(OutputConflict) as caught:
         inspect_batch(config)
-    assert str(caught.value) == f"{tmp_path}/file/below: {tmp_path}/file is a file; give a directory"
+    assert str(caught.value) == f"{tmp_path}/file/below: {tmp_path}/file is a file; use a directory"
 
 
-def test_a_directory_that_may_not_be_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unwritable_directory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = given(tmp_path)
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     assert refusal(StorageError, config) == (
@@ -301,7 +301,7 @@ def test_a_directory_that_may_not_be_written_is_told(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.parametrize("name", ["score", "label", "rank", "reasons"])
-def test_a_column_that_the_results_add_is_told(tmp_path: Path, name: str) -> None:
+def test_a_column_that_the_results_add_is_refused(tmp_path: Path, name: str) -> None:
     table = make_table(ROWS).append_column(name, pa.array(np.arange(ROWS)))
     text = f"{name} is the name of a result column; rename it in the source"
     assert refusal(ConfigError, given(tmp_path, table, source={"features": [name]})) == (
@@ -319,7 +319,7 @@ def test_a_column_named_row_needs_a_key(tmp_path: Path) -> None:
     assert inspect_batch(given(tmp_path, table, source={"key": ["row"]})).columns == ("row", "x", "y")
 
 
-def test_two_columns_of_one_name_are_told(tmp_path: Path) -> None:
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
     table = pa.Table.from_arrays([pa.array([1.0]), pa.array([2.0])], names=["x", "x"])
     text = refusal(FeatureError, given(tmp_path, table, source={"features": ["x"]}))
     assert text == "source.features: the source has several columns x; rename all but one"
@@ -344,7 +344,7 @@ def test_a_given_model_brings_its_features(tmp_path: Path) -> None:
     assert [feature.name for feature in inspect_batch(config).features] == ["x", "n"]
 
 
-def test_a_given_model_that_does_not_fit_the_source_is_told(tmp_path: Path) -> None:
+def test_a_given_model_that_does_not_fit_the_source_is_refused(tmp_path: Path) -> None:
     path = saved_model(tmp_path)
     renamed = make_table(ROWS).rename_columns({"n": "m"})
     config = given(tmp_path, renamed, detector={"model": path})
@@ -355,7 +355,7 @@ def test_a_given_model_that_does_not_fit_the_source_is_told(tmp_path: Path) -> N
     )
 
 
-def test_a_given_model_that_is_missing_is_told(tmp_path: Path) -> None:
+def test_a_given_model_that_is_missing_is_refused(tmp_path: Path) -> None:
     config = given(tmp_path, detector={"model": str(tmp_path / "none.skops")})
     assert refusal(ModelError, config).startswith(f"{tmp_path}/none.skops: no such file")
 
@@ -371,13 +371,13 @@ def test_a_given_model_has_no_training_sample(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "sections", [{"source": {"key": ["id", "id"]}}, {"source": {"features": ["x", "x"]}}]
 )
-def test_a_column_named_twice_is_told(tmp_path: Path, sections: dict[str, Any]) -> None:
+def test_a_column_named_twice_is_refused(tmp_path: Path, sections: dict[str, Any]) -> None:
     with pytest.raises((ConfigError, FeatureError)):
         inspect_batch(given(tmp_path, **sections))
 
 
 @pytest.mark.parametrize("text", ["x,y\n", "x,y\n1,\n2,\n"], ids=["no rows", "no value"])
-def test_a_csv_without_rows_or_values_is_told_as_such(tmp_path: Path, text: str) -> None:
+def test_a_csv_without_rows_or_values_is_refused_as_such(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.csv").write_text(text)
     with pytest.raises((SourceError, FeatureError), match=r"no rows|no row has a value"):
         plan_batch(make_config(tmp_path, tmp_path / "x.csv"))

@@ -79,7 +79,7 @@ def assert_scored_around(scores: Float64s, baseline: Float64s, bad: Iterable[int
 
 
 @ANYWHERE
-def test_one_bad_row_that_nobody_names_takes_few_calls(bad: int) -> None:
+def test_one_unnamed_bad_row_takes_few_calls(bad: int) -> None:
     scorer = Scorer([bad])
     scores, rejects = score_around(scorer, numbered(ROWS), 0, limit=1)
     assert scorer.calls <= most_calls(ROWS) == 29
@@ -131,7 +131,7 @@ def test_without_a_bad_row_the_table_itself_is_scored_once() -> None:
 
 
 @pytest.mark.parametrize("bad", [{0}, {99}, {3, 4, 50}, set(range(99))])
-def test_rows_that_are_told_take_one_call_more(bad: set[int]) -> None:
+def test_named_rows_take_one_more_call(bad: set[int]) -> None:
     scorer = Scorer(bad, told=True)
     scores, rejects = score_around(scorer, numbered(100), 1000, limit=100)
     assert scorer.calls == 2
@@ -139,14 +139,14 @@ def test_rows_that_are_told_take_one_call_more(bad: set[int]) -> None:
     assert_scored_around(scores, scores_of(np.arange(100)), bad)
 
 
-def test_when_all_rows_are_told_nothing_is_left_to_try() -> None:
+def test_with_all_rows_named_nothing_is_left_to_try() -> None:
     scorer = Scorer(range(100), told=True)
     scores, rejects = score_around(scorer, numbered(100), 0, limit=100)
     assert (scorer.calls, len(rejects)) == (1, 100)
     assert np.isnan(scores).all()
 
 
-def test_rows_that_are_told_one_reason_after_the_other_are_each_tried_once_more() -> None:
+def test_rows_named_for_one_reason_after_the_other_are_each_tried_once_more() -> None:
     first, second = Scorer([5], told=True), Scorer([7, 8], told=True)
 
     def score(table: pa.Table) -> Float64s:
@@ -209,7 +209,7 @@ def test_at_the_limit_all_others_are_scored() -> None:
         (1234, 1000, "row 7: bad (1,234 rows so far cannot be scored, 1,000 are tolerated; see /failed)"),
     ],
 )
-def test_too_many_rows_are_told_with_the_first_and_where_they_are(
+def test_the_error_for_too_many_rejects_gives_the_first_and_their_file(
     rejects: int, limit: int, text: str
 ) -> None:
     error = too_many(rejects, limit, "row 7: bad", Path("/failed"))
@@ -277,7 +277,7 @@ def test_a_complaint_of_the_detector_is_bisected_to_its_row(bad: int) -> None:
 @pytest.mark.parametrize(
     "error", [ValueError("no"), ZeroDivisionError("no"), FloatingPointError("no"), OverflowError("no")]
 )
-def test_what_values_make_a_library_say_is_about_rows(error: Exception) -> None:
+def test_a_librarys_value_error_is_about_rows(error: Exception) -> None:
     model, _ = fussy_model(error)
     with pytest.raises(RowError, match=f"{type(error).__name__}: no") as caught:
         score_table(model, table_with([4]))
@@ -286,14 +286,14 @@ def test_what_values_make_a_library_say_is_about_rows(error: Exception) -> None:
 
 
 @pytest.mark.parametrize("error", [TypeError("bug"), MemoryError("too little"), OSError("disk")])
-def test_what_has_nothing_to_do_with_values_comes_through(error: Exception) -> None:
+def test_other_errors_come_through(error: Exception) -> None:
     model, fussy = fussy_model(error)
     with pytest.raises(type(error)):
         score_around(scorer_of(model), table_with([4]), 0, limit=ROWS)
     assert fussy.calls == 1
 
 
-def test_infinite_values_are_told_and_take_one_call_of_the_detector() -> None:
+def test_infinite_values_are_named_and_take_one_call_of_the_detector() -> None:
     model, fussy = fussy_model(ValueError("never"))
     bad = [3, 700, 9_000]
     table = table_with(bad, math.inf)

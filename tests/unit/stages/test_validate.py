@@ -132,7 +132,7 @@ def test_rows_in_are_rows_scored_and_rows_failed(staged_with_rejects: Staged) ->
     assert check.detail.startswith("200 rows in the source, 197 scored, 3 failed, 197 written; ")
 
 
-def test_a_row_set_aside_that_is_not_told_is_noticed(staged_with_rejects: Staged) -> None:
+def test_a_reject_missing_from_the_failed_table_is_noticed(staged_with_rejects: Staged) -> None:
     plan, receipts, combined = staged_with_rejects
     fewer = rewrite(combined, lambda table: table.slice(1), "failed_files")
     assert failures(plan, receipts, fewer) == ["failed rows"]
@@ -228,7 +228,7 @@ def test_a_file_that_is_not_as_written_is_noticed(staged_with_rejects: Staged, k
     assert failures(plan, receipts, combined) == ["digests"]
 
 
-def test_all_failures_are_told(staged: Staged) -> None:
+def test_all_failures_are_listed(staged: Staged) -> None:
     plan, receipts, combined = staged
     summary = combined.summary.model_copy(update={"non_finite": 1})
     wrong = rewrite(combined, lambda table: table.drop(["label"])).model_copy(

@@ -67,7 +67,7 @@ def test_a_forest_of_leaves_has_no_operations() -> None:
     assert depths(program, thresholds, np.zeros(2)) == program.leaves[:, 0].sum()
 
 
-def test_what_fills_the_last_pass_adds_nothing() -> None:
+def test_padding_of_the_last_pass_adds_nothing() -> None:
     program, _ = compile_forest(forest_on(normal(), n_estimators=TREES + 1))
     assert len(program.leaves) == len(program.starts) - 1 == 2 * TREES
     assert program.leaves[TREES + 1 :].tobytes() == bytes(program.leaves[TREES + 1 :].nbytes)

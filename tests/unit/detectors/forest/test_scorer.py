@@ -149,7 +149,7 @@ def test_scikit_learn_scores_a_forest_that_cannot_be_compiled_and_that_is_logged
     ],
     ids=["one dimension", "a feature less", "no rows", "text", "three dimensions"],
 )
-def test_what_is_no_matrix_of_the_forest_is_refused_in_scikit_learns_words(matrix: np.ndarray) -> None:
+def test_other_input_than_a_matrix_is_refused_in_scikit_learns_words(matrix: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r".") as expected:
         FOREST.score_samples(matrix)
     with pytest.raises(ValueError, match=r".") as found:
