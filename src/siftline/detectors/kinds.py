@@ -97,12 +97,6 @@ def make_estimator(kind: str, params: Mapping[str, Any], seed: int) -> Any:
     return estimator
 
 
-def check_params(kind: str, params: Mapping[str, Any]) -> None:
-    """Check parameters as `make_estimator` does; without any, scikit-learn is not imported."""
-    if params:
-        make_estimator(kind, params, seed=0)
-
-
 def changed_params(kind: str, params: Mapping[str, Any]) -> dict[str, str]:
     """Return the parameters that differ from the estimator's defaults, as text."""
     if not params:

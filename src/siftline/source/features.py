@@ -106,18 +106,13 @@ def choose_columns(config: BatchConfig, features: Iterable[Feature], schema: pa.
     ConfigError
         When its name is reserved for a column of the results.
     """
-    kept = {"source.key": config.source.key, "output.columns": config.output.columns}
-    for role, names in kept.items():
+    used = tuple(feature.column for feature in features)
+    key, carried = config.source.key, config.output.columns
+    for role, names in {"source.key": key, "output.columns": carried, "source.features": used}.items():
         for name in names:
             _field(schema, name, role)
             if name in RESERVED_NAMES:
                 raise ConfigError(f"{role}: {name} is the name of a result column", "rename it in the source")
-    if not config.source.key and "row" in {*config.output.columns, *(feature.column for feature in features)}:
+    if not key and "row" in (*used, *carried):
         raise ConfigError("source: column row has the name of a result column", "set source.key")
-    clash = [feature.column for feature in features if feature.column in RESERVED_NAMES]
-    if clash:
-        raise ConfigError(
-            f"source.features: {clash[0]} is the name of a result column", "rename it in the source"
-        )
-    wanted = [*config.source.key, *(feature.column for feature in features), *config.output.columns]
-    return tuple(dict.fromkeys(wanted))
+    return tuple(dict.fromkeys([*key, *used, *carried]))

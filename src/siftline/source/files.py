@@ -103,10 +103,9 @@ def _format_by_name(files: Sequence[Path]) -> str:
         next((name for name, suffixes in _SUFFIXES.items() if file.name.lower().endswith(suffixes)), None)
         for file in files
     }
-    if found == {"parquet"}:
-        return "parquet"
-    if found == {"csv"}:
-        return "csv"
+    name = found.pop()
+    if name is not None and not found:
+        return name
     raise SourceError(
         f"{files[0].parent}: the files' names do not indicate one format",
         "set source.format to parquet or csv, and source.path to a glob of such files",

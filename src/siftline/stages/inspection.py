@@ -15,7 +15,7 @@ import pyarrow as pa
 from siftline.batch_plan import Feature
 from siftline.config.batch import BatchConfig
 from siftline.config.detectors import DETECTORS
-from siftline.detectors.kinds import check_params
+from siftline.detectors.kinds import make_estimator
 from siftline.errors import FeatureError, ModelError, OutputConflict, SourceError, storage_error
 from siftline.jobs.results import read_manifest
 from siftline.source.chunks import chunk_rows
@@ -109,9 +109,10 @@ def _check_same(file: Path, first: Path, found: pa.Schema, schema: pa.Schema, co
 
 
 def _check_detector(config: BatchConfig) -> None:
-    if config.detector.model is None:
-        check_params(config.detector.kind, config.detector.params)
-    elif config.threshold.quantile is not None:
+    detector = config.detector
+    if detector.model is None and detector.params:  # without any, scikit-learn need not be imported
+        make_estimator(detector.kind, detector.params, seed=0)
+    if detector.model is not None and config.threshold.quantile is not None:
         raise ModelError(
             "threshold.quantile: the training sample of detector.model is not available",
             "set threshold.contamination or threshold.score",
