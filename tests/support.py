@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ import pyarrow.parquet as pq
 
 from siftline.batch_plan import BatchPlan
 from siftline.config.batch import BatchConfig
+from siftline.config.clusters import SerialCluster
 from siftline.config.loading import parse_config
 from siftline.engine import Executor, SerialExecutor
 from siftline.jobs.results import Manifest, open_results
@@ -161,6 +164,24 @@ def run_job(config: BatchConfig, executor: Executor | None = None, fresh: bool =
     validation = validate_results(plan, receipts, combined)
     manifest = publish_results(plan, detector, receipts, combined, validation)
     return Job(plan, detector, receipts, combined, manifest)
+
+
+@contextmanager
+def undisturbed_job(config: BatchConfig) -> Iterator[Job]:
+    """Do the same job in this process, and forget it."""
+    with tempfile.TemporaryDirectory() as home:
+        other = {
+            "cluster": SerialCluster(kind="serial"),
+            "checkpoint": config.checkpoint.model_copy(update={"path": f"{home}/work"}),
+            "output": config.output.model_copy(update={"path": f"{home}/out"}),
+        }
+        yield run_job(config.model_copy(update=other))
+
+
+def undisturbed_digest(config: BatchConfig) -> str:
+    """SHA-256 of the scores of a job that nothing happens to."""
+    with undisturbed_job(config) as job:
+        return hashlib.sha256(job.scores.tobytes()).hexdigest()
 
 
 def visible_files(directory: Path) -> list[str]:

@@ -14,43 +14,25 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import multiprocessing
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
-import traceback
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from importlib import import_module
-from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NoReturn, Self
-from unittest.mock import patch
+from typing import Any
 
 import httpx
 import pytest
 
-from siftline.batch_plan import BatchPlan
-from siftline.config.batch import BatchConfig
-from siftline.engine import ENVIRONMENT, SerialExecutor
-from siftline.jobs.checkpoint import CheckpointStore
-from siftline.jobs.results import Manifest
-from siftline.stages.combine import combine_results
-from siftline.stages.detect import detect_chunks
-from siftline.stages.fit import fit_detector
-from siftline.stages.plan import plan_batch
-from siftline.stages.publish import publish_results, published_already
-from siftline.stages.validate import validate_results
-from siftline.storage.lease import Lease, holder
+from siftline.storage.lease import holder
 from siftline.storage.lease_file import Holder
 from tests.e2e.processes import Shell, finish, write_config
 from tests.faults import wait_until
 from tests.flows.batches import configuration, receipt_files
-from tests.support import store_of
 
 CHUNKS = 40
 CHUNK_ROWS = 3_000
@@ -307,98 +289,6 @@ class Round:
     def _workers(self, run: int) -> list[int]:
         dead = {kill.pid for kill in self.kills}
         return sorted({one.pid for one in self.job.begun(run)} - dead)
-
-
-# ------------------------------------------------------------------------------- the library, without Prefect
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a run did."""
-
-    plan: BatchPlan
-    manifest: Manifest
-    computed: int
-    previous: Holder | None
-
-
-def do(config: BatchConfig, store: CheckpointStore | None = None) -> Done:
-    """Do what is left of a job, as a run does."""
-    store = store or store_of(config)
-    executor = SerialExecutor()
-    with Lease("a run") as lease:
-        plan = plan_batch(config, lease=lease)
-        done = published_already(plan)
-        if done is not None:
-            return Done(plan, done, 0, lease.previous)
-        detector = fit_detector(plan, executor)
-        receipts = detect_chunks(plan, detector, executor, store, lease)
-        combined = combine_results(plan, detector, receipts, executor)
-        validation = validate_results(plan, receipts, combined)
-        manifest = publish_results(plan, detector, receipts, combined, validation, lease=lease)
-        return Done(plan, manifest, receipts.computed, lease.previous)
-
-
-class Forks:
-    """Children that are forked, in no time, from a process that has the imports behind it and no threads.
-
-    As a context, which ends that process.
-    """
-
-    def __enter__(self) -> Self:
-        context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        self._parent = context.Process(target=_fork_on_request, args=(theirs,), daemon=True)
-        with patch.dict(os.environ, ENVIRONMENT):  # BLAS shall have no threads either
-            self._parent.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._connection.send(None)
-        self._parent.join()
-        self._connection.close()
-
-    def start(self, function: Callable[..., None], *arguments: Any) -> int:
-        """Have a child call an importable function, and return the child's process id."""
-        self._connection.send((function, arguments))
-        pid = self._connection.recv()
-        assert isinstance(pid, int)
-        return pid
-
-    def wait(self, pid: int) -> int:
-        """Wait for the end of a child: 0, 1 after an error, what it exited with, or minus its signal."""
-        self._connection.send((None, (pid,)))
-        status = self._connection.recv()
-        assert isinstance(status, int)
-        return status
-
-
-def _fork_on_request(connection: Connection) -> None:
-    for name in ("pyarrow.dataset", "skops.io", "sklearn.ensemble"):  # which are imported when needed
-        import_module(name)
-    while (request := connection.recv()) is not None:
-        function, arguments = request
-        if function is None:
-            connection.send(os.waitstatus_to_exitcode(os.waitpid(arguments[0], 0)[1]))
-            continue
-        pid = os.fork()
-        if pid == 0:
-            _end_as(function, arguments)
-        connection.send(pid)
-
-
-def _end_as(function: Callable[..., None], arguments: tuple[Any, ...]) -> NoReturn:
-    status = 1
-    try:
-        function(*arguments)
-        status = 0
-    except SystemExit as end:
-        status = end.code if isinstance(end.code, int) else 1
-    except BaseException:  # noqa: BLE001  of this process it is the end, of its parent it must not be
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(status)
 
 
 # --------------------------------------------------------------------------------------------- the soak

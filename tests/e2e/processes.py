@@ -220,27 +220,14 @@ class PrefectServer:
         target.close()
 
 
-@contextmanager
-def dask_cluster(shell: Shell) -> Iterator[str]:
-    """Run a Dask scheduler with one worker, and tell its address."""
-    info = shell.directory / "scheduler.json"
-    log = shell.directory / "scheduler.log"
-    quiet = ("--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(info))
-    with running(shell.start("dask", "scheduler", *quiet, log=log)):
-
-        def address() -> str | None:
-            try:
-                return str(json.loads(info.read_text())["address"])
-            except (FileNotFoundError, ValueError):
-                return None
-
-        found = wait_until(address, "the scheduler is up")
-        worker = shell.start(
-            *("dask", "worker", found, "--nthreads", "1", "--host", "127.0.0.1", "--no-dashboard"),
-            log=shell.directory / "worker.log",
-        )
-        with running(worker):
-            yield found
+def forget_deployments(api_url: str) -> None:
+    """Leave the server to other tests as if nothing had been deployed, and nothing were automatic."""
+    with httpx.Client(base_url=api_url, timeout=120) as client:
+        for kind in ("automations", "deployments"):
+            for one in client.post(f"/{kind}/filter", json={}).raise_for_status().json():
+                # A busy SQLite database refuses for a moment.
+                path = f"/{kind}/{one['id']}"
+                wait_until(lambda path=path: client.delete(path).is_success, f"{path} is gone")
 
 
 def write_config(path: Path, values: dict[str, Any]) -> Path:

@@ -10,8 +10,9 @@ import httpx
 import pytest
 import yaml
 
-from tests.e2e.processes import Shell, finish, running
+from tests.e2e.processes import Shell, finish, forget_deployments, running
 from tests.faults import nothing_left_behind, wait_until
+from tests.flows.commands import call_siftline
 
 FILE = Path(__file__).parents[2] / "deployments/automations.yaml"
 
@@ -40,9 +41,10 @@ def recovery(flow_run_id: str, fail: bool = False):
 if __name__ == "__main__":
     match sys.argv[1:]:
         case ["serve"]: recovery.serve(name="recovery")
-        case ["recovery"]: recovery("of another run", fail=True, return_state=True)
         case ends:
-            for end in ends: batch_detection(end, return_state=True)
+            for end in ends:
+                if end == "recovery": recovery("of another run", fail=True, return_state=True)
+                else: batch_detection(end, return_state=True)
 """
 
 
@@ -68,7 +70,7 @@ class Server:
         return found
 
     def wait_for_recovery(self, run: str) -> None:
-        wait_until(lambda: self.recoveries().get(run) == "Completed", f"{run} is recovered")
+        wait_until(lambda: self.recoveries().get(run) == "Completed", f"{run} is recovered", 300)
 
     def has_heartbeat(self, run: str) -> bool:
         chosen = {
@@ -78,23 +80,18 @@ class Server:
         answer = self._client.post("/events/filter", json={"filter": chosen}).raise_for_status()
         return bool(answer.json()["events"])
 
-    def forget_automations(self) -> None:
-        for automation in self.ask("/automations/filter"):
-            self._client.delete(f"/automations/{automation['id']}").raise_for_status()
-
 
 @pytest.fixture(scope="module")
 def server(api_url: str) -> Iterator[Server]:
     with httpx.Client(base_url=api_url, timeout=120) as client:
-        server = Server(client)
-        yield server
-        server.forget_automations()
+        yield Server(client)
+    forget_deployments(api_url)
 
 
 @pytest.fixture(scope="module")
-def served(api_url: str, server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+def served(prefect_server: str, server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     """The recovery is served, and the automations are applied: as they are, but for less patience."""
-    shell = Shell(tmp_path_factory.mktemp("automations"), api_url)
+    shell = Shell(tmp_path_factory.mktemp("automations"), prefect_server)
     (shell.directory / "trivial.py").write_text(FLOWS)
     values = yaml.safe_load(FILE.read_text(encoding="utf-8"))
     values["automations"][0]["actions"][0]["schedule_after"] = 0
@@ -113,44 +110,39 @@ def served(api_url: str, server: Server, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="module")
 def applied(served: Shell) -> Shell:
-    finished = served.run("siftline", "apply", "automations.yaml")
+    finished = call_siftline(served, "apply", "automations.yaml")
     assert finished.status == 0, finished.err
     assert finished.out == "created siftline-recovery\ncreated siftline-zombies\n"
     return served
 
 
-def run_flow(shell: Shell, *ends: str) -> list[str]:
-    """Run the trivial flows, and return the ids of the runs."""
-    finished = shell.run("python", "trivial.py", *ends)
+@pytest.fixture(scope="module")
+def ended(applied: Shell) -> list[str]:
+    """Runs that failed for good, or badly, and a recovery that failed, which all happened in one process."""
+    finished = applied.run("python", "trivial.py", "for good", "badly", "recovery")
     assert finished.status == 0, finished.err
     return finished.out.split()
 
 
-def test_a_failed_run_is_recovered_and_one_that_failed_for_good_is_not(
-    applied: Shell, server: Server
+def test_failed_runs_and_recoveries_are_recovered_and_those_that_failed_for_good_are_not(
+    ended: list[str], server: Server
 ) -> None:
-    for_good, failed = run_flow(applied, "for good", "badly")
+    for_good, failed, recovery = ended
 
     server.wait_for_recovery(failed)
+    server.wait_for_recovery(recovery)
 
     assert server.state(for_good)[0] == "FailedForGood"
     assert for_good not in server.recoveries()
 
 
-def test_a_recovery_that_fails_is_recovered_too(applied: Shell, server: Server) -> None:
-    (failed,) = run_flow(applied, "recovery")
-
-    server.wait_for_recovery(failed)
-
-
 def test_a_killed_run_is_found_by_its_missing_heartbeats_and_recovered(
-    applied: Shell, server: Server
+    applied: Shell, ended: list[str], server: Server
 ) -> None:
-    (for_good,) = run_flow(applied, "for good")
     process = applied.start("python", "trivial.py", "never")
     assert process.stdout is not None
     killed = process.stdout.readline().strip()
-    wait_until(lambda: server.has_heartbeat(killed), "its first heartbeat has arrived")
+    wait_until(lambda: server.has_heartbeat(killed), "its first heartbeat has arrived", 120)
     process.kill()
     finish(process)
     assert server.state(killed)[0] == "Running"
@@ -158,19 +150,19 @@ def test_a_killed_run_is_found_by_its_missing_heartbeats_and_recovered(
     server.wait_for_recovery(killed)
 
     assert server.state(killed) == ("Crashed", "No heartbeat for 90 seconds.")
-    assert server.state(for_good)[0] == "FailedForGood", "it ended, and needs no heartbeat"
+    assert server.state(ended[0])[0] == "FailedForGood", "it ended, and needs no heartbeat"
 
 
 def test_applying_again_changes_nothing(applied: Shell) -> None:
-    finished = applied.run("siftline", "apply", "automations.yaml")
+    finished = call_siftline(applied, "apply", "automations.yaml")
 
     assert finished.out == "unchanged siftline-recovery\nunchanged siftline-zombies\n"
 
 
 def test_a_mistake_exits_2_and_no_server_exits_1(applied: Shell, tmp_path: Path) -> None:
-    wrong = applied.run("siftline", "apply", "nowhere.yaml")
+    wrong = call_siftline(applied, "apply", "nowhere.yaml")
     assert (wrong.status, wrong.complaint().count("\n")) == (2, 0)
 
-    nobody = Shell(tmp_path).run("siftline", "apply", applied.directory / "automations.yaml")
+    nobody = call_siftline(Shell(tmp_path), "apply", applied.directory / "automations.yaml")
     assert (nobody.status, nobody.complaint().count("\n")) == (1, 0)
     assert "set PREFECT_API_URL" in nobody.err

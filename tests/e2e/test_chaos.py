@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import os
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from siftline import open_results
+from siftline import load_config, open_results
 from siftline.storage.files import file_digest
 from tests.e2e.chaos import AT_A_WORKER, CHUNK_ROWS, CHUNKS, WORKERS, Job, Round, plan_round
 from tests.e2e.processes import Shell
 from tests.faults import wait_until
 from tests.flows.batches import part_files, scores_digest
+from tests.support import undisturbed_job
 
 ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "6"))
 # Of this one 6 rounds hit two workers of a run, a run at its start, amid and at its end, and two in a row.
@@ -26,19 +28,19 @@ TERMINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
 
 @pytest.fixture(scope="module")
-def undisturbed(api_url: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What a run publishes that nothing happens to."""
-    job = Job(Shell(tmp_path_factory.mktemp("undisturbed"), api_url))
-    assert job.run()["chunks_computed"] == len(job.begun()) == CHUNKS
-    return published(job)
+    job = Job(Shell(tmp_path_factory.mktemp("undisturbed")))
+    with undisturbed_job(load_config(job.config)) as done:
+        return published(Path(done.plan.config.output.path))
 
 
-def published(job: Job) -> dict[str, Any]:
-    manifest = open_results(job.output).manifest
+def published(output: Path) -> dict[str, Any]:
+    manifest = open_results(output).manifest
     files = (*manifest.scores, *manifest.anomaly_files, *manifest.failed_files)
-    assert all(file_digest(job.output / file.name) == file.digest for file in files)
+    assert all(file_digest(output / file.name) == file.digest for file in files)
     return {
-        "scores": scores_digest(job.output),
+        "scores": scores_digest(output),
         "files": [file.digest for file in files],
         "threshold": manifest.threshold,
         "anomalies": manifest.anomalies,
@@ -59,7 +61,7 @@ def test_whoever_is_killed_the_job_ends_as_if_nothing_had_happened(
 
     job = game.job
     assert result["state"] in ("Completed", "AlreadyPublished")
-    assert published(job) == undisturbed
+    assert published(job.output) == undisturbed
     check_nothing_twice(game, result)
     check_every_row_once(job)
     assert job.held_by is None

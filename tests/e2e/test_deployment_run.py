@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
 from datetime import datetime
@@ -18,12 +17,16 @@ import yaml
 
 from flows.recovery import job_statuses
 from siftline import open_results
-from tests.e2e.processes import Shell, running
+from siftline.jobs.status import read_job
+from tests.e2e.chaos import Job
+from tests.e2e.processes import Shell, forget_deployments, running
 from tests.faults import nothing_left_behind, wait_until
 from tests.flows.batches import configuration, receipt_files
+from tests.flows.commands import call_siftline
 
 ROOT = Path(__file__).parents[2]
 FLIGHTS = 3000
+CANCELLED_CHUNKS = 400
 
 
 def write_flights(path: Path) -> None:
@@ -49,7 +52,7 @@ def write_flights(path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def checkout(api_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+def checkout(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     """A copy of the project with small data, deployed, and a worker that polls its work pool."""
     directory = tmp_path_factory.mktemp("checkout") / "siftline"
     directory.mkdir()
@@ -57,32 +60,23 @@ def checkout(api_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     for name in ("flows", "tasks"):
         shutil.copytree(ROOT / name, directory / name, ignore=shutil.ignore_patterns("__pycache__"))
     write_flights(directory / "data/flights.csv")
-    shell = Shell(directory, api_url)
+    shell = Shell(directory, prefect_server)
     try:
         with nothing_left_behind():
             created = shell.run("prefect", "work-pool", "create", "siftline", "--type", "process")
             assert created.status == 0, created.err
             deployed = shell.run("prefect", "--no-prompt", "deploy", "--all")
             assert deployed.status == 0, deployed.out + deployed.err
-            elsewhere = Shell(tmp_path_factory.mktemp("elsewhere"), api_url, shell.mark)
+            elsewhere = Shell(tmp_path_factory.mktemp("elsewhere"), prefect_server, shell.mark)
             worker = elsewhere.start(
                 *("prefect", "worker", "start", "--pool", "siftline"), log=elsewhere.directory / "worker.log"
             )
             with running(worker):
                 yield shell
+            forget_deployments(prefect_server)
             shell.wait_for_nobody()
     finally:
         shell.kill_everybody()
-
-
-def run_deployment(checkout: Shell, *arguments: str) -> str:
-    """Run it as a user would, and return the log of the command."""
-    finished = checkout.run(
-        *("prefect", "deployment", "run", "batch-detection/flights-nightly"),
-        *("--watch", "--watch-interval", "1", *arguments),
-    )
-    assert finished.status == 0, finished.out + finished.err
-    return finished.out
 
 
 def inspect_deployment(checkout: Shell) -> dict[str, Any]:
@@ -90,6 +84,12 @@ def inspect_deployment(checkout: Shell) -> dict[str, Any]:
     deployment = answer.raise_for_status().json()
     assert isinstance(deployment, dict)
     return deployment
+
+
+def start_run(checkout: Shell, config: dict[str, Any]) -> httpx.Response:
+    """Start a run of the deployment with a configuration of its own."""
+    path = f"{checkout.api_url}/deployments/{inspect_deployment(checkout)['id']}/create_flow_run"
+    return httpx.post(path, json={"parameters": {"config": config}}, timeout=120)
 
 
 def test_deploying_registers_the_nightly_run_with_its_schedule_and_its_form(checkout: Shell) -> None:
@@ -129,7 +129,7 @@ def test_the_server_plans_the_nightly_runs_in_their_timezone(checkout: Shell) ->
 def test_the_file_of_the_pipeline_gives_the_same_deployment(checkout: Shell) -> None:
     shutil.copytree(ROOT / "deployments", checkout.directory / "deployments")
 
-    applied = checkout.siftline("pipelines", "apply", "deployments/flights-nightly.yaml")
+    applied = call_siftline(checkout, "pipelines", "apply", "deployments/flights-nightly.yaml")
 
     assert applied.status == 0, applied.err
     assert applied.out.startswith("flights-nightly: up to date\n")
@@ -146,33 +146,49 @@ def test_deploying_again_changes_nothing(checkout: Shell) -> None:
 
 
 def test_the_deployment_as_it_is_finds_its_data_and_publishes_in_the_checkout(checkout: Shell) -> None:
-    run_deployment(checkout)
+    finished = checkout.run(
+        *("prefect", "deployment", "run", "batch-detection/flights-nightly"),
+        *("--watch", "--watch-interval", "1"),
+    )
 
+    assert finished.status == 0, finished.out + finished.err
     results = open_results(checkout.directory / "results/flights")
     assert (results.manifest.name, results.manifest.rows) == ("flights", FLIGHTS)
     assert results.manifest.anomalies == results.anomalies.num_rows >= 3
     assert (checkout.directory / ".siftline/jobs").is_dir()
 
 
-def test_a_run_with_parameters_of_its_own_works_on_those(checkout: Shell, tmp_path: Path) -> None:
-    config = configuration(tmp_path, rows=500, chunk_rows=100)
-
-    run_deployment(checkout, "--params", json.dumps({"config": config}))
-
-    results = open_results(tmp_path / "output")
-    assert (results.manifest.rows, results.manifest.chunks) == (500, 5)
-
-
 def test_a_run_that_the_form_would_refuse_is_refused(checkout: Shell, tmp_path: Path) -> None:
-    config = {**configuration(tmp_path), "treshold": {}}
+    answer = start_run(checkout, {**configuration(tmp_path), "treshold": {}})
 
-    finished = checkout.run(
-        *("prefect", "deployment", "run", "batch-detection/flights-nightly"),
-        *("--params", json.dumps({"config": config})),
-    )
+    assert answer.is_client_error
+    assert "treshold" in answer.text
 
-    assert finished.status == 1
-    assert "treshold" in finished.out + finished.err
+
+def test_a_run_cancelled_with_prefect_is_cancelled_leaves_nobody_and_goes_on(
+    checkout: Shell, tmp_path: Path
+) -> None:
+    job = Job(Shell(tmp_path, checkout.api_url, checkout.mark), CANCELLED_CHUNKS, 500)
+    before = {process.pid for process in checkout.processes()}
+    run = start_run(checkout, job.values).raise_for_status().json()["id"]
+    wait_until(lambda: len(job.committed()) >= 4, "some chunks are committed", 300)
+
+    cancelled = checkout.run("prefect", "flow-run", "cancel", run)
+
+    assert cancelled.status == 0, cancelled.err
+    wait_until(lambda: job.states()[run] == ("CANCELLED", "Cancelled"), "the run is cancelled", 120)
+    wait_until(lambda: {one.pid for one in checkout.processes()} <= before, "nobody is left of it")
+    assert job.held_by is None
+    assert job.directory is not None
+    assert read_job(job.directory).outcome == "cancelled"
+    committed = len(job.committed())
+    assert 4 <= committed < CANCELLED_CHUNKS
+
+    serial = ("--set", "cluster={kind: serial}")
+    result = call_siftline(job.shell, "run", job.config, "--json", *serial).json()
+
+    assert (result["chunks_reused"], result["chunks_computed"]) == (committed, CANCELLED_CHUNKS - committed)
+    assert job.states()[run] == ("CANCELLED", "Cancelled")
 
 
 def test_a_run_whose_process_is_killed_is_taken_up_by_the_recovery_deployment(
@@ -195,20 +211,16 @@ def test_a_run_whose_process_is_killed_is_taken_up_by_the_recovery_deployment(
         at_once = tmp_path / "automations.yaml"
         text = (ROOT / "deployments/automations.yaml").read_text(encoding="utf-8")
         at_once.write_text(text.replace("schedule_after: 90", "schedule_after: 0"), encoding="utf-8")
-        applied = checkout.run("siftline", "apply", at_once)
+        applied = call_siftline(checkout, "apply", at_once)
         assert applied.status == 0, applied.err
         try:
-            started = checkout.run(
-                *("prefect", "deployment", "run", "batch-detection/flights-nightly"),
-                *("--params", json.dumps({"config": config})),
-            )
-            assert started.status == 0, started.err
+            run = start_run(checkout, config).raise_for_status().json()["id"]
             receipts = tmp_path / "checkpoint"
-            wait_until(lambda: len(receipt_files(receipts)) > 3, "some chunks are done")
+            wait_until(lambda: len(receipt_files(receipts)) > 3, "some chunks are done", 300)
             (process,) = [one for one in checkout.processes() if "prefect.engine" in " ".join(one.cmdline())]
-            run = process.environ()["PREFECT__FLOW_RUN_ID"]
+            assert process.environ()["PREFECT__FLOW_RUN_ID"] == run
             process.kill()
-            recovery = wait_until(lambda: recovery_of(run), "its job is taken up and done", 120)
+            recovery = wait_until(lambda: recovery_of(run), "its job is taken up and done", 300)
         finally:
             for automation in ask("/automations/filter"):
                 gone = f"/automations/{automation['id']}"

@@ -15,6 +15,7 @@ from sklearn.ensemble import IsolationForest
 from siftline import open_results
 from tests.e2e.processes import Shell, write_config
 from tests.flows.batches import FEATURES, configuration
+from tests.flows.commands import call_siftline
 
 ROWS = 60_000
 CHUNKS = 20
@@ -57,7 +58,7 @@ def test_a_full_disk_is_one_line_and_with_space_the_job_goes_on(shell: Shell, wh
         config = write_config(shell.directory / "job.yaml", values)
         output = Path(values["output"]["path"])
 
-        finished = shell.siftline("run", config)
+        finished = call_siftline(shell, "run", config)
 
         assert finished.status == 1, finished
         complaint = finished.complaint()
@@ -70,7 +71,7 @@ def test_a_full_disk_is_one_line_and_with_space_the_job_goes_on(shell: Shell, wh
         assert not list(disk.rglob("*.tmp"))
 
         grow(100_000)
-        again = shell.siftline("run", config, "--json")
+        again = call_siftline(shell, "run", config, "--json")
 
         assert again.status == 0, again.err
         result = again.json()

@@ -6,17 +6,23 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
 import pytest
 
-from siftline import open_results
+from siftline import load_config, open_results
+from tests.e2e.pipelines import DAILY, Server, apply, write_pipeline
 from tests.e2e.processes import Shell, finish, running, write_config
 from tests.e2e.stacks import INSTALLED, NOT_INSTALLED, Place, place
 from tests.faults import wait_until
-from tests.flows.batches import configuration
+from tests.flows.batches import configuration, scores_digest, write_rows
+from tests.flows.commands import call_siftline, inside
+from tests.flows.webhook import Webhook, serving
+from tests.support import undisturbed_digest
 
 SERVICES = ["postgresql", "prefect-server", "dask-scheduler", "dask-workers", "prefect-worker"]
 
@@ -57,16 +63,107 @@ def test_a_stack_that_is_up_is_not_started_again_and_is_healthy(stack: Place) ->
     assert f"export PREFECT_API_URL={stack.api_url}" in finished.out
 
 
-def test_a_job_runs_on_it_and_publishes(stack: Place, tmp_path: Path) -> None:
-    cluster = {"kind": "address", "address": stack.scheduler}
-    config = write_config(tmp_path / "job.yaml", configuration(tmp_path, cluster=cluster))
+def test_a_job_runs_on_its_scheduler_to_the_same_scores_and_the_services_stay(
+    stack: Place, tmp_path: Path
+) -> None:
+    values = configuration(tmp_path)
+    config = write_config(tmp_path / "job.yaml", values)
+    before = [stack.process(name) for name in SERVICES]
+    cluster = f"cluster={{kind: address, address: '{stack.scheduler}', timeout_seconds: 300}}"
+    shell = Shell(tmp_path, stack.api_url, stack.shell.mark)
 
-    finished = Shell(tmp_path, stack.api_url, stack.shell.mark).siftline("run", config, "--json")
+    finished = call_siftline(shell, "run", config, "--json", "--set", cluster)
 
     assert finished.status == 0, finished.err
-    assert open_results(tmp_path / "output").manifest.rows == 600
+    assert finished.json()["chunks_computed"] == 3
+    assert scores_digest(tmp_path / "output") == undisturbed_digest(load_config(config))
     run = httpx.get(f"{stack.api_url}/flow_runs/{finished.json()['flow_run_id']}", timeout=120).json()
     assert run["state_name"] == "Completed"
+    assert [stack.process(name) for name in SERVICES] == before
+
+
+@pytest.fixture(scope="module")
+def project(stack: Place) -> Shell:
+    """A directory with data and pipelines, for the stack's worker."""
+    shell = Shell(stack.shell.directory / "project", stack.api_url, stack.shell.mark)
+    write_rows(shell.directory / "data/ticks.parquet", 300)
+    return shell
+
+
+@pytest.fixture(scope="module")
+def server(stack: Place) -> Server:
+    return Server(stack.api_url)
+
+
+@pytest.fixture
+def webhook() -> Iterator[Webhook]:
+    with serving() as webhook:
+        yield webhook
+
+
+def test_a_schedule_fires_its_run_is_published_and_told_and_pausing_ends_that(
+    stack: Place, project: Shell, server: Server, webhook: Webhook
+) -> None:
+    with inside(project):
+        block = webhook.block("pipelines")
+    path = write_pipeline(
+        project,
+        "ticks",
+        pool="siftline",
+        schedules=[{"every": "5s"}],
+        resources={"kind": "address", "address": stack.scheduler, "timeout_seconds": 60},
+        notifications=[{"block": block, "on": ["completed"]}],
+        concurrency={"limit": 1},
+    )
+    assert "+ deployment batch-detection/ticks with schedule default" in apply(project, path)
+
+    wait_until(lambda: webhook.received, "a run is published and told of", 300)
+    assert call_siftline(project, "pipelines", "pause", "ticks").out == "paused ticks\n"
+
+    assert open_results(project.directory / "results/ticks").manifest.rows == 300
+    assert "Interval: " in webhook.received[0].body["body"]
+    done = wait_until(lambda: server.runs("ticks", "Completed"), "it is completed")
+    assert done[-1]["name"].startswith("ticks 2")
+    assert done[-1]["auto_scheduled"]
+    wait_until(lambda: not server.runs("ticks", "Running", "Pending"), "nothing runs any more")
+    assert not server.runs("ticks", "Scheduled")
+
+    assert "ticks: up to date" in apply(project, path)
+    assert server.deployment("ticks")["paused"], "applying leaves it paused"
+    assert call_siftline(project, "pipelines", "resume", "ticks").out == "resumed ticks\n"
+    assert not server.deployment("ticks")["paused"]
+    assert call_siftline(project, "pipelines", "remove", path).out.startswith("- deployment")
+    assert not server.runs("ticks", "Scheduled")
+
+
+def test_two_triggers_at_once_respect_the_limit_and_the_second_has_nothing_to_do(
+    stack: Place, project: Shell, server: Server
+) -> None:
+    path = write_pipeline(
+        project,
+        "limited",
+        pool="siftline",
+        batch=DAILY,
+        schedules=[{"cron": "0 0 1 1 *", "active": False}],
+        concurrency={"limit": 1},
+    )
+    write_rows(project.directory / f"data/{datetime.now(UTC).year - 1}-01-01.parquet", 200)
+    apply(project, path)
+
+    deployment = server.deployment("limited")["id"]
+    httpx.post(f"{stack.api_url}/deployments/{deployment}/create_flow_run", json={}).raise_for_status()
+    other = call_siftline(project, "pipelines", "run", "limited", "--json").json()["flow_run_id"]
+
+    def over() -> list[dict[str, Any]]:
+        runs = server.runs("limited", "Completed", "AlreadyPublished")
+        return runs if len(runs) == 2 else []
+
+    first, second = sorted(wait_until(over, "both are over", 300), key=lambda run: run["start_time"])
+    assert {first["state_name"], second["state_name"]} == {"Completed", "AlreadyPublished"}
+    assert first["end_time"] <= second["start_time"]
+    told = call_siftline(project, "status", other, "--json").json()
+    assert (told["final"], told["pipeline"]) == (True, "limited")
+    assert call_siftline(project, "pipelines", "remove", "limited").status == 0
 
 
 def test_the_work_pool_is_there(stack: Place) -> None:

@@ -9,9 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.recovery import job_statuses
 from siftline import open_results
@@ -19,7 +17,6 @@ from tests.e2e.chaos import CHUNKS, Job
 from tests.e2e.processes import Shell, finish
 from tests.faults import wait_until
 from tests.flows.batches import scores_digest
-from tests.flows.webhook import Webhook, serving
 
 SLOW = {"params": {"n_estimators": 300}, "sample_rows": 5000}
 
@@ -121,47 +118,3 @@ def test_a_run_that_was_frozen_and_replaced_changes_nothing_when_it_wakes_up(
     }
     (status,) = job_statuses(str(job.checkpoint))
     assert (status.state, status.run) == ("published", second["flow_run_id"])
-
-
-@pytest.fixture
-def webhook(shell: Shell) -> Iterator[Webhook]:
-    with serving() as webhook:
-        yield webhook
-
-
-def task_runs(shell: Shell, run: str) -> list[str]:
-    """The steps of a run that the server knows of."""
-    asked = {"flow_runs": {"id": {"any_": [run]}}}
-    answer = httpx.post(f"{shell.api_url}/task_runs/filter", json=asked, timeout=120).raise_for_status()
-    return [one["name"] for one in answer.json()]
-
-
-def test_a_finished_job_that_is_run_again_does_nothing_and_says_so(shell: Shell, webhook: Webhook) -> None:
-    with temporary_settings({PREFECT_API_URL: shell.api_url}):
-        block = webhook.block("at-once")
-    job = Job(shell, notify=[{"block": block}])
-    first = job.run()
-    assert [request.body["subject"] for request in webhook.received] == ["Siftline: test completed"]
-    before = contents(job)
-
-    again = shell.siftline("run", job.config)
-
-    assert again.status == 0, again.err
-    assert again.out.startswith(f"job {first['job_id']} is published already: nothing to do")
-    assert len(webhook.received) == 1, "nobody is told"
-    assert len(job.begun()) == CHUNKS
-    after = contents(job)
-    changed = {Path(path).name for path in before.keys() | after if before.get(path) != after.get(path)}
-    assert changed == {"lease-000001.json", "lease-000002.json"}
-    states = job.states()
-    assert states.pop(first["flow_run_id"]) == ("COMPLETED", "Completed")
-    ((run, state),) = states.items()
-    assert state == ("COMPLETED", "AlreadyPublished")
-    assert wait_until(lambda: task_runs(shell, run), "its steps are known") == ["plan_batch"]
-
-    result = job.run()
-    assert (result["state"], result["chunks_computed"], result["chunks_reused"]) == (
-        "AlreadyPublished",
-        0,
-        CHUNKS,
-    )

@@ -27,13 +27,13 @@ from siftline.jobs.results import Results, open_results
 from siftline.stages.plan import plan_batch
 from siftline.storage.files import file_digest
 from siftline.storage.lease import Lease, holder
-from tests.e2e.chaos import Done, Forks, do
+from tests.forks import Done, Forks, do
 from tests.support import JsonStore, make_config, make_table, store_of, write_files
 
 CHUNKS = 4
 ROWS = 60 * CHUNKS
-LOOKS = 1000
-KILLS = 20
+LOOKS = 500
+KILLS = 12
 BAD_ROW = 70  # in chunk 1
 
 RECEIPTS = [f"commit receipt {chunk}" for chunk in range(CHUNKS)]
