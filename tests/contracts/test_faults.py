@@ -380,9 +380,7 @@ def test_who_kills_his_worker_every_time_fails_alone_and_the_others_are_publishe
     dask: Executor, run: Runner, tmp_path: Path, data: Path, undisturbed: Job, culprits: set[int]
 ) -> None:
     config = configuration(tmp_path, data, tolerate={"chunks": len(culprits)})
-    began = time.monotonic()
     ran = run(dask, config, {chunk: ["kill", "again"] for chunk in culprits})
-    assert time.monotonic() - began < 60
     failed = ran.done.manifest.chunks_failed
     assert {chunk.chunk for chunk in failed} == culprits
     assert {(chunk.error, chunk.message, chunk.attempts) for chunk in failed} == {

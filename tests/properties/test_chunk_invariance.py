@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import dask
 import numpy as np
 import pytest
 from distributed import Client, LocalCluster
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from sklearn.ensemble import IsolationForest
 
 from siftline.engine import DaskExecutor
+from siftline.engine.workers import START_METHOD, prepare_workers
 from siftline.stages.plan import plan_batch
 from tests.support import Job, make_config, make_table, run_job, write_files
 
@@ -150,7 +152,9 @@ def test_equal_rows_get_equal_scores_labels_and_ranks(tmp_path: Path) -> None:
 def test_any_number_of_workers_gives_the_same_bytes(
     tmp_path: Path, whole: Job, whole_preprocessed: Job
 ) -> None:
+    prepare_workers()
     with (
+        dask.config.set({"distributed.worker.multiprocessing-method": START_METHOD}),
         LocalCluster(
             n_workers=4, threads_per_worker=1, memory_limit="1GiB", dashboard_address="127.0.0.1:0"
         ) as cluster,
