@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -60,8 +61,12 @@ def test_a_result_that_fails_its_audit_exits_1_with_one_line(shell: Shell, confi
     assert not (shell.directory / "output/manifest.json").exists()
 
 
-def test_without_a_server_one_is_started_and_gone_in_the_end(tmp_path: Path) -> None:
+def test_without_a_server_one_is_started_and_gone_in_the_end(
+    api_url: str, prefect_database: Path, tmp_path: Path
+) -> None:
     shell = Shell(tmp_path)
+    (tmp_path / ".prefect").mkdir()
+    shutil.copy(prefect_database, tmp_path / ".prefect")  # as if it were not the first time
     config = write_config(tmp_path / "job.yaml", configuration(tmp_path))
     with nothing_left_behind():
         finished = shell.siftline("run", config, "--json")

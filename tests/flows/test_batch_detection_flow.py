@@ -83,7 +83,7 @@ def test_many_chunks_ask_no_more_of_the_api_than_few(tmp_path: Path, monkeypatch
     batch_detection(configuration(tmp_path / "few", chunk_rows=200))
     few = asked.copy()
     asked.clear()
-    batch_detection(configuration(tmp_path / "many", chunk_rows=2))
+    batch_detection(configuration(tmp_path / "many", chunk_rows=10))
 
     # What goes by the clock: the log, and how far the run is, at most once a second.
     for by_the_clock in ("POST /api/logs/", "POST /api/artifacts/", "PATCH /api/artifacts/{id}"):
