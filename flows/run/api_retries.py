@@ -24,13 +24,13 @@ class _PatientTaskRunner(ThreadPoolTaskRunner[Any]):
     """
 
     def __enter__(self) -> Self:
-        self._patience = ExitStack()
-        self._patience.enter_context(patience())
+        self._settings = ExitStack()
+        self._settings.enter_context(longer_api_retries())
         return super().__enter__()
 
     def __exit__(self, *exception: Any) -> None:
         super().__exit__(*exception)
-        self._patience.close()
+        self._settings.close()
         # With its next event Prefect sends those again that an outage has held up: the states of the tasks.
         with suppress(Exception):
             emit_event("siftline.run.ended", {"prefect.resource.id": "siftline"})
@@ -41,7 +41,7 @@ PatientTaskRunner: Callable[[], TaskRunner[PrefectFuture[Any]]] = cast(Any, _Pat
 
 
 @contextmanager
-def patience() -> Iterator[None]:
+def longer_api_retries() -> Iterator[None]:
     """Ask the API again for minutes, and send a heartbeat twice a minute; more of either stays as it is."""
     settings = get_current_settings()
     frequency = settings.flows.heartbeat_frequency

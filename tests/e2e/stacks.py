@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from siftline.stack import Record, postgresql, read_stack
+from siftline.stack import StackRecord, postgresql, read_stack
 from tests.e2e.processes import Finished, Shell, free_port
 
 NOT_INSTALLED = "PostgreSQL is not installed (Debian: apt-get install postgresql)"
@@ -38,7 +38,7 @@ class Place:
     def down(self) -> Finished:
         return self.shell.siftline("down", "--home", self.home)
 
-    def record(self) -> Record:
+    def record(self) -> StackRecord:
         record = read_stack(self.home)
         assert record is not None
         return record

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from siftline.errors import storage_error
-from siftline.stack import Record, Stack, clear, read_stack, supervise
+from siftline.stack import Stack, StackRecord, clear, read_stack, supervise
 from siftline.stack.processes import end
 from siftline.stack.services import services
 
@@ -90,7 +90,7 @@ def down(home: Path) -> None:
     click.echo(f"stopped {', '.join(stopped)}" if stopped else f"nothing is running in {home}")
 
 
-def _stop(record: Record) -> list[str]:
+def _stop(record: StackRecord) -> list[str]:
     """Stop a stack and return the names of the services that were running."""
     supervisor = record.supervisor.find()
     if supervisor is None:
@@ -99,7 +99,7 @@ def _stop(record: Record) -> list[str]:
     return [*reversed(record.services), *clear(record)]
 
 
-def _print_running(record: Record) -> None:
+def _print_running(record: StackRecord) -> None:
     home, process = record.stack.home, f"(process {record.supervisor.pid})"
     if not record.ready:
         click.echo(f"the stack in {home} is starting {process}")

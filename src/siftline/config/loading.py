@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from siftline.config.batch import BatchConfig
 from siftline.config.fields import Section
-from siftline.config.mistakes import explain
+from siftline.config.mistakes import describe_mistakes
 from siftline.config.schedules import Interval
 from siftline.config.templates import render
 from siftline.errors import ConfigError
@@ -53,7 +53,7 @@ def parse(model: type[S], values: Mapping[str, Any], origin: str, schema: str = 
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(*explain(error, origin, model, schema)) from None
+        raise ConfigError(*describe_mistakes(error, origin, model, schema)) from None
 
 
 def resolve_config(

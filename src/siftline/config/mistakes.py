@@ -13,7 +13,9 @@ from pydantic_core import ErrorDetails
 from siftline.config.fields import Section
 
 
-def explain(error: ValidationError, origin: str, model: type[Section], schema: str) -> tuple[str, str]:
+def describe_mistakes(
+    error: ValidationError, origin: str, model: type[Section], schema: str
+) -> tuple[str, str]:
     """Return the problem, with one line per mistake, and the remedy."""
     mistakes: dict[str, list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False):

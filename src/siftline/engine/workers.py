@@ -25,6 +25,8 @@ ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
 }
 
+# Imported by the fork server: everything that workers need.
+PRELOAD = "siftline.stages.worker_imports"
 # Elsewhere forking a process that has such libraries is not safe.
 START_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 
@@ -32,12 +34,12 @@ START_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 def prepare_workers() -> None:
     """Start importing what workers need, in the background; a second call does nothing."""
     if START_METHOD == "forkserver":
-        multiprocessing.set_forkserver_preload(["siftline.stages.worker_imports"])
+        multiprocessing.set_forkserver_preload([PRELOAD])
         with _environment(ENVIRONMENT), signals_held():
             forkserver.ensure_running()
 
 
-def preload() -> None:
+def preload_dask() -> None:
     """Import what Dask runs a worker with, in the process that workers are forked from."""
     import distributed.nanny
     import distributed.worker  # noqa: F401

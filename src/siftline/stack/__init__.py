@@ -4,7 +4,7 @@ Each is a process of its own, started by its own command and watched by `siftlin
 """
 
 from siftline.stack.config import Stack
-from siftline.stack.record import Record, read_stack
+from siftline.stack.record import StackRecord, read_stack
 from siftline.stack.supervision import clear, supervise
 
-__all__ = ["Record", "Stack", "clear", "read_stack", "supervise"]
+__all__ = ["Stack", "StackRecord", "clear", "read_stack", "supervise"]

@@ -95,7 +95,7 @@ def _installed() -> dict[int, Path]:
     return versions
 
 
-def prepare(stack: Stack) -> None:
+def prepare_database(stack: Stack) -> None:
     """Set the data directory up, if that has not been done.
 
     Raises

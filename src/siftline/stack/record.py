@@ -19,7 +19,7 @@ from siftline.storage.locks import locked
 from siftline.storage.records import RecordFile
 
 
-class Record(BaseModel):
+class StackRecord(BaseModel):
     """A stack and its processes.
 
     Attributes
@@ -54,11 +54,11 @@ class Record(BaseModel):
         _file(self.stack.home).path.unlink(missing_ok=True)
 
 
-def _file(home: Path) -> RecordFile[Record]:
-    return RecordFile(home / "stack.json", Record, Version.STACK)
+def _file(home: Path) -> RecordFile[StackRecord]:
+    return RecordFile(home / "stack.json", StackRecord, Version.STACK)
 
 
-def read_stack(home: Path) -> Record | None:
+def read_stack(home: Path) -> StackRecord | None:
     """Read the record of the stack in `home`; None if there is none.
 
     Raises

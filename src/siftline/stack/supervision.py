@@ -17,7 +17,7 @@ from siftline.errors import StackError
 from siftline.stack import postgresql
 from siftline.stack.config import Stack
 from siftline.stack.processes import MARK, Identity, check_ports, end, kill, marked
-from siftline.stack.record import Record, claimed, read_stack
+from siftline.stack.record import StackRecord, claimed, read_stack
 from siftline.stack.services import Service, services
 
 _POLL_SECONDS = 0.1
@@ -53,7 +53,7 @@ def supervise(stack: Stack, say: Say, ready: Callable[[], None]) -> None:
             say(f"stopped what an earlier `siftline up` left behind: {', '.join(ended)}")
         check_ports(stack.listeners())
         if stack.database == "postgresql":
-            postgresql.prepare(stack)
+            postgresql.prepare_database(stack)
         supervisor = _Supervisor(stack, say, asked)
         try:
             if supervisor.start():
@@ -64,7 +64,7 @@ def supervise(stack: Stack, say: Say, ready: Callable[[], None]) -> None:
             supervisor.stop()
 
 
-def clear(record: Record) -> list[str]:
+def clear(record: StackRecord) -> list[str]:
     """End whatever there is of a stack without a supervisor, and forget it.
 
     Returns
@@ -105,7 +105,7 @@ def _stop_asked() -> Iterator[Callable[[], bool]]:
 
 class _Supervisor:
     def __init__(self, stack: Stack, say: Say, asked: Callable[[], bool]) -> None:
-        self.record = Record(stack=stack)
+        self.record = StackRecord(stack=stack)
         self._stack = stack
         self._say = say
         self._asked = asked

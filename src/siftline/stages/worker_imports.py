@@ -17,7 +17,7 @@ try:
     from siftline.engine import workers
     from siftline.stages import labelling, scoring, training  # noqa: F401
 
-    workers.preload()
+    workers.preload_dask()
     kinds.preload()
 finally:
     gc.freeze()

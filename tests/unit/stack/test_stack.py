@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from siftline.errors import IntegrityError, StackError, StorageError
-from siftline.stack import Record, Stack, clear, postgresql, read_stack
+from siftline.stack import Stack, StackRecord, clear, postgresql, read_stack
 from siftline.stack.processes import MARK, Identity, check_ports, end, is_alive, kill, marked
 from siftline.stack.record import claimed
 from siftline.stack.services import services
@@ -146,7 +146,7 @@ def test_orphans_are_found_by_their_mark(tmp_path: Path) -> None:
 
 def test_what_is_written_of_a_stack_is_read_back(tmp_path: Path) -> None:
     assert read_stack(tmp_path) is None
-    record = Record(stack=stack_in(tmp_path), ready=True)
+    record = StackRecord(stack=stack_in(tmp_path), ready=True)
     record.write()
 
     assert read_stack(tmp_path) == record
@@ -166,7 +166,7 @@ def test_clearing_ends_the_services_in_reverse_and_no_stranger(
     one, two = started(f"{PARENT}; import signal; signal.pause()"), started(STUBBORN.replace("TERM", "HUP"))
     stranger = Identity(pid=stubborn.pid, created=stubborn.create_time() - 3600)
     found = {"one": Identity.of(one), "stranger": stranger, "two": Identity.of(two)}
-    record = Record(stack=stack_in(tmp_path), services=found)
+    record = StackRecord(stack=stack_in(tmp_path), services=found)
     record.write()
 
     child = psutil.Process(int(one.said))
@@ -227,7 +227,7 @@ def test_without_postgresql_its_package_and_the_way_without_are_named(
     monkeypatch.setattr(postgresql, "_installed", dict)
 
     with pytest.raises(StackError, match=r"apt-get install postgresql.*--database sqlite"):
-        postgresql.prepare(stack_in(tmp_path))
+        postgresql.prepare_database(stack_in(tmp_path))
 
 
 def test_the_newest_postgresql_makes_the_data_and_the_same_version_opens_it(
