@@ -111,8 +111,9 @@ def test_a_run_of_a_finished_job_is_one_task_run_that_plans(tmp_path: Path) -> N
     assert set(task_runs(run_id, last="plan_batch")) == {"plan_batch"}
     assert artifacts(run_id) == {}
     assert flow_run(run_id).state_name == "AlreadyPublished"
-    changed = {path.name for path in before.keys() | written() if before.get(path) != written().get(path)}
-    assert changed == {"lease-000001.json", "lease-000002.json"}
+    after = written()
+    changed = {path.name for path in before.keys() | after if before.get(path) != after.get(path)}
+    assert changed == {"lease-000001.json", "lease-000002.json", "test.lock"}
 
 
 @pytest.mark.e2e
