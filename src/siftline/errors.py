@@ -46,7 +46,7 @@ errors travel from Dask workers to the coordinator.
 from __future__ import annotations
 
 import errno
-from typing import ClassVar, Literal, Self, TypeGuard
+from typing import Literal, Self, TypeGuard
 
 Fault = Literal["job", "chunk", "data", "resource", "transient", "worker"]
 
@@ -57,23 +57,31 @@ class SiftlineError(Exception):
     Parameters
     ----------
     problem : str
-        What is wrong, and where.
+        The problem, and its place.
     remedy : str
-        What the user can do about it.
+        The fix, for the user.
 
     Attributes
     ----------
     exit_status : int
-        Of the command that ends with it.
+        Exit status of a command that fails with the error.
     fault : str
-        What kind of fault it is to a chunk; see above.
+        Kind of fault of a chunk; see above.
     recoverable : bool
-        Whether the same job, run again, may do better without anybody's help.
+        True if the same job, run again, may succeed without a change.
     """
 
-    exit_status: ClassVar[int] = 1
-    fault: ClassVar[Fault] = "job"
-    recoverable: ClassVar[bool] = False
+    exit_status: int = 1
+    fault: Fault = "job"
+    recoverable: bool = False
+
+    def __init_subclass__(
+        cls, exit_status: int | None = None, fault: Fault | None = None, recoverable: bool | None = None
+    ) -> None:
+        super().__init_subclass__()
+        cls.exit_status = cls.exit_status if exit_status is None else exit_status
+        cls.fault = cls.fault if fault is None else fault
+        cls.recoverable = cls.recoverable if recoverable is None else recoverable
 
     def __init__(self, problem: str, remedy: str) -> None:
         super().__init__(problem, remedy)
@@ -84,59 +92,39 @@ class SiftlineError(Exception):
         return f"{self.problem}; {self.remedy}"
 
     def about(self, what: str) -> Self:
-        """Return the same error, saying what it is about as well."""
+        """Return the same error with its subject in front of the problem."""
         return type(self)(f"{what}: {self.problem}", *self.args[1:])
 
 
-class InputError(SiftlineError):
-    """What was given cannot be worked on."""
-
-    exit_status = 2
+class InputError(SiftlineError, exit_status=2):
+    """Invalid input."""
 
 
 class ConfigError(InputError):
-    """The configuration is wrong; `problem` has one line for every mistake."""
+    """The configuration is invalid; `problem` has one line per mistake."""
 
     def __str__(self) -> str:
         return f"{self.problem}\n{self.remedy}" if "\n" in self.problem else super().__str__()
 
 
-class SourceError(InputError):
-    """The input data is missing, empty, or cannot be read."""
-
-    fault: ClassVar[Fault] = "chunk"
+class SourceError(InputError, fault="chunk"):
+    """The input data is missing, empty or corrupt."""
 
 
-class SourceChanged(SourceError):
-    """A source file is no longer the one that the job was planned on."""
-
-    fault: ClassVar[Fault] = "job"
+class SourceChanged(SourceError, fault="job"):
+    """A source file changed after planning."""
 
 
-class SourceUnavailable(SourceError):
-    """A source file cannot be read just now."""
-
-    fault: ClassVar[Fault] = "transient"
-    recoverable: ClassVar[bool] = True
+class SourceUnavailable(SourceError, fault="transient", recoverable=True):
+    """A source file cannot be read at the moment."""
 
 
 class FeatureError(InputError):
-    """A column cannot serve as a feature, or holds a value that cannot be scored."""
+    """A column, or a value in it, cannot be a feature."""
 
 
-class RowError(FeatureError):
-    """Some rows cannot be digested.
-
-    Parameters
-    ----------
-    problem, remedy : str
-        As in every error.
-    rows : tuple of int
-        Positions of all the offending rows among those that were given, ascending; empty where they are
-        not known.
-    """
-
-    fault: ClassVar[Fault] = "data"
+class RowError(FeatureError, fault="data"):
+    """Some rows cannot be handled: `rows` are their positions, ascending; empty if not known."""
 
     def __init__(self, problem: str, remedy: str, rows: tuple[int, ...] = ()) -> None:
         super().__init__(problem, remedy)
@@ -145,51 +133,43 @@ class RowError(FeatureError):
 
 
 class ModelError(InputError):
-    """A detector's parameters or a fitted model cannot be used."""
+    """A detector or a fitted model cannot be used."""
 
 
 class OutputConflict(InputError):
-    """The output path is taken by something else."""
+    """The output belongs to something else."""
 
 
 class UnknownJob(InputError):
-    """There is no such job in the checkpoint."""
-
-
-class StackError(SiftlineError):
-    """A stack cannot be started, or one of its services cannot be kept running."""
+    """No such job in the checkpoint."""
 
 
 class UnknownPipeline(InputError):
-    """There is no such pipeline, or no such run, on the Prefect server."""
+    """No such pipeline or run on the server."""
 
 
-class JobError(SiftlineError):
+class StackError(SiftlineError):
+    """A service of the stack cannot be started or kept running."""
+
+
+class JobError(SiftlineError, recoverable=True):
     """The work failed."""
-
-    recoverable: ClassVar[bool] = True
 
 
 class ClusterError(JobError):
-    """The cluster cannot be reached, or lost its workers."""
+    """No workers: unreachable, lost, or failed to start."""
 
 
-class WorkerLost(ClusterError):
-    """The worker that had the work went away: killed, by this work or by something else."""
-
-    fault: ClassVar[Fault] = "worker"
+class WorkerLost(ClusterError, fault="worker"):
+    """A worker died while it had the work."""
 
 
-class ChunkTimeout(ClusterError):
-    """A chunk took longer than it may; its worker was restarted."""
-
-    fault: ClassVar[Fault] = "transient"
+class ChunkTimeout(ClusterError, fault="transient"):
+    """A chunk exceeded its time limit; its worker was restarted."""
 
 
-class OutOfMemory(JobError):
+class OutOfMemory(JobError, fault="resource"):
     """A chunk needs more memory than its worker has."""
-
-    fault: ClassVar[Fault] = "resource"
 
 
 class ApiError(JobError):
@@ -197,41 +177,27 @@ class ApiError(JobError):
 
 
 class StorageError(JobError):
-    """A file could not be written, or not be read back."""
+    """A file could not be written or read back."""
 
 
-class StorageUnavailable(StorageError):
-    """A file could not be written or read just now."""
-
-    fault: ClassVar[Fault] = "transient"
+class StorageUnavailable(StorageError, fault="transient"):
+    """A file cannot be written or read at the moment."""
 
 
 class IntegrityError(StorageError):
-    """A persisted file is not what its digest or format version says."""
+    """A persisted file does not match its digest or format version."""
 
 
 class PartDamaged(IntegrityError):
-    """A part file is not what its receipt says."""
+    """A part file does not match its receipt."""
 
 
-class CheckpointError(JobError):
-    """A receipt could not be committed to the checkpoint."""
-
-    fault: ClassVar[Fault] = "transient"
+class CheckpointError(JobError, fault="transient"):
+    """A receipt could not be committed."""
 
 
-class ValidationFailed(JobError):
-    """The result did not pass the audit; nothing was published.
-
-    Parameters
-    ----------
-    problem, remedy : str
-        As in every error.
-    failures : tuple of str
-        Every check that failed, in words.
-    """
-
-    recoverable: ClassVar[bool] = False
+class ValidationFailed(JobError, recoverable=False):
+    """The result failed its audit: `failures` has every failed check in words. Nothing was published."""
 
     def __init__(self, problem: str, remedy: str, failures: tuple[str, ...] = ()) -> None:
         super().__init__(problem, remedy)
@@ -239,47 +205,32 @@ class ValidationFailed(JobError):
         self.failures = failures
 
 
-class JobBusy(JobError):
+class JobBusy(JobError, recoverable=False):
     """Another run is working on the job."""
 
-    recoverable: ClassVar[bool] = False
+
+class LeaseLost(JobError, recoverable=False):
+    """Another run took over the job."""
 
 
-class LeaseLost(JobError):
-    """Another run has taken the job over, while this one did not give a sign of life."""
-
-    recoverable: ClassVar[bool] = False
+class GivenUp(JobError, recoverable=False):
+    """The job has used up its recoveries."""
 
 
-class GivenUp(JobError):
-    """The job has failed as often as it may be taken up again."""
-
-    recoverable: ClassVar[bool] = False
+class StepFailed(JobError, recoverable=False):
+    """A custom step failed; the result is published."""
 
 
-class StepFailed(JobError):
-    """A step of the user's own failed, after the result was published."""
-
-    recoverable: ClassVar[bool] = False
+class IntervalSkipped(JobError, recoverable=False):
+    """A run started too late for its interval."""
 
 
-class IntervalSkipped(JobError):
-    """A run came too late for its interval, and its schedule says that this is not made up for."""
-
-    recoverable: ClassVar[bool] = False
-
-
-class BackfillFailed(JobError):
+class BackfillFailed(JobError, recoverable=False):
     """Some intervals of a backfill failed."""
 
-    recoverable: ClassVar[bool] = False
 
-
-class Cancelled(JobError):
+class Cancelled(JobError, recoverable=False, exit_status=130):
     """The run was stopped on request."""
-
-    exit_status: ClassVar[int] = 130
-    recoverable: ClassVar[bool] = False
 
 
 _STORAGE_REMEDIES = {
@@ -293,29 +244,22 @@ _STORAGE_REMEDIES = {
     errno.EEXIST: "a file is where a directory should be: choose another path",
     errno.ENAMETOOLONG: "choose a shorter path",
 }
-
-
-# What an error of the operating system says of the path itself; any other may pass.
 _LASTING = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR}
 
 
 def may_pass(error: Exception) -> TypeGuard[OSError]:
-    """Whether an error on reading a file may be gone the next time.
+    """Return True if an error on reading a file may be gone the next time.
 
-    pyarrow and others have OSErrors of their own, without a number: for files that are damaged.
+    OSErrors without a number, such as pyarrow's, mean a damaged file.
     """
     return isinstance(error, OSError) and bool(error.errno) and error.errno not in _LASTING
 
 
 def storage_error(error: OSError, path: object) -> StorageError:
-    """Map an operating system's error on `path` to a `StorageError` with its remedy.
-
-    What a person must put right is a plain `StorageError`; what may pass is a `StorageUnavailable`.
-    """
-    remedy = _STORAGE_REMEDIES.get(error.errno or 0)
+    """Map an OSError on `path` to a `StorageError`; to `StorageUnavailable` if it may pass."""
     problem = f"{path}: {error.strerror or error}"
-    if remedy is not None:
-        return StorageError(problem, remedy)
+    if error.errno in _STORAGE_REMEDIES:
+        return StorageError(problem, _STORAGE_REMEDIES[error.errno])
     return StorageUnavailable(
         problem, "check the path and the disk, then run again: finished chunks are kept"
     )
