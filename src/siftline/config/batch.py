@@ -1,8 +1,6 @@
 """Configuration of a batch, checked field by field.
 
-Everything but ``source.path`` and ``output.path`` has a default. Editors complete from the JSON schema of
-`BatchConfig`, the Prefect UI draws its form from it, and ``scripts/reference`` generates the reference: so
-every field has its description here.
+The descriptions of the fields are in the JSON schema: editors, Prefect's UI and the reference show them.
 """
 
 from __future__ import annotations
@@ -30,74 +28,46 @@ from siftline.config.fields import (
 class SourceConfig(Section):
     """The input rows."""
 
-    path: str = Field(
-        min_length=1,
-        description="File, directory or glob of the input. Files are read in path order.",
-        examples=["data/flights.parquet", "data/{{ date }}/*.parquet"],
-    )
-    format: Literal["auto", "parquet", "csv"] = Field(
-        default="auto",
-        description="Format of the files; `auto` decides by file name. CSV may be compressed (.gz, .zst).",
-    )
-    key: Names = Field(
-        default=(),
-        description="Columns that identify a row in the results. Default: `row`, its position in the source.",
-    )
-    features: Names | None = Field(
-        default=None,
-        description="Columns to score. Default: all numeric columns except key, label and timestamp.",
-    )
-    timestamp: str | None = Field(
-        default=None, description="Timestamp column; `preprocess.time_parts` are derived from it."
-    )
-    verify: Literal["stat", "content"] = Field(
-        default="stat",
-        description="How changes of the files since planning are detected: `stat` compares size, time and "
-        "footer; `content` the bytes as well, for files edited with size and time unchanged.",
-    )
-    label: str | None = Field(
-        default=None, description="Column with known labels, if any. It is never used as a feature."
-    )
+    path: str = Field(min_length=1, examples=["data/flights.parquet", "data/{{ date }}/*.parquet"])
+    """File, directory or glob of the input. Files are read in path order."""
+    format: Literal["auto", "parquet", "csv"] = "auto"
+    """Format of the files; `auto` decides by file name. CSV may be compressed (.gz, .zst)."""
+    key: Names = ()
+    """Columns that identify a row in the results. Default: `row`, its position in the source."""
+    features: Names | None = None
+    """Columns to score. Default: all numeric columns except key, label and timestamp."""
+    timestamp: str | None = None
+    """Timestamp column; `preprocess.time_parts` are derived from it."""
+    verify: Literal["stat", "content"] = "stat"
+    """How changed files are detected: by size, time and footer (`stat`), or also by bytes (`content`)."""
+    label: str | None = None
+    """Column with known labels, if any. It is never used as a feature."""
 
 
 class PreprocessConfig(Section):
     """Preprocessing of the features, fitted on the sample."""
 
-    missing: Literal["keep", "mean", "median", "most_frequent"] = Field(
-        default="keep", description="Replacement for missing numbers. `keep` leaves them to the detector."
-    )
-    scale: Literal["none", "standard", "robust", "minmax"] = Field(
-        default="none",
-        description="Scaling of numeric features. Forests do not need it; distance-based detectors do.",
-    )
-    categorical: Literal["refuse", "onehot", "ordinal"] = Field(
-        default="refuse", description="Encoding of text features. `refuse` reports them as a mistake."
-    )
-    cyclic: dict[str, Seconds] = Field(
-        default={},
-        description="Periodic features and their periods: each becomes a sine and a cosine.",
-        examples=[{"hour": 24}],
-    )
-    time_parts: tuple[TimePart, ...] = Field(
-        default=(),
-        description="Parts of `source.timestamp` to add as cyclic features.",
-        examples=[["hour", "day_of_week"]],
-    )
+    missing: Literal["keep", "mean", "median", "most_frequent"] = "keep"
+    """Replacement for missing numbers. `keep` leaves them to the detector."""
+    scale: Literal["none", "standard", "robust", "minmax"] = "none"
+    """Scaling of numeric features. Forests do not need it; distance-based detectors do."""
+    categorical: Literal["refuse", "onehot", "ordinal"] = "refuse"
+    """Encoding of text features. `refuse` reports them as a mistake."""
+    cyclic: dict[str, Seconds] = Field(default={}, examples=[{"hour": 24}])
+    """Periodic features and their periods: each becomes a sine and a cosine."""
+    time_parts: tuple[TimePart, ...] = Field(default=(), examples=[["hour", "day_of_week"]])
+    """Parts of `source.timestamp` to add as cyclic features."""
 
 
 class ThresholdConfig(Section):
     """Score at which a row counts as an anomaly. Set at most one; default: contamination 0.01."""
 
-    contamination: Annotated[float, Field(gt=0, le=0.5)] | None = Field(
-        default=None,
-        description="Share of the batch to flag, up to 0.5: the ceil(share x rows) highest scores and ties.",
-    )
-    score: Annotated[float, Field(allow_inf_nan=False)] | None = Field(
-        default=None, description="Fixed score: rows with this score or more are anomalies."
-    )
-    quantile: Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        default=None, description="Quantile of the training sample's scores to use as threshold."
-    )
+    contamination: Annotated[float, Field(gt=0, le=0.5)] | None = None
+    """Share of the batch to flag, up to 0.5: the ceil(share x rows) highest scores and ties."""
+    score: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    """Fixed score: rows with this score or more are anomalies."""
+    quantile: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Quantile of the training sample's scores to use as threshold."""
 
     @model_validator(mode="after")
     def _one_rule(self) -> ThresholdConfig:
@@ -114,16 +84,12 @@ class ThresholdConfig(Section):
 class ChunkingConfig(Section):
     """Size of the chunks. It affects memory and parallelism, never the result."""
 
-    rows: PositiveInt | Literal["auto"] = Field(
-        default="auto", description="Rows per chunk; `auto` chooses by number and memory of the workers."
-    )
-    bytes: MemorySize | None = Field(
-        default=None, description="In place of rows: memory for the features of a chunk, such as 64MiB."
-    )
-    timeout_seconds: Seconds | None = Field(
-        default=600,
-        description="Time limit for a chunk; after it the worker is restarted and the chunk retried.",
-    )
+    rows: PositiveInt | Literal["auto"] = "auto"
+    """Rows per chunk; `auto` chooses by number and memory of the workers."""
+    bytes: MemorySize | None = None
+    """In place of rows: memory for the features of a chunk, such as 64MiB."""
+    timeout_seconds: Seconds | None = 600
+    """Time limit for a chunk; after it the worker is restarted and the chunk retried."""
 
     @model_validator(mode="after")
     def _one_measure(self) -> ChunkingConfig:
@@ -135,19 +101,16 @@ class ChunkingConfig(Section):
 class RetriesConfig(Section):
     """Retries after transient faults: I/O errors, lost workers, timeouts."""
 
-    attempts: PositiveInt = Field(default=3, description="Attempts per chunk, including the first.")
-    delay_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
-        default=1, description="Delay before the second attempt. Other chunks continue meanwhile."
-    )
-    backoff: Annotated[float, Field(ge=1, allow_inf_nan=False)] = Field(
-        default=2, description="Factor by which the delay grows with each attempt."
-    )
-    jitter: Annotated[float, Field(ge=0, le=1)] = Field(
-        default=0.2, description="Share by which each delay varies at random."
-    )
-    max_delay_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
-        default=60, description="Longest delay."
-    )
+    attempts: PositiveInt = 3
+    """Attempts per chunk, including the first."""
+    delay_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1
+    """Delay before the second attempt. Other chunks continue meanwhile."""
+    backoff: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 2
+    """Factor by which the delay grows with each attempt."""
+    jitter: Annotated[float, Field(ge=0, le=1)] = 0.2
+    """Share by which each delay varies at random."""
+    max_delay_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 60
+    """Longest delay."""
 
 
 Tolerance = (
@@ -158,35 +121,30 @@ Tolerance = (
 class TolerateConfig(Section):
     """Tolerated failures, as a number or a share such as `0.1%`; with more, the job fails."""
 
-    rows: Tolerance = Field(
-        default=0,
-        description="Rows that the preprocessing or the detector cannot handle; they are set aside.",
-        examples=["0.1%"],
-    )
-    chunks: Tolerance = Field(default=0, description="Chunks that fail after all attempts.", examples=["5%"])
+    rows: Tolerance = Field(default=0, examples=["0.1%"])
+    """Rows that the preprocessing or the detector cannot handle; they are set aside."""
+    chunks: Tolerance = Field(default=0, examples=["5%"])
+    """Chunks that fail after all attempts."""
 
 
 class CheckpointConfig(Section):
     """Storage of finished work, from which an interrupted job resumes."""
 
-    path: str = Field(
-        default=".siftline",
-        min_length=1,
-        description="Directory for the jobs' work; the workers must be able to reach it.",
-    )
-    block: BlockName | None = Field(
-        default=None,
-        description="Prefect storage block for the receipts. Default: the job's directory.",
-        examples=["s3-bucket/checkpoints"],
-    )
-    every: PositiveInt = Field(default=1, description="Chunks per commit.")
+    path: str = Field(default=".siftline", min_length=1)
+    """Directory for the jobs' work; the workers must be able to reach it."""
+    block: BlockName | None = Field(default=None, examples=["s3-bucket/checkpoints"])
+    """Prefect storage block for the receipts. Default: the job's directory."""
+    every: PositiveInt = 1
+    """Chunks per commit."""
 
 
 class RateConfig(Section):
     """Bounds of a share."""
 
-    min: Annotated[float, Field(ge=0, le=1)] = Field(default=0, description="Smallest acceptable share.")
-    max: Annotated[float, Field(ge=0, le=1)] = Field(default=1, description="Largest acceptable share.")
+    min: Annotated[float, Field(ge=0, le=1)] = 0
+    """Smallest acceptable share."""
+    max: Annotated[float, Field(ge=0, le=1)] = 1
+    """Largest acceptable share."""
 
     @model_validator(mode="after")
     def _ordered(self) -> RateConfig:
@@ -198,50 +156,39 @@ class RateConfig(Section):
 class ValidationConfig(Section):
     """Checks that a result must pass before it is published."""
 
-    anomaly_rate: RateConfig = Field(
-        default=RateConfig(), description="Bounds for the share of flagged rows."
-    )
+    anomaly_rate: RateConfig = RateConfig()
+    """Bounds for the share of flagged rows."""
 
 
 class OutputConfig(Section):
     """Location of the result."""
 
-    path: str = Field(
-        min_length=1, description="Directory of the published result.", examples=["results/flights"]
-    )
-    columns: Names = Field(default=(), description="Source columns to copy into the anomalies table.")
+    path: str = Field(min_length=1, examples=["results/flights"])
+    """Directory of the published result."""
+    columns: Names = ()
+    """Source columns to copy into the anomalies table."""
 
 
 class NotifyConfig(Section):
     """Notifications to send."""
 
-    block: BlockName = Field(
-        description="Prefect notification block, as type/name.", examples=["slack-webhook/ops"]
-    )
+    block: BlockName = Field(examples=["slack-webhook/ops"])
+    """Prefect notification block, as type/name."""
     on: tuple[Event, ...] = Field(
         default=("completed", "rejected", "recovering", "recovered", "failed"),
         description="Events to notify about: `completed`; `rejected`: completed, but rows could not be "
         "scored; `recovering`: failed, being recovered; `recovered`: completed after a failure; `failed`.",
     )
-    min_anomalies: Annotated[int, Field(ge=0)] = Field(
-        default=0, description="Skip results with fewer anomalies than this. Failures are always sent."
-    )
-    at_most_every: Duration | None = Field(
-        default=None,
-        description="Rate limit per pipeline and event: at most one message in this time. The next one "
-        "counts those held back.",
-        examples=["1h"],
-    )
-    subject: MessageTemplate | None = Field(
-        default=None,
-        description="Jinja template of the subject; its variables are those of `template`.",
-        examples=["{{ name }}: {{ event }}"],
-    )
+    min_anomalies: Annotated[int, Field(ge=0)] = 0
+    """Skip results with fewer anomalies than this. Failures are always sent."""
+    at_most_every: Duration | None = Field(default=None, examples=["1h"])
+    """Rate limit per pipeline and event: one message in this time. The next counts those held back."""
+    subject: MessageTemplate | None = Field(default=None, examples=["{{ name }}: {{ event }}"])
+    """Jinja template of the subject; its variables are those of `template`."""
     template: MessageTemplate | None = Field(
-        default=None,
-        description="Jinja template of the text, rendered when the message is sent.",
-        examples=["{{ anomalies }} anomalies in {{ output }}"],
+        default=None, examples=["{{ anomalies }} anomalies in {{ output }}"]
     )
+    """Jinja template of the text, rendered when the message is sent."""
 
     @model_validator(mode="before")
     @classmethod
@@ -255,42 +202,39 @@ class NotifyConfig(Section):
 class BatchConfig(Section):
     """A batch: input rows, detector and location of the result."""
 
-    name: Name = Field(
-        default="batch", description="Name of the pipeline; an output directory belongs to one name."
-    )
-    source: SourceConfig = Field(description="The input rows.")
-    preprocess: PreprocessConfig = Field(
-        default=PreprocessConfig(), description="Preprocessing of the features."
-    )
-    detector: DetectorConfig = Field(default=DetectorConfig(), description="The detector of anomalies.")
-    threshold: ThresholdConfig = Field(
-        default=ThresholdConfig(),
-        description="Score at which a row counts as an anomaly. Set at most one; "
-        "default: contamination 0.01.",
-    )
-    chunking: ChunkingConfig = Field(default=ChunkingConfig(), description="Size of the chunks.")
-    cluster: Annotated[Cluster, BeforeValidator(default_kind)] = Field(
-        default=LocalCluster(),
-        description="Where chunks are scored: `kind` is `local`, `address`, `factory` or `serial`.",
-    )
-    retries: RetriesConfig = Field(default=RetriesConfig(), description="Retries after transient faults.")
-    tolerate: TolerateConfig = Field(default=TolerateConfig(), description="Tolerated failures.")
-    checkpoint: CheckpointConfig = Field(default=CheckpointConfig(), description="Storage of finished work.")
-    validation: ValidationConfig = Field(
-        default=ValidationConfig(), description="Checks that a result must pass before it is published."
-    )
-    output: OutputConfig = Field(description="Location of the result.")
-    notify: tuple[NotifyConfig, ...] = Field(default=(), description="Notifications to send.")
+    name: Name = "batch"
+    """Name of the pipeline; an output directory belongs to one name."""
+    source: SourceConfig
+    """The input rows."""
+    preprocess: PreprocessConfig = PreprocessConfig()
+    """Preprocessing of the features."""
+    detector: DetectorConfig = DetectorConfig()
+    """The detector of anomalies."""
+    threshold: ThresholdConfig = ThresholdConfig()
+    """Score at which a row counts as an anomaly. Set at most one; default: contamination 0.01."""
+    chunking: ChunkingConfig = ChunkingConfig()
+    """Size of the chunks."""
+    cluster: Annotated[Cluster, BeforeValidator(default_kind)] = LocalCluster()
+    """Where chunks are scored: `kind` is `local`, `address`, `factory` or `serial`."""
+    retries: RetriesConfig = RetriesConfig()
+    """Retries after transient faults."""
+    tolerate: TolerateConfig = TolerateConfig()
+    """Tolerated failures."""
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    """Storage of finished work."""
+    validation: ValidationConfig = ValidationConfig()
+    """Checks that a result must pass before it is published."""
+    output: OutputConfig
+    """Location of the result."""
+    notify: tuple[NotifyConfig, ...] = ()
+    """Notifications to send."""
 
     @model_validator(mode="after")
     def _columns_have_one_role(self) -> BatchConfig:
         source = self.source
         features = set(source.features or ())
-        for role, names in (
-            ("key", source.key),
-            ("label", (source.label,)),
-            ("timestamp", (source.timestamp,)),
-        ):
+        roles = {"key": source.key, "label": (source.label,), "timestamp": (source.timestamp,)}
+        for role, names in roles.items():
             for name in names:
                 if name in features:
                     raise ValueError(f"column {name!r} is both a feature and the {role}")

@@ -12,55 +12,67 @@ from siftline.config.fields import MemorySize, Seconds, Section
 class LocalCluster(Section):
     """Worker processes on this machine, started and stopped with the job."""
 
-    kind: Literal["local"] = Field(default="local", description="A Dask cluster on this machine.")
-    workers: PositiveInt | None = Field(default=None, description="Worker processes. Default: one per core.")
-    threads: PositiveInt = Field(default=1, description="Chunks each worker scores at once.")
-    memory_limit: MemorySize = Field(default="2GiB", description="Memory of each worker.")
+    kind: Literal["local"] = "local"
+    """A Dask cluster on this machine."""
+    workers: PositiveInt | None = None
+    """Worker processes. Default: one per core."""
+    threads: PositiveInt = 1
+    """Chunks each worker scores at once."""
+    memory_limit: MemorySize = "2GiB"
+    """Memory of each worker."""
 
 
 class TlsConfig(Section):
     """Paths of PEM files, for a scheduler that requires TLS."""
 
-    ca: str = Field(description="Certificate of the authority.")
-    cert: str = Field(description="Certificate of the client.")
-    key: str = Field(description="Private key of the client.")
+    ca: str
+    """Certificate of the authority."""
+    cert: str
+    """Certificate of the client."""
+    key: str
+    """Private key of the client."""
 
 
 class AddressCluster(Section):
     """A Dask scheduler that is already running."""
 
-    kind: Literal["address"] = Field(description="A running Dask scheduler.")
-    address: str = Field(
-        pattern=r"^[a-z]+://\S+$", description="Address of the scheduler.", examples=["tcp://127.0.0.1:8786"]
-    )
-    tls: TlsConfig | None = Field(
-        default=None, title="TLS", description="Certificates, for tls:// addresses."
-    )
-    timeout_seconds: Seconds = Field(
-        default=10, description="Seconds to wait for the scheduler and a first worker."
-    )
-    memory_limit: MemorySize = Field(default="2GiB", description="Memory per worker, for sizing chunks.")
+    kind: Literal["address"]
+    """A running Dask scheduler."""
+    address: str = Field(pattern=r"^[a-z]+://\S+$", examples=["tcp://127.0.0.1:8786"])
+    """Address of the scheduler."""
+    tls: TlsConfig | None = Field(default=None, title="TLS")
+    """Certificates, for tls:// addresses."""
+    timeout_seconds: Seconds = 10
+    """Seconds to wait for the scheduler and a first worker."""
+    memory_limit: MemorySize = "2GiB"
+    """Memory per worker, for sizing chunks."""
 
 
 class FactoryCluster(Section):
     """Any cluster class of the Dask family, such as SLURMCluster or KubeCluster."""
 
-    kind: Literal["factory"] = Field(description="A cluster started by a class of your choice.")
+    kind: Literal["factory"]
+    """A cluster started by a class of your choice."""
     factory: str = Field(
         pattern=r"^[A-Za-z_][\w.]*[.:][A-Za-z_]\w*$",
-        description="Import path of the cluster class.",
         examples=["dask_jobqueue.SLURMCluster", "dask_kubernetes.operator.KubeCluster"],
     )
-    kwargs: dict[str, Any] = Field(default={}, description="Arguments for the class.")
-    workers: PositiveInt = Field(default=2, description="Workers to scale the cluster to.")
-    timeout_seconds: Seconds = Field(default=300, description="Seconds to wait for a first worker.")
-    memory_limit: MemorySize = Field(default="2GiB", description="Memory per worker, for sizing chunks.")
+    """Import path of the cluster class."""
+    kwargs: dict[str, Any] = Field(default={})
+    """Arguments for the class."""
+    workers: PositiveInt = 2
+    """Workers to scale the cluster to."""
+    timeout_seconds: Seconds = 300
+    """Seconds to wait for a first worker."""
+    memory_limit: MemorySize = "2GiB"
+    """Memory per worker, for sizing chunks."""
 
 
 class SerialCluster(Section):
     """No cluster: the flow's own process scores chunks one by one, for debugging."""
 
-    kind: Literal["serial"] = Field(description="No cluster; for debugging.")
+    kind: Literal["serial"]
+    """No cluster; for debugging."""
 
 
 Cluster = Annotated[

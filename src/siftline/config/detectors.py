@@ -22,27 +22,13 @@ RESERVED = {
 
 @dataclass(frozen=True)
 class DetectorKind:
-    """A scikit-learn estimator whose ``score_samples`` is lower for anomalies, and its properties.
+    """A scikit-learn estimator whose ``score_samples`` is lower for anomalies, and its properties."""
 
-    Parameters
-    ----------
-    estimator : str
-        Import path of the estimator.
-    exact : bool
-        True if scores are bit-identical for any chunk size. Through BLAS they are equal within 1e-9.
-    takes_missing : bool
-        True if rows with NaN can be scored.
-    trusted : tuple of str
-        Types in a saved model that skops does not trust by itself. Loading them must run no code.
-    acceleration : str or None
-        Import path of a module that scores faster; see `siftline.detectors.kinds.Acceleration`.
-    """
-
-    estimator: str
-    exact: bool
-    takes_missing: bool
-    trusted: tuple[str, ...] = ()
-    acceleration: str | None = None
+    estimator: str  # import path
+    exact: bool  # scores are bit-identical for any chunk size; through BLAS, equal within 1e-9
+    takes_missing: bool  # rows with NaN can be scored
+    trusted: tuple[str, ...] = ()  # types in a saved model that skops doubts; loading them must run no code
+    acceleration: str | None = None  # import path of a `siftline.detectors.kinds.Acceleration`
 
 
 DETECTORS: dict[str, DetectorKind] = {
@@ -81,18 +67,13 @@ DetectorName = Annotated[
 class DetectorConfig(Section):
     """The detector of anomalies."""
 
-    kind: DetectorName = Field(default="isolation_forest", description="Kind of detector.")
-    params: dict[str, Any] = Field(
-        default={},
-        description="Parameters of the scikit-learn estimator for `kind`; scikit-learn checks them.",
-        examples=[{"n_estimators": 200}],
-    )
-    sample_rows: PositiveInt = Field(
-        default=200_000, description="Size of the seeded sample to fit on; smaller inputs are used whole."
-    )
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
-        default=0, description="Seed of the sample and of the detector."
-    )
-    model: str | None = Field(
-        default=None, description="Path of a fitted model (`*.skops`) to use in place of a new one."
-    )
+    kind: DetectorName = "isolation_forest"
+    """Kind of detector."""
+    params: dict[str, Any] = Field(default={}, examples=[{"n_estimators": 200}])
+    """Parameters of the scikit-learn estimator for `kind`; scikit-learn checks them."""
+    sample_rows: PositiveInt = 200_000
+    """Size of the seeded sample to fit on; smaller inputs are used whole."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Seed of the sample and of the detector."""
+    model: str | None = None
+    """Path of a fitted model (`*.skops`) to use in place of a new one."""

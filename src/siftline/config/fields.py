@@ -22,6 +22,8 @@ from siftline.config.template_variables import TemplateVariables
 from siftline.config.templates import check_template
 
 _BYTE_SIZE = TypeAdapter(ByteSize)
+_DURATION = r"^(\d{1,8}(?:\.\d{1,6})?)([smhd]?)$"
+_UNITS = {"": "seconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 def parse_bytes(size: str) -> int:
@@ -37,10 +39,6 @@ def _check_size(size: str) -> str:
 
 def _stated_size(size: object) -> object:
     return str(size) if isinstance(size, int) and not isinstance(size, bool) else size
-
-
-_DURATION = r"^(\d{1,8}(?:\.\d{1,6})?)([smhd]?)$"
-_UNITS = {"": "seconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 def parse_duration(text: str) -> timedelta:
@@ -91,4 +89,4 @@ TimePart = Literal["minute", "hour", "day_of_week", "day", "month"]
 class Section(BaseModel):
     """Base of every section: frozen, and unknown fields are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)

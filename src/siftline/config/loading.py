@@ -88,13 +88,7 @@ def resolve_config(
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a mapping from a YAML file.
-
-    Raises
-    ------
-    ConfigError
-        When it is missing, or not YAML.
-    """
+    """Read a mapping from a YAML file; raise ConfigError if that is not possible."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

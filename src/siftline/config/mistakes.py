@@ -20,12 +20,11 @@ def describe_mistakes(
     mistakes: dict[str, list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False):
         mistakes.setdefault(_field(detail), []).append(detail)
-    lines = [
-        f"  {field or 'configuration'}: {_mistake(field, found, model)}" for field, found in mistakes.items()
-    ]
-    count = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
-    problem = "\n".join([f"{origin}: {count}", *lines])
-    return problem, f"correct the configuration; `{schema}` prints what is allowed"
+    count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
+    found = [f"  {field or 'configuration'}: {_mistake(field, of, model)}" for field, of in mistakes.items()]
+    return "\n".join(
+        [f"{origin}: {count}", *found]
+    ), f"correct the configuration; `{schema}` prints what is allowed"
 
 
 def _field(detail: ErrorDetails) -> str:

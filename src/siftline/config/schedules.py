@@ -1,14 +1,12 @@
 """Schedules of pipelines, and the data interval of each run.
 
-A schedule cuts time at its *boundaries*: the moments at which it fires. Two consecutive ones bound an
-*interval*, which is due at its end; the run that fires then processes it. So the intervals of a
-schedule have no gaps and no overlaps, even when clocks change.
+A schedule fires at its *boundaries*. Two consecutive ones bound an *interval*, which is due at its end and
+processed by the run that fires then: intervals have no gaps and no overlaps, even when clocks change.
 
-Cron means local time. A boundary at a skipped local time is read with the offset after the
-change: ``30 2 * * *`` is 01:30 on that day in New York. Of a repeated local time, the first one counts. A
-daily schedule therefore fires once on every local date, except at midnight where clocks skip midnight itself,
-such as in Cairo. Prefect's server fires the same way, but on Python 3.13 after the skipped hour; a run
-processes the interval that ended last when it was due.
+Cron means local time. A boundary at a skipped local time is read with the offset after the change:
+``30 2 * * *`` is 01:30 on that day in New York. Of a repeated local time, the first one counts. A daily
+schedule therefore fires once on every local date, except at a midnight that clocks skip, such as in Cairo.
+Prefect's server fires the same way, but on Python 3.13 after the skipped hour.
 """
 
 from __future__ import annotations
@@ -55,8 +53,10 @@ def _check_timezone(name: str) -> str:
 class Interval(Section):
     """Half-open interval of time: the start is included, the end is not."""
 
-    start: AwareDatetime = Field(description="Start, included.", examples=["2026-03-01T00:00:00Z"])
-    end: AwareDatetime = Field(description="End, not included.", examples=["2026-03-02T00:00:00Z"])
+    start: AwareDatetime = Field(examples=["2026-03-01T00:00:00Z"])
+    """Start, included."""
+    end: AwareDatetime = Field(examples=["2026-03-02T00:00:00Z"])
+    """End, not included."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Interval:
@@ -85,40 +85,24 @@ class Interval(Section):
 class Schedule(Section):
     """A schedule of a pipeline."""
 
-    slug: Name = Field(default="default", description="Name of the schedule, unique within its pipeline.")
-    cron: Annotated[str, AfterValidator(_check_cron)] | None = Field(
-        default=None,
-        description="Cron expression: minute, hour, day, month, day of week.",
-        examples=["30 3 * * *"],
-    )
-    every: Duration | None = Field(
-        default=None,
-        description="In place of cron: period of less than a day, counted from midnight UTC.",
-        examples=["15m"],
-    )
+    slug: Name = "default"
+    """Name of the schedule, unique within its pipeline."""
+    cron: Annotated[str, AfterValidator(_check_cron)] | None = Field(default=None, examples=["30 3 * * *"])
+    """Cron expression: minute, hour, day, month, day of week."""
+    every: Duration | None = Field(default=None, examples=["15m"])
+    """In place of cron: period of less than a day, counted from midnight UTC."""
     timezone: Annotated[str, AfterValidator(_check_timezone)] = Field(
-        default="UTC",
-        description="Time zone of the cron expression and of dates.",
-        examples=["America/New_York"],
+        default="UTC", examples=["America/New_York"]
     )
-    active: bool = Field(
-        default=True,
-        description="Whether the schedule is active when first created. Afterwards use pause and resume.",
-    )
-    catch_up: Literal["skip", "latest", "all"] = Field(
-        default="latest",
-        description="Missed intervals to process later: `skip`: none; `latest`: the newest; "
-        "`all`: all of them, oldest first.",
-    )
-    max_lateness: Duration | None = Field(
-        default=None,
-        description="How late a run may start before its interval counts as missed. "
-        "Default: until the next one is due.",
-        examples=["2h"],
-    )
-    catch_up_limit: PositiveInt = Field(
-        default=30, description="Most missed intervals to process later; the newest are kept."
-    )
+    """Time zone of the cron expression and of dates."""
+    active: bool = True
+    """Whether the schedule is active when first created. Afterwards use pause and resume."""
+    catch_up: Literal["skip", "latest", "all"] = "latest"
+    """Missed intervals to process later: none (`skip`), the newest (`latest`), or `all`, oldest first."""
+    max_lateness: Duration | None = Field(default=None, examples=["2h"])
+    """How late a run may start before its interval counts as missed. Default: until the next one is due."""
+    catch_up_limit: PositiveInt = 30
+    """Most missed intervals to process later; the newest are kept."""
 
     @model_validator(mode="after")
     def _one_rhythm(self) -> Schedule:
@@ -144,12 +128,12 @@ def missed_intervals(schedule: Schedule, after: datetime, now: datetime, most: i
 def intervals_of(schedule: Schedule, first: date, last: date) -> list[Interval]:
     """Return the intervals that start on local dates from the first to the last, oldest first."""
     zone = ZoneInfo(schedule.timezone)
-    start, stop = (
-        datetime.combine(day, time.min, zone).astimezone(UTC) for day in (first, last + timedelta(days=1))
-    )
+    days = (first, last + timedelta(days=1))
+    start, stop = (datetime.combine(day, time.min, zone).astimezone(UTC) for day in days)
     starts = [one for one in _boundaries(schedule, start, stop) if one < stop]
     ends = [*starts[1:], *next_boundaries(schedule, stop, 1)]
-    return [_local(schedule, *ends) for ends in zip(starts, ends, strict=True)] if starts else []
+    pairs = zip(starts, ends, strict=True) if starts else ()
+    return [Interval(start=start, end=end).local(schedule.timezone) for start, end in pairs]
 
 
 def next_boundaries(schedule: Schedule, moment: datetime, count: int) -> list[datetime]:
@@ -189,12 +173,8 @@ def _newest_first(schedule: Schedule, now: datetime) -> Iterator[Interval]:
     end = _last_boundary(schedule, _utc(now))
     while True:
         start = _last_boundary(schedule, end - timedelta(microseconds=1))
-        yield _local(schedule, start, end)
+        yield Interval(start=start, end=end).local(schedule.timezone)
         end = start
-
-
-def _local(schedule: Schedule, start: datetime, end: datetime) -> Interval:
-    return Interval(start=start, end=end).local(schedule.timezone)
 
 
 def _last_boundary(schedule: Schedule, moment: datetime) -> datetime:

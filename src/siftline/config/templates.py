@@ -10,13 +10,7 @@ if TYPE_CHECKING:
 
 
 def render(template: str, known: Mapping[str, object]) -> str:
-    """Render a template.
-
-    Raises
-    ------
-    ValueError
-        When it is malformed, uses an unknown variable, or fails while rendering.
-    """
+    """Render a template; raise ValueError if it is malformed or fails."""
     from jinja2 import TemplateError
 
     try:
@@ -26,13 +20,7 @@ def render(template: str, known: Mapping[str, object]) -> str:
 
 
 def check_template(template: str, known: Collection[str]) -> None:
-    """Check a template that is rendered later.
-
-    Raises
-    ------
-    ValueError
-        When it is malformed, or uses a variable that is not `known`.
-    """
+    """Raise ValueError if a template is malformed, or uses a variable that is not `known`."""
     from jinja2 import TemplateSyntaxError, meta
 
     environment = _environment()

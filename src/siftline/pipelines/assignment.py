@@ -7,10 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import (
-    AfterValidator,
-    ValidationError,
-)
+from pydantic import AfterValidator, ValidationError
 
 from siftline.config.batch import BatchConfig, RetriesConfig
 from siftline.config.fields import Section
@@ -30,9 +27,6 @@ def _check_slugs(schedules: tuple[Schedule, ...]) -> tuple[Schedule, ...]:
     return schedules
 
 
-Schedules = Annotated[tuple[Schedule, ...], AfterValidator(_check_slugs)]
-
-
 def _check_unset(steps: tuple[Step, ...]) -> tuple[Step, ...]:
     for step in steps:
         if step.settings and not step.own:
@@ -40,22 +34,11 @@ def _check_unset(steps: tuple[Step, ...]) -> tuple[Step, ...]:
     return steps
 
 
-class Assignment(Section):
-    """What a run is to do.
+Schedules = Annotated[tuple[Schedule, ...], AfterValidator(_check_slugs)]
 
-    Attributes
-    ----------
-    config : BatchConfig
-        The batch, with the settings of the standard steps in it.
-    steps : tuple of Step
-        What is done, in order.
-    parameters : dict
-        Values for the templates of the configuration.
-    schedules : tuple of Schedule
-        Whose intervals the runs are about.
-    interval : Interval or None
-        What this run is about; by default the last interval that was over when it was due.
-    """
+
+class Assignment(Section):
+    """The work of a run. Its interval is by default the last one that had ended when the run was due."""
 
     config: BatchConfig
     steps: Annotated[Steps, AfterValidator(_check_unset)] = STANDARD_STEPS
@@ -65,13 +48,13 @@ class Assignment(Section):
 
     @property
     def announced(self) -> BatchConfig:
-        """The batch, before its templates are filled in; without a notification step, without rules."""
+        """The batch before its templates are filled in; without a notification step, without `notify`."""
         if any(step.uses == "notification" for step in self.steps):
             return self.config
         return self.config.model_copy(update={"notify": ()})
 
     def due(self, when: datetime) -> Interval | None:
-        """Return the interval that a run is about which was due at a moment."""
+        """Return the interval of a run that was due at a moment."""
         schedule = self.schedule(when)
         if self.interval is not None:
             return self.interval.local(schedule.timezone if schedule else "UTC")
@@ -82,46 +65,28 @@ class Assignment(Section):
         return max(self.schedules, key=lambda one: last_interval(one, when).end, default=None)
 
     def batch(self, when: datetime, interval: Interval | None) -> BatchConfig:
-        """Return the batch, with its templates filled in.
-
-        Raises
-        ------
-        ConfigError
-            When a template is wrong.
-        """
+        """Return the batch with its templates filled in; raise ConfigError if one is wrong."""
         return resolve_config(self.config, when, interval, self.parameters)
 
     def own_steps(self, *, notified: bool) -> list[Step]:
-        """Return the steps of the user's own before the notification, or those after it."""
+        """Return the user's own steps before the notification, or those after it."""
         order = [step.uses for step in self.steps]
         cut = order.index("notification") if "notification" in order else len(order)
         return [step for step in (self.steps[cut:] if notified else self.steps[:cut]) if step.own]
 
     def retries_of(self, uses: str) -> RetriesConfig | None:
-        """Return how often a step is tried, where that is said."""
+        """Return the retries of a step, if set."""
         return next((step.retries for step in self.steps if step.uses == uses), None)
 
 
 def assignment_of(parameters: Mapping[str, Any]) -> Assignment:
-    """Return what the parameters of a run, or of a deployment, say is to be done.
-
-    Raises
-    ------
-    ConfigError
-        When they are wrong.
-    """
+    """Return the assignment in the parameters of a run or deployment; raise ConfigError if they are wrong."""
     given = {key: value for key, value in parameters.items() if key != "fresh"}
     return parse(Assignment, given, "parameters of the run")
 
 
 def keep_assignment(assignment: Assignment, directory: Path) -> None:
-    """Write the assignment of a job's run, without the batch, which is in the job's plan.
-
-    Raises
-    ------
-    StorageError
-        When it cannot be written.
-    """
+    """Write the assignment of a job's run, without the batch, which is in the job's plan."""
     record = assignment.model_dump(mode="json", exclude={"config"})
     write_record(JobFiles(directory).assignment, record, Version.ASSIGNMENT)
 

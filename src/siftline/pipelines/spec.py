@@ -1,4 +1,4 @@
-"""Pipelines: what is deployed. A batch, the steps around it, when it runs, and how often at once."""
+"""Pipelines, the unit of deployment: a batch, its steps, its schedules and its concurrency."""
 
 from __future__ import annotations
 
@@ -7,12 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-    PositiveInt,
-    WithJsonSchema,
-)
+from pydantic import BeforeValidator, Field, PositiveInt, WithJsonSchema
 
 from siftline.config.batch import BatchConfig, NotifyConfig
 from siftline.config.clusters import Cluster, default_kind
@@ -25,11 +20,7 @@ from siftline.stages.inspection import inspect_batch
 
 
 def _with_settings(values: dict[str, Any], steps: tuple[Step, ...]) -> dict[str, Any]:
-    """Return the values of a batch as the standard steps want them.
-
-    Without result_validation, a result need only be whole, whatever share of it is flagged; without
-    notification nobody is told.
-    """
+    """Return the values of a batch with the settings of its standard steps; without those of absent steps."""
     given = {step.uses: step for step in steps if not step.own}
     processing = given.pop("batch_processing")
     values = _merged(values, processing.settings)
@@ -43,15 +34,13 @@ def _with_settings(values: dict[str, Any], steps: tuple[Step, ...]) -> dict[str,
         values = _merged(values, {"validation": validation.settings})
     if notification is None:
         values.pop("notify", None)
+    elif notification.settings.keys() == {"rules"}:
+        values["notify"] = notification.settings["rules"]
     elif notification.settings:
-        values["notify"] = _rules(notification.settings)
+        raise ConfigError(
+            "steps.notification.settings: its one field is rules", "list the notifications there"
+        )
     return values
-
-
-def _rules(settings: Mapping[str, Any]) -> Any:
-    if set(settings) != {"rules"}:
-        raise ConfigError("steps.notification.settings: its one field is rules", "list there whom to tell")
-    return settings["rules"]
 
 
 def _merged(values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -60,51 +49,48 @@ def _merged(values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, An
 
 
 class Concurrency(Section):
-    """How many runs of a pipeline there may be at once; any number, where it is left out."""
+    """Limit of concurrent runs of a pipeline. Default: no limit."""
 
-    limit: PositiveInt = Field(default=1, description="Runs at once.")
-    on_overlap: Literal["wait", "skip"] = Field(
-        default="wait", description="What a run does that would be one too many: wait, or give up."
-    )
+    limit: PositiveInt = 1
+    """Concurrent runs."""
+    on_overlap: Literal["wait", "skip"] = "wait"
+    """Action of a run that would exceed the limit: wait, or give up."""
 
 
 class Pipeline(Section):
-    """A pipeline, as a file in ``deployments/`` says it."""
+    """A pipeline, as read from a file in ``deployments/``."""
 
-    name: Name = Field(description="Name of the pipeline, and of its deployment.")
-    description: str = Field(default="", description="What it is for, in Markdown.")
-    tags: tuple[str, ...] = Field(default=(), description="Tags of its runs, beside `siftline`.")
+    name: Name
+    """Name of the pipeline, and of its deployment."""
+    description: str = ""
+    """Purpose of the pipeline, in Markdown."""
+    tags: tuple[str, ...] = ()
+    """Tags of its runs, in addition to `siftline`."""
     batch: Annotated[dict[str, Any], WithJsonSchema({"type": ["object", "string"]})] = Field(
-        description="The batch: a configuration, or the path of a file with one, beside this file.",
-        examples=["flights.yaml"],
+        examples=["flights.yaml"]
     )
+    """The batch: a configuration, or the path of one, relative to this file."""
     steps: Steps = Field(
-        default=STANDARD_STEPS,
-        description="What is done, in order.",
-        json_schema_extra={"default": [{"uses": name} for name in STANDARD]},
+        default=STANDARD_STEPS, json_schema_extra={"default": [{"uses": name} for name in STANDARD]}
     )
-    schedules: Schedules = Field(default=(), description="When it runs.")
-    parameters: dict[str, Any] = Field(
-        default={},
-        description="Values for `{{ parameters.… }}` in the batch; a run may be given others.",
-        examples=[{"region": "EU"}],
-    )
-    concurrency: Concurrency | None = Field(
-        default=None, title="Concurrency", description="How many runs there may be at once."
-    )
-    work_pool: Name = Field(default="siftline", description="Work pool whose workers run it.")
-    resources: Annotated[Cluster, BeforeValidator(default_kind)] | None = Field(
-        default=None, description="Who scores the chunks: a `cluster`."
-    )
-    notifications: tuple[NotifyConfig, ...] | None = Field(
-        default=None, description="Who is told: a list like `notify`."
-    )
-    automations: tuple[dict[str, Any], ...] = Field(
-        default=(), description="Automations of its own, as in automations.yaml."
-    )
+    """Steps of a run, in order."""
+    schedules: Schedules = ()
+    """Schedules of the runs."""
+    parameters: dict[str, Any] = Field(default={}, examples=[{"region": "EU"}])
+    """Values for `{{ parameters.… }}` in the batch; a run may override them."""
+    concurrency: Concurrency | None = Field(default=None, title="Concurrency")
+    """Limit of concurrent runs."""
+    work_pool: Name = "siftline"
+    """Work pool whose workers run it."""
+    resources: Annotated[Cluster, BeforeValidator(default_kind)] | None = None
+    """Where chunks are scored: a `cluster`."""
+    notifications: tuple[NotifyConfig, ...] | None = None
+    """Notifications to send: a list like `notify`."""
+    automations: tuple[dict[str, Any], ...] = ()
+    """Automations of its own, as in automations.yaml."""
 
     def config(self) -> BatchConfig:
-        """Return the batch, with what the pipeline and its standard steps say of it.
+        """Return the batch, with the settings of the pipeline and its standard steps.
 
         Raises
         ------
@@ -119,13 +105,7 @@ class Pipeline(Section):
         return parse_config(_with_settings(values, self.steps), f"pipeline {self.name}: batch")
 
     def assignment(self) -> Assignment:
-        """Return what a run is to do that nobody gives anything else.
-
-        Raises
-        ------
-        ConfigError
-            When the batch is wrong.
-        """
+        """Return the assignment of a run without parameters of its own; raise ConfigError as `config`."""
         return Assignment(
             config=self.config(),
             steps=tuple(step if step.own else _without_settings(step) for step in self.steps),
@@ -135,18 +115,18 @@ class Pipeline(Section):
 
 
 def _without_settings(step: Step) -> Step:
-    """Return a standard step without what is in the batch's configuration."""
+    """Return a standard step without the settings that are in the batch's configuration."""
     retries = None if step.uses == "batch_processing" else step.retries
     return Step.model_validate({"uses": step.uses, **({"retries": retries} if retries else {})})
 
 
 def load_pipeline(path: Path | str) -> Pipeline:
-    """Read the file of a pipeline, and the file of its batch if that is one.
+    """Read the file of a pipeline, and that of its batch.
 
     Raises
     ------
     ConfigError
-        When a file is missing or no YAML, or says something wrong.
+        When a file is missing, not YAML, or invalid.
     """
     values = read_yaml(Path(path))
     if isinstance(values.get("batch"), str):
@@ -155,14 +135,14 @@ def load_pipeline(path: Path | str) -> Pipeline:
 
 
 def is_pipeline(path: Path) -> bool:
-    """Whether a YAML file seems to be of a pipeline, rather than of a batch or of automations."""
+    """Return True if a YAML file seems to be of a pipeline, not of a batch or automations."""
     return "batch" in read_yaml(path)
 
 
 def check_pipeline(pipeline: Pipeline, now: datetime) -> list[str]:
-    """Check all of a pipeline that can be checked without a server, and return remarks.
+    """Check a pipeline without a server; return remarks.
 
-    Of a source whose path depends on the interval, data need not be there yet: that is a remark.
+    Missing data of a source whose path depends on the interval is only a remark.
 
     Raises
     ------

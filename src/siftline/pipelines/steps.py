@@ -1,4 +1,4 @@
-"""The steps of a pipeline: the standard ones, and functions of the user's own."""
+"""The steps of a pipeline: the standard ones, and the user's own functions."""
 
 from __future__ import annotations
 
@@ -10,45 +10,34 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    field_validator,
-)
+from pydantic import AfterValidator, Field, field_validator
 
 from siftline.config.batch import RetriesConfig
 from siftline.config.fields import Section
 from siftline.errors import ConfigError
 
 STANDARD = ("batch_processing", "result_validation", "notification")
-
-
 _IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 class Step(Section):
-    """A step of a pipeline: one of the standard ones, or a function of your own."""
+    """A step of a pipeline: a standard one, or your own function."""
 
     uses: str = Field(
-        description="`batch_processing`, `result_validation`, `notification`, or a function of your own as "
+        description="`batch_processing`, `result_validation`, `notification`, or your own function as "
         "`import.path:function`, which is called with the result.",
         examples=["result_validation", "company.reports:send"],
     )
     settings: dict[str, Any] = Field(
         default={},
-        description="Of batch_processing: sections of the batch. Of result_validation: fields of "
-        "`validation`. Of notification: `rules`. Of your own function: its arguments.",
+        description="For batch_processing: sections of the batch; result_validation: fields of "
+        "`validation`; notification: `rules`; your own function: its arguments.",
         examples=[{"anomaly_rate": {"max": 0.05}}],
     )
-    retries: RetriesConfig | None = Field(
-        default=None,
-        title="Retries",
-        description="How often it is tried. Of batch_processing: each chunk, where the batch does not say.",
-    )
-    on_failure: Literal["fail", "warn"] = Field(
-        default="fail",
-        description="What a failure of your own function does to the run, whose result is published then.",
-    )
+    retries: RetriesConfig | None = Field(default=None, title="Retries")
+    """Retries of the step. For batch_processing: of each chunk, unless the batch sets them."""
+    on_failure: Literal["fail", "warn"] = "fail"
+    """Effect on the run if your own function fails. The result is already published by then."""
 
     @field_validator("uses")
     @classmethod
@@ -59,7 +48,7 @@ class Step(Section):
 
     @property
     def own(self) -> bool:
-        """Whether it is a function of the user's."""
+        """True for the user's own function."""
         return self.uses not in STANDARD
 
 
@@ -76,8 +65,6 @@ def _check_steps(steps: tuple[Step, ...]) -> tuple[Step, ...]:
 
 
 Steps = Annotated[tuple[Step, ...], AfterValidator(_check_steps)]
-
-
 STANDARD_STEPS = tuple(Step(uses=name) for name in STANDARD)
 
 
@@ -87,7 +74,7 @@ def import_step(step: Step) -> Callable[..., Any]:
     Raises
     ------
     ConfigError
-        When it cannot be imported, or not be called.
+        When it cannot be imported or called.
     """
     module, _, name = step.uses.partition(":")
     try:
