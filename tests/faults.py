@@ -22,12 +22,20 @@ import pytest
 
 from siftline.engine import Answer, Executor, Session
 from siftline.errors import SourceError
+from siftline.storage.lease import last_holder
+from siftline.storage.lease_file import Holder
 from siftline.types import ChunkReceipt
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 _POLL_SECONDS = 0.05
+
+
+def holder(directory: Path) -> Holder | None:
+    """Return the run that works on the job in a directory, or None."""
+    last, state = last_holder(directory)
+    return last if state == "held" else None
 
 
 def wait_until(condition: Callable[[], T], what: str, seconds: float = 60.0) -> T:

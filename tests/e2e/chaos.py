@@ -28,10 +28,9 @@ from typing import Any
 import httpx
 import pytest
 
-from siftline.storage.lease import holder
 from siftline.storage.lease_file import Holder
 from tests.e2e.processes import Shell, finish, write_config
-from tests.faults import wait_until
+from tests.faults import holder, wait_until
 from tests.flows.batches import configuration, receipt_files
 
 CHUNKS = 40

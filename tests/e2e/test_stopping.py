@@ -20,10 +20,9 @@ from siftline.errors import Cancelled
 from siftline.jobs.results import open_results
 from siftline.jobs.status import read_job
 from siftline.signals import signals_deferred
-from siftline.storage.lease import holder
 from tests.e2e.chaos import Job
 from tests.e2e.processes import Shell, finish
-from tests.faults import wait_until
+from tests.faults import holder, wait_until
 from tests.flows.batches import scores_digest
 from tests.forks import Forks, do
 from tests.support import make_config, make_table, store_of, undisturbed_digest, write_files

@@ -26,7 +26,8 @@ from siftline.errors import SourceError
 from siftline.jobs.results import Results, open_results
 from siftline.stages.plan import plan_batch
 from siftline.storage.files import file_digest
-from siftline.storage.lease import Lease, holder
+from siftline.storage.lease import Lease
+from tests.faults import holder
 from tests.forks import Done, Forks, do
 from tests.support import JsonStore, make_config, make_table, store_of, write_files
 

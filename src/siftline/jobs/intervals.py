@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from siftline.config.schedules import Interval
-from siftline.storage.layout import CheckpointFiles, Version, entry_path
+from siftline.storage.layout import ENTRY, CheckpointFiles, Version
 from siftline.storage.records import Record, RecordFile
 from siftline.types import BatchResult
 
@@ -89,4 +89,4 @@ class Ledger:
 
 
 def _record(directory: Path) -> RecordFile[Entry]:
-    return RecordFile(entry_path(directory), Entry, Version.INTERVAL)
+    return RecordFile(directory / ENTRY, Entry, Version.INTERVAL)

@@ -1,4 +1,4 @@
-"""Durable files: written whole or not at all, sealed with a digest, refused when they don't match."""
+"""Durable files: written whole or not at all, sealed with a digest that is checked when read."""
 
 from __future__ import annotations
 
@@ -17,18 +17,16 @@ from siftline.errors import IntegrityError, storage_error
 
 @contextmanager
 def replacing(path: Path, durable: bool = True, keep: bool = False) -> Iterator[Path]:
-    """Give a temporary name beside `path`; on success make it durable and rename it to `path`.
+    """Yield a temporary path; on success rename it to `path`, whose directory is created.
 
-    Readers see the old file or the new one, never a part. On any failure the temporary file is gone.
+    Readers see the old file or the new one, never a part. On failure the temporary file is removed.
 
     Parameters
     ----------
-    path : Path
-        The file to write or replace; its directory is made.
     durable : bool
-        Whether it must survive a power cut. What carries a digest that is checked before use need not.
+        Survive a power cut. Not needed for files whose digest is checked before use.
     keep : bool
-        If the file is there by then, because somebody else made the same one, leave that.
+        Keep a file that another process has put there meanwhile.
 
     Raises
     ------
@@ -53,7 +51,7 @@ def replacing(path: Path, durable: bool = True, keep: bool = False) -> Iterator[
 
 
 def _linked(temporary: Path, path: Path) -> bool:
-    """Give a file its name, unless that is taken; false where there are no hard links."""
+    """Give a file its name, unless that is taken; return False if there are no hard links."""
     try:
         os.link(temporary, path)
     except FileExistsError:
@@ -74,13 +72,7 @@ def _flush(path: Path) -> None:
 
 
 def rename(source: Path, target: Path) -> None:
-    """Rename a file or directory durably; `target` must not exist.
-
-    Raises
-    ------
-    StorageError
-        When the operating system refuses.
-    """
+    """Rename a file or directory durably; `target` must not exist."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         os.rename(source, target)
@@ -103,7 +95,7 @@ def digest(value: object) -> str:
 
 
 def seal(record: Mapping[str, Any], version: int) -> dict[str, Any]:
-    """Give a record its ``format_version`` and ``digest``, which must not be fields of its own."""
+    """Add ``format_version`` and ``digest`` to a record, which must have neither."""
     if record.keys() & {"format_version", "digest"}:
         raise ValueError("the record has a format_version or digest of its own")
     sealed = {"format_version": version, **record}
@@ -116,7 +108,7 @@ def unseal(record: object, version: int, name: object) -> dict[str, Any]:
     Raises
     ------
     IntegrityError
-        When it is no record, of another version, or not what its digest says.
+        When it is not a record, has another version, or does not match its digest.
     """
     remedy = "delete it and run again: it is recreated"
     if not isinstance(record, dict):
@@ -130,7 +122,7 @@ def unseal(record: object, version: int, name: object) -> dict[str, Any]:
         )
     try:
         matches = record.get("digest") == digest(body)
-    except ValueError:  # NaN, which no record holds
+    except ValueError:  # NaN, which no record contains
         matches = False
     if not matches:
         raise IntegrityError(f"{name}: its content does not match its digest", remedy)
@@ -139,27 +131,13 @@ def unseal(record: object, version: int, name: object) -> dict[str, Any]:
 
 
 def write_record(path: Path, record: Mapping[str, Any], version: int) -> None:
-    """Write a sealed record as JSON, atomically.
-
-    Raises
-    ------
-    StorageError
-        When it cannot be written.
-    """
+    """Write a sealed record as JSON, atomically."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(seal(record, version), indent=1, allow_nan=False) + "\n")
 
 
 def read_record(path: Path, version: int) -> dict[str, Any]:
-    """Read a sealed record back.
-
-    Raises
-    ------
-    FileNotFoundError
-        When there is none.
-    IntegrityError
-        When it is torn, of another version, or altered.
-    """
+    """Read a sealed record; raise `IntegrityError` if it is torn, altered or of another version."""
     try:
         record = json.loads(path.read_bytes())
     except ValueError as error:

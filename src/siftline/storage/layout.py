@@ -1,4 +1,4 @@
-"""The layout on disk of a checkpoint and of an output, and the format versions of what is in them.
+"""Layout on disk of a checkpoint and of an output, and the format versions of their records.
 
 ::
 
@@ -29,6 +29,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+
+# In the directory of an interval; of a job or an interval.
+ENTRY = "entry.json"
+AUDIT = "audit.jsonl"
 
 
 class Version:
@@ -81,10 +85,6 @@ class CheckpointFiles:
         """Return the record of a pipeline's last notifications."""
         return self.root / "notified" / f"{name}.json"
 
-    def backfill(self, deployment: str) -> Path:
-        """Return the record of a deployment's last backfill."""
-        return self.root / "backfills" / f"{deployment}.json"
-
 
 class JobFiles:
     """The files of a job, by its directory; those with a token belong to one start of the job."""
@@ -97,11 +97,7 @@ class JobFiles:
         self.job = directory / "job.json"
         self.model = directory / "model"
         self.receipts = directory / "receipts"
-
-    @property
-    def checkpoint(self) -> CheckpointFiles:
-        """The checkpoint that the job is in."""
-        return CheckpointFiles(self.directory.parent.parent)
+        self.checkpoint = CheckpointFiles(directory.parent.parent)
 
     def parts(self, token: str) -> Path:
         """Return the directory of scores and candidates."""
@@ -128,16 +124,6 @@ class OutputFiles:
         self.publishing = root / ".publishing"
 
 
-def entry_path(directory: Path) -> Path:
-    """Return the record of an interval, in the interval's directory."""
-    return directory / "entry.json"
-
-
 def lease_path(directory: Path, epoch: int) -> Path:
     """Return the lease of an epoch, in the directory of a job or an interval."""
     return directory / f"lease-{epoch:06d}.json"
-
-
-def audit_path(directory: Path) -> Path:
-    """Return the log of runs that lost the lease of a job or an interval."""
-    return directory / "audit.jsonl"

@@ -1,7 +1,6 @@
 """Leases: one run at a time works on a job, even if runs die or freeze; see `siftline.storage.lease_file`.
 
-A run that was frozen notices with `Lease.check`, before it commits anything, that another run took over, and
-adds a line to ``audit.jsonl``.
+With `Lease.check`, before it commits anything, a run that was frozen notices that another run took over.
 """
 
 from __future__ import annotations
@@ -17,21 +16,14 @@ from pathlib import Path
 from typing import Literal, Self, TextIO
 
 from siftline.errors import JobBusy, LeaseLost, storage_error
-from siftline.storage.layout import audit_path
+from siftline.storage.layout import AUDIT
 from siftline.storage.lease_file import Holder, LeaseFile, LeaseRecord, find_lease
-
-__all__ = ["Holder", "Lease", "holder", "last_holder"]
 
 
 class Lease:
-    """The right of one run to work on a job, while the context is open.
+    """The right of a run to work on a job, while the context is open.
 
-    Parameters
-    ----------
-    run : str
-        Name of this run, for other runs.
-    seconds : float
-        Others may take over the job after so long without a heartbeat.
+    Other runs may take over the job after `seconds` without a heartbeat.
     """
 
     def __init__(self, run: str, seconds: float = 60.0) -> None:
@@ -53,26 +45,21 @@ class Lease:
 
     @property
     def epoch(self) -> int:
-        """1 for the first run that took the job, one more for each later one; 0 before `take`."""
+        """Number of the run, from 1 for the first that took the job; 0 before `take`."""
         return self._taken.file.epoch if self._taken else 0
 
     @property
     def previous(self) -> Holder | None:
-        """The last holder that did not release the lease: it died, or is frozen."""
+        """The last holder that died or froze without releasing the lease."""
         return self._taken.unended[-1] if self._taken and self._taken.unended else None
 
     def forget_previous(self) -> None:
-        """Let `previous` be the holder before it that did not release the lease either, or None."""
+        """Let `previous` be the one before it, or None."""
         if self._taken is not None:
             self._taken.unended.pop()
 
     def take(self, directory: Path) -> None:
-        """Take the job, or fail at once.
-
-        Parameters
-        ----------
-        directory : Path
-            The job's directory, named by its id; it is created.
+        """Take the job of a directory, which is created, or fail at once.
 
         Raises
         ------
@@ -96,7 +83,7 @@ class Lease:
         Raises
         ------
         LeaseLost
-            When it has. The first time, this is noted in the job's audit file.
+            When it has. The first time, the job's audit file gets a line.
         StorageError
             When the lease cannot be read.
         """
@@ -151,14 +138,11 @@ class _Taken:
             raise storage_error(error, directory) from error
         by = self._successor()
         self._audit(by)
+        job = f"job {directory.name}"
         if by is None:
-            raise LeaseLost(
-                f"job {directory.name}: the lease of this run is gone",
-                "run it again, unless another run is working on the job",
-            )
-        raise LeaseLost(
-            f"job {directory.name}: run {by.run} has taken it over", "nothing to do: that run goes on"
-        )
+            remedy = "run it again, unless another run is working on the job"
+            raise LeaseLost(f"{job}: the lease of this run is gone", remedy)
+        raise LeaseLost(f"{job}: run {by.run} has taken it over", "nothing to do: that run goes on")
 
     def release(self) -> None:
         if self._over.is_set():
@@ -196,31 +180,13 @@ class _Taken:
             "what": "fenced",
             "by": by and {"run": by.run, "epoch": by.epoch},
         }
-        # That the lease is lost matters more than that it cannot be noted.
-        with suppress(OSError), audit_path(self.file.directory).open("ab", buffering=0) as file:
+        # The lost lease matters more than its line.
+        with suppress(OSError), (self.file.directory / AUDIT).open("ab", buffering=0) as file:
             file.write(json.dumps(entry).encode() + b"\n")
 
 
-def holder(directory: Path) -> Holder | None:
-    """Return the run that works on the job in a directory, or None.
-
-    Raises
-    ------
-    StorageError
-        When the directory cannot be read.
-    """
-    last, state = last_holder(directory)
-    return last if state == "held" else None
-
-
 def last_holder(directory: Path) -> tuple[Holder | None, Literal["held", "released", "lost"]]:
-    """Return the run that took the job in a directory last, None if none did, and the state of its lease.
-
-    Raises
-    ------
-    StorageError
-        When the directory cannot be read.
-    """
+    """Return the run that took the job in a directory last, if any, and the state of its lease."""
     try:
         found = find_lease(directory)
         held = found.held()

@@ -1,10 +1,9 @@
-"""Lease files: creating the next one, finding the newest, telling whether it is still held.
+"""Lease files: creating the next one, finding the newest, and checking if it is held.
 
-In a directory the file ``lease-<epoch>.json`` with the highest epoch names the run that took it last. That
-run keeps it locked until it ends, which the kernel guarantees, and touches it now and then. So a lease is
-free once it is released; once no process on its holder's machine locks it; or once it was not touched for as
-long as it promises, because the holder is frozen or unreachable. The next run takes over by linking the file
-of the next epoch: only one of many can.
+The file ``lease-<epoch>.json`` with the highest epoch names the last run that took a directory. That run
+keeps the file locked until it ends, which the kernel guarantees, and touches it at intervals. A lease is free
+once it is released; once no process on its holder's machine locks it; or once it was not touched for the time
+in it, because the holder is frozen or unreachable. The next run links the next file: only one can.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
 @dataclass(frozen=True)
 class Holder:
-    """A present or former holder of a lease; `epoch` counts the runs that have taken it so far."""
+    """A present or former holder of a lease; its epoch is its number among them."""
 
     run: str
     host: str
@@ -56,15 +55,15 @@ class LeaseRecord(Record):
     released: bool = False
 
     def text(self) -> str:
-        """Return it as text, of the same length once released: a release is one write in place."""
+        """Return the record as text, of the same length once released: a release is one write in place."""
         return json.dumps(seal(self.model_dump(mode="json"), Version.LEASE)) + " " * self.released + "\n"
 
     def holder(self, epoch: int) -> Holder:
-        """Return the run that holds it as the lease of an epoch."""
+        """Return the holder, with the epoch of its lease."""
         return Holder(self.run, self.host, self.pid, self.since, epoch)
 
 
-# A torn lease is held for a while, but must not stop others for ever.
+# Held for its default time: a torn lease must not stop others for ever.
 _UNREADABLE = LeaseRecord()
 
 
@@ -101,8 +100,8 @@ class LeaseFile:
             file.flush()
             os.fsync(file.fileno())
             self._link(temporary)
-            # The epoch may be a past one, whose file was removed since this run looked. Files are removed
-            # from the oldest on: if the listing misses a newer one amid its removal, the own one is gone.
+            # The epoch may be past, its file removed meanwhile. Files are removed from the oldest on: if the
+            # listing misses a newer one amid its removal, the own one is gone.
             if max(_epochs(self.directory), default=0) > self.epoch or self.superseded(file):
                 raise FileExistsError(errno.EEXIST, "another run was faster")
         except BaseException:
@@ -119,7 +118,7 @@ class LeaseFile:
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise
-            self.path.touch(exist_ok=False)  # decides who
+            self.path.touch(exist_ok=False)  # only one run can
             os.replace(temporary, self.path)
 
     def superseded(self, file: TextIO) -> bool:
@@ -131,7 +130,7 @@ class LeaseFile:
         return not same or self.next.path.exists()
 
     def remove_older(self) -> None:
-        """Remove older leases, the oldest first, and what killed runs left; live runs look again."""
+        """Remove older leases, the oldest first, and files of killed runs; live runs look again."""
         with suppress(OSError):
             for epoch in sorted(_epochs(self.directory)):
                 if epoch < self.epoch:
@@ -142,7 +141,7 @@ class LeaseFile:
 
 @dataclass(frozen=True)
 class FoundLease:
-    """The newest lease of a directory, as it was found."""
+    """The newest lease of a directory."""
 
     file: LeaseFile
     record: LeaseRecord = _UNREADABLE
@@ -161,13 +160,13 @@ class FoundLease:
 
     @property
     def unended(self) -> tuple[Holder, ...]:
-        """The holders since the last release; the latest ones, if they are many."""
+        """The latest holders since the last release."""
         if self.record.released or self.record is _UNREADABLE:
             return ()
         return (*self.record.unended, self.holder)[-_MOST_UNENDED:]
 
     def held(self) -> bool:
-        """Return True while its holder has to be taken for alive."""
+        """Return True while its holder must be assumed alive."""
         return not self.free and _now(self.file.directory) - self.touched <= self.record.seconds
 
 
@@ -180,7 +179,7 @@ def find_lease(directory: Path) -> FoundLease:
             # Before reading: once the lock is gone nothing is written. Shared: readers exclude no reader.
             unlocked = try_lock(file, shared=True) is True
             record, touched = _read(file), os.fstat(file.fileno()).st_mtime
-    except FileNotFoundError:  # none yet, or removed since: creating the next one will tell
+    except FileNotFoundError:  # none yet, or removed since: creating the next one decides
         return FoundLease(newest, free=True)
     # Some shared file systems lock within each machine only: there the heartbeat of others has to do.
     free = record.released or (unlocked and record.host == socket.gethostname())
@@ -195,7 +194,7 @@ def _read(file: IO[bytes]) -> LeaseRecord:
 
 
 def _now(directory: Path) -> float:
-    """Return the time by the clock of the file system, which touched files are compared with."""
+    """Return the time by the file system's clock."""
     with suppress(OSError), tempfile.TemporaryFile(dir=directory) as file:
         return os.fstat(file.fileno()).st_mtime
     return time.time()

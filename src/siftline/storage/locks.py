@@ -19,17 +19,10 @@ _UNSUPPORTED = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 def locked(path: Path, seconds: float = 0.0, poll_seconds: float = 0.05) -> Iterator[bool]:
     """Lock a file, which is created, while the context is open.
 
-    Parameters
-    ----------
-    path : Path
-        The file; its directory is created as well.
-    seconds : float
-        How long to wait for another holder.
-
     Yields
     ------
     bool
-        False if another holder kept the lock. True on file systems without locks.
+        False if another holder kept the lock for `seconds`. True on file systems without locks.
 
     Raises
     ------

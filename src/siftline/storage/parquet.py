@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ import pyarrow.parquet as pq
 from siftline.errors import PartDamaged
 from siftline.storage.files import file_digest
 from siftline.storage.records import StoredFile
+
+_REMEDY = "run the same command again: it is recomputed"
 
 
 def key_columns(table: pa.Table, key: Sequence[str], first_row: int) -> pa.Table:
@@ -24,24 +27,22 @@ def key_columns(table: pa.Table, key: Sequence[str], first_row: int) -> pa.Table
 
 
 def parquet_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
-    """Open a writer whose pages carry checksums, and whose scores aren't compressed in vain."""
-    # Identifiers and ranks differ from row to row: a dictionary of them is slow and large. And neither a
-    # dictionary nor a compressor finds anything in the bits of a score.
+    """Open a writer that adds checksums to pages and does not compress scores."""
+    # A dictionary of identifiers or ranks is slow and large; bits of scores do not compress.
     delta = [field.name for field in schema if pa.types.is_integer(field.type) and field.name != "label"]
     leaves = [leaf for field in schema if field.name not in delta for leaf in _leaves(field.name, field.type)]
-    compression = dict.fromkeys([*leaves, *delta], "zstd") | {"score": "none"}
     return pq.ParquetWriter(
         path,
         schema,
         use_dictionary=[leaf for leaf in leaves if leaf != "score"],
         column_encoding=dict.fromkeys(delta, "DELTA_BINARY_PACKED"),
-        compression=compression,
+        compression=dict.fromkeys([*leaves, *delta], "zstd") | {"score": "none"},
         write_page_checksum=True,
     )
 
 
 def _leaves(path: str, kind: pa.DataType) -> list[str]:
-    """Return the paths of a column's values, as Parquet has them."""
+    """Return the Parquet paths of a column's values."""
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return _leaves(f"{path}.list.element", kind.value_type)
     if pa.types.is_struct(kind):
@@ -56,12 +57,12 @@ def write_parquet(table: pa.Table, path: Path) -> None:
 
 
 def stored(path: Path) -> StoredFile:
-    """Say what a file is that was just written."""
+    """Return the name, size and digest of a file."""
     return StoredFile(name=path.name, size=path.stat().st_size, digest=file_digest(path))
 
 
 def is_intact(directory: Path, file: StoredFile) -> bool:
-    """Whether a file has the size and digest that were recorded."""
+    """Return True if a file has the recorded size and digest."""
     path = directory / file.name
     try:
         return path.stat().st_size == file.size and file_digest(path) == file.digest
@@ -70,40 +71,29 @@ def is_intact(directory: Path, file: StoredFile) -> bool:
 
 
 def read_part(directory: Path, file: StoredFile, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read a part file, once its digest has been checked.
-
-    Raises
-    ------
-    PartDamaged
-        When the file is missing or not what was recorded.
-    """
+    """Read a part file after checking its digest; raise `PartDamaged` if it does not match."""
     path = directory / file.name
-    remedy = "run the same command again: it is recomputed"
     if not is_intact(directory, file):
-        raise PartDamaged(f"{path}: not what its receipt says", remedy)
-    try:
-        # One array for each column, however many runs of rows the file was written in.
-        return pq.read_table(
-            path, columns=columns, use_threads=False, page_checksum_verification=True
-        ).combine_chunks()
-    except (pa.ArrowException, OSError) as error:
-        raise PartDamaged(f"{path}: {' '.join(str(error).split())}", remedy) from error
+        raise PartDamaged(f"{path}: does not match its receipt", _REMEDY)
+    with _damage(path):
+        table = pq.read_table(path, columns=columns, use_threads=False, page_checksum_verification=True)
+        return table.combine_chunks()  # one array per column
 
 
 def read_scores(directory: Path, file: StoredFile) -> np.ndarray:
     """Return the score column of a part file, as float64 of shape (n,).
 
-    The pages' checksums are checked, not the digest of the whole file.
-
-    Raises
-    ------
-    PartDamaged
-        When the file is missing or torn, or a page of it does not match its checksum.
+    Only the checksums of the pages are checked: `PartDamaged` if one does not match.
     """
     path = directory / file.name
+    with _damage(path), pq.ParquetFile(path, page_checksum_verification=True) as parquet:
+        return np.asarray(parquet.read(columns=["score"], use_threads=False)["score"].to_numpy())
+
+
+@contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    """Map errors on reading a part file to `PartDamaged`."""
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as parquet:
-            return np.asarray(parquet.read(columns=["score"], use_threads=False)["score"].to_numpy())
+        yield
     except (pa.ArrowException, OSError) as error:
-        what = " ".join(str(error).split())
-        raise PartDamaged(f"{path}: {what}", "run the same command again: it is recomputed") from error
+        raise PartDamaged(f"{path}: {' '.join(str(error).split())}", _REMEDY) from error

@@ -34,17 +34,7 @@ class StoredFile(Record):
 
 @dataclass(frozen=True)
 class RecordFile(Generic[T]):
-    """A record on disk.
-
-    Attributes
-    ----------
-    path : Path
-        Its file.
-    model : type of BaseModel
-        Its fields.
-    version : int
-        Its format version; a file of any other is refused.
-    """
+    """A record on disk: its file, its model, and the one format version that is accepted."""
 
     path: Path
     model: type[T]
@@ -75,43 +65,21 @@ class RecordFile(Generic[T]):
             raise IntegrityError(problem, "delete it and run again: it is recreated") from error
 
     def read_or(self, default: D) -> T | D:
-        """Read the record; return a default if it is missing, damaged or of another version.
-
-        Raises
-        ------
-        StorageError
-            When the file cannot be read.
-        """
+        """Read the record; return a default if it is missing, damaged or of another version."""
         try:
             return self.read()
         except (FileNotFoundError, IntegrityError):
             return default
 
     def write(self, value: T) -> None:
-        """Replace the record.
-
-        Raises
-        ------
-        StorageError
-            When it cannot be written.
-        """
+        """Replace the record."""
         write_record(self.path, value.model_dump(mode="json"), self.version)
 
     @contextmanager
     def updating(self, seconds: float = 5.0) -> Iterator[T]:
-        """Yield the record to be changed, empty if it cannot be used; write it if it was changed.
+        """Yield the record, or an empty one; write it if it was changed.
 
-        A holder of the lock may be frozen, and a lost update is better than an endless wait.
-
-        Parameters
-        ----------
-        seconds : float
-            How long to wait for another process that is updating it.
-
-        Raises
-        ------
-        StorageError
-            When it cannot be read or written.
+        After `seconds` a lost update is better than waiting on for another process, which may be frozen.
         """
         with locked(self.path.with_suffix(".lock"), seconds):
             value = self.read_or(self.model())

@@ -156,7 +156,7 @@ def test_a_part_file_that_can_be_read_but_was_altered_is_refused(config: BatchCo
     assert read_scores(plan.parts, receipts.in_order[2].part).tobytes() == scores.tobytes()
     with pytest.raises(PartDamaged) as caught:
         combine_results(plan, detector, receipts, SerialExecutor())
-    assert caught.value.problem == f"{part}: not what its receipt says"
+    assert caught.value.problem == f"{part}: does not match its receipt"
 
 
 def test_a_flipped_bit_among_the_scores_is_noticed_before_the_threshold_is_found(

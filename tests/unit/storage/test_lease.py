@@ -26,8 +26,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from siftline.errors import JobBusy, LeaseLost, StorageError
-from siftline.storage.lease import Lease, holder
-from tests.faults import nothing_left_behind, truncate, wait_until
+from siftline.storage.lease import Lease
+from tests.faults import holder, nothing_left_behind, truncate, wait_until
 
 # Every connection is a process of its own, forked where the imports are done, which obeys line by line.
 PROGRAM = """

@@ -24,7 +24,7 @@ from siftline.pipelines.assignment import kept_assignment
 from siftline.stack import read_stack
 from siftline.stages.plan import read_plan
 from siftline.storage.files import read_record, unseal, write_record
-from siftline.storage.layout import CheckpointFiles, JobFiles, Version, entry_path, lease_path
+from siftline.storage.layout import ENTRY, CheckpointFiles, JobFiles, Version, lease_path
 from siftline.storage.lease import last_holder
 from siftline.storage.lease_file import Holder
 from siftline.storage.records import Record, RecordFile
@@ -181,7 +181,7 @@ def test_earlier_receipts_are_read() -> None:
 
 def test_an_earlier_interval_is_read(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path, "flights")
-    written("interval", entry_path(ledger.directory(INTERVAL)))
+    written("interval", ledger.directory(INTERVAL) / ENTRY)
     result = ledger.published(INTERVAL)
     assert result is not None
     assert (result.job_id, result.interval, result.rows) == (JOB, INTERVAL, 200)
