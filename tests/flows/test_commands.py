@@ -197,7 +197,7 @@ def test_a_starter_configuration_is_valid_and_runs(shell: Shell, siftline: Siftl
 
     again = siftline("init", "rows-600.parquet", "-o", "starter.yaml")
     assert again.status == 2
-    assert "starter.yaml: is already there" in again.complaint()
+    assert "starter.yaml: already exists" in again.complaint()
 
 
 def test_schema_prints_the_json_schema(siftline: Siftline) -> None:

@@ -17,27 +17,17 @@ import click
 from siftline.errors import SiftlineError
 
 _INTERRUPTED = 130
-# The module of each command, imported when the command is called.
+# Imported when one of their commands is called.
 _MODULES = {
-    "apply": "pipelines",
-    "backfill": "pipelines",
-    "down": "stack",
-    "init": "batches",
-    "jobs": "batches",
-    "pipelines": "pipelines",
-    "publish": "batches",
-    "resume": "batches",
-    "run": "batches",
-    "schema": "batches",
-    "status": "pipelines",
-    "up": "stack",
-    "validate": "batches",
+    **dict.fromkeys(["init", "jobs", "publish", "resume", "run", "schema", "validate"], "batches"),
+    **dict.fromkeys(["apply", "backfill", "pipelines", "status"], "pipelines"),
+    **dict.fromkeys(["down", "up"], "stack"),
 }
 
 
 class _Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_MODULES)
+        return sorted(_MODULES)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _MODULES:
@@ -54,9 +44,9 @@ def commands() -> None:
 
 def main() -> NoReturn:
     """Run the command line and exit with its status."""
-    # SIGTERM is handled like Ctrl-C: whatever was started is closed in order.
+    # SIGTERM is handled like Ctrl-C: everything started is closed in order.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    # Imports make many objects and no garbage, and a process that ends needs no search for any.
+    # Imports make many objects and no garbage; a process that ends needs no search for any.
     gc.set_threshold(50_000)
     atexit.register(gc.freeze)
     try:

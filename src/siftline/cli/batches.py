@@ -21,7 +21,8 @@ from siftline.config.loading import load_config, resolve_config
 from siftline.errors import Cancelled, OutputConflict, SiftlineError
 from siftline.types import BatchResult
 
-_config_argument = click.argument("config", type=click.Path(path_type=Path))
+_path = click.Path(path_type=Path)
+_config_argument = click.argument("config", type=_path)
 _set_option = click.option(
     "--set", "overrides", multiple=True, metavar="KEY.PATH=VALUE", help="Override a configuration field."
 )
@@ -104,10 +105,8 @@ def jobs(checkpoint: str, as_json: bool) -> None:
     if not statuses:
         click.echo(f"no jobs in {checkpoint}")
     for status in statuses:
-        left = status.chunks - status.chunks_done
-        chunks = (
-            f"{left:,} of {status.chunks:,} chunks left" if left else f"all {status.chunks:,} chunks done"
-        )
+        left, total = status.chunks - status.chunks_done, f"{status.chunks:,} chunks"
+        chunks = f"{left:,} of {total} left" if left else f"all {total} done"
         click.echo(f"{status.job_id}  {status.name}  {status.state}  {chunks}  run {status.run or 'unknown'}")
         if status.error is not None:
             click.echo(f"  {status.error}")
@@ -143,13 +142,8 @@ def schema(of: str) -> None:
 
 
 @click.command()
-@click.argument("data", type=click.Path(path_type=Path))
-@click.option(
-    "--output",
-    "-o",
-    type=click.Path(path_type=Path),
-    help="File to write. Default: the name of the data, with .yaml.",
-)
+@click.argument("data", type=_path)
+@click.option("--output", "-o", type=_path, help="File to write. Default: the name of the data, with .yaml.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 def init(data: Path, output: Path | None, force: bool) -> None:
     """Write a starter configuration for a data file, with features proposed from its columns."""
@@ -159,9 +153,7 @@ def init(data: Path, output: Path | None, force: bool) -> None:
     text = starter_config(data)
     target = output or Path(f"{data.name.split('.')[0]}.yaml")
     if target.exists() and not force:
-        raise OutputConflict(
-            f"{target}: is already there", "give another name with -o, or --force to replace it"
-        )
+        raise OutputConflict(f"{target}: already exists", "choose another name with -o, or use --force")
     with replacing(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
     click.echo(f"wrote {target}; next: siftline run {target}")
@@ -196,10 +188,10 @@ def _in_this_process(cluster: Cluster, verbose: bool) -> Iterator[None]:
     prepare_prefect(verbose)
     with show_progress(sys.stderr) as say:
         say("starting")
-        prepare_executor(cluster)  # its imports and ours take seconds, on a core each
+        prepare_executor(cluster)  # its imports and ours take seconds, in parallel
         from flows.server import flow_errors, reach_api
 
-        with signals_held({signal.SIGINT}):  # an embedded server is stopped by us, not by the terminal
+        with signals_held({signal.SIGINT}):  # we stop an embedded server, not the terminal
             reach_api()
             end_server_with_us()
         with flow_errors():
@@ -241,6 +233,4 @@ def _print_top_rows(output: str, count: int = 10) -> None:
 
     click.echo("\nThe most anomalous rows:")
     for row in top_rows(open_results(output), count):
-        click.echo(f"\n{row.rank:3}. {row}")
-        for reason in row.reasons:
-            click.echo(f"     {reason}")
+        click.echo("\n     ".join([f"\n{row.rank:3}. {row}", *row.reasons]))

@@ -27,7 +27,7 @@ Say = Callable[[str], None]
 
 @contextmanager
 def show_progress(stream: TextIO, clock: Clock = time.monotonic) -> Iterator[Say]:
-    """Show the reports made in this context, and give a function that shows another text beside the bar."""
+    """Show progress emitted in this context; yield a function that sets the text beside the bar."""
     display = _bar if stream.isatty() else _lines
     with display(stream, _Rate(clock)) as (listener, say), listening(listener):
         yield say
@@ -86,7 +86,7 @@ class _Rate:
         self._rows_before = 0
 
     def enters(self, progress: Progress) -> bool:
-        """Return true for the first report of a stage."""
+        """Return True for the first report of a stage."""
         if progress.stage == self._stage:
             return False
         self._stage, self._since, self._rows_before = progress.stage, self.clock(), progress.rows_done

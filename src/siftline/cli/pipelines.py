@@ -152,7 +152,8 @@ def status(run: str, as_json: bool) -> None:
     prepare_prefect()
     from flows.control.use_cases import run_status
 
-    found = run_status(run if _is_id(run) else _last_run(run))
+    is_id = len(run) == 36 and run.count("-") == 4
+    found = run_status(run if is_id else _last_run(run))
     if as_json:
         click.echo(found.model_dump_json())
         return
@@ -183,7 +184,7 @@ def backfill(pipeline: str, first: datetime, last: datetime, parallel: int, only
     from flows.server import flow_errors, server
 
     with server():
-        pass  # an embedded server would not have the pipeline
+        pass  # refuses an embedded server, which would not have the pipeline
     with flow_errors():
         report = flow.backfill(pipeline, first.date(), last.date(), parallel, only_missing)
     for one in report.intervals:
@@ -237,10 +238,6 @@ def _names(named: Iterable[str]) -> list[str]:
     return [load_pipeline(one).name if Path(one).is_file() else one for one in named]
 
 
-def _is_id(text: str) -> bool:
-    return len(text) == 36 and text.count("-") == 4
-
-
 def _last_run(pipeline: str) -> str:
     from flows.control.use_cases import pipeline_status
 
@@ -248,7 +245,6 @@ def _last_run(pipeline: str) -> str:
     if not found.workers_online:
         click.echo(f"work pool {found.work_pool} has no worker: nothing runs", err=True)
     if found.last_run is None:
-        raise ConfigError(
-            f"pipeline {pipeline}: has not run yet", f"start it with `siftline pipelines run {pipeline}`"
-        )
+        start = f"start it with `siftline pipelines run {pipeline}`"
+        raise ConfigError(f"pipeline {pipeline}: has not run yet", start)
     return found.last_run

@@ -8,7 +8,7 @@ import sys
 
 import psutil
 
-# Its standard input ends when the process at the other end of the pipe does.
+# Its standard input ends when our process does.
 _GUARD = "import os, signal, sys; sys.stdin.read(); os.kill(int(sys.argv[1]), signal.SIGTERM)"
 _guards: list[subprocess.Popen[bytes]] = []
 
@@ -21,7 +21,7 @@ def prepare_prefect(verbose: bool = False) -> None:
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     }
     if not verbose:
-        # The server still has the whole log; the terminal gets an error in one line.
+        # The server has the whole log; the terminal gets an error in one line.
         settings["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
     for name, value in settings.items():
         os.environ.setdefault(name, value)

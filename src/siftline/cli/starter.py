@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -56,13 +57,7 @@ output:
 
 
 def starter_config(data: Path) -> str:
-    """Return a commented configuration for a data file, directory or glob.
-
-    Raises
-    ------
-    SourceError
-        When nothing is there, or it cannot be read.
-    """
+    """Return a commented configuration for a data file, directory or glob."""
     files, kind = find_files(SourceConfig(path=str(data)))
     columns = open_parquet(files[0]).schema if kind == "parquet" else csv_schema(files[0])
     key = [field.name for field in columns if _named(field.name, _KEY_NAMES)][:1]
@@ -91,10 +86,7 @@ def _named(name: str, endings: tuple[str, ...]) -> bool:
 
 
 def _plain_name(data: Path) -> str:
-    plain = "".join(
-        letter if letter.isalnum() and letter.isascii() else "-" for letter in data.name.split(".")[0]
-    )
-    return plain.strip("-") or "batch"
+    return re.sub(r"[^A-Za-z0-9]", "-", data.name.split(".")[0]).strip("-") or "batch"
 
 
 def _yaml(value: object) -> str:

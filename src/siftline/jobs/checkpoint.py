@@ -27,38 +27,18 @@ class CheckpointStore(Protocol):
     """Keeps records by key."""
 
     def load(self, key: str) -> Any | None:
-        """Return the record of a key; None if it is missing or torn.
-
-        Raises
-        ------
-        CheckpointError
-            When the store cannot be read.
-        """
+        """Return the record of a key, None if it is missing or torn; raise CheckpointError on failure."""
 
     def commit(self, key: str, record: dict[str, Any]) -> None:
-        """Keep a record, replacing the one of the same key.
-
-        Raises
-        ------
-        CheckpointError
-            When it could not be written.
-        """
+        """Keep a record, replacing the one of the same key; raise CheckpointError on failure."""
 
 
 class Checkpoint:
     """The receipts of one job, committed in groups of ``plan.commit_every`` consecutive chunks.
 
     A record with valid receipts is never overwritten, because a write may fail half way: a group has places
-    for its complete record and for two partial ones, and the newest goes to a place that is free.
-
-    Parameters
-    ----------
-    plan : BatchPlan
-        The job.
-    store : CheckpointStore
-        The store of the records.
-    lease : Lease, optional
-        Checked before every commit, so that a replaced run commits nothing any more.
+    for its complete record and for two partial ones, and the newest goes to a free place. The lease is
+    checked before every commit: a replaced run commits nothing.
     """
 
     def __init__(self, plan: BatchPlan, store: CheckpointStore, lease: Lease | None = None) -> None:
@@ -73,11 +53,10 @@ class Checkpoint:
         """Return the valid receipts, by chunk.
 
         A receipt is valid if it is intact, of this detector and the planned rows, and its files have the
-        recorded size and digest. The chunks of others are computed again.
+        recorded size and digest.
         """
         for group in self._groups():
-            believed = self._reliable(group, detector)
-            if believed:
+            if believed := self._reliable(group, detector):
                 self._committed[group] = believed
         return {one.chunk: one for receipts in self._committed.values() for one in receipts}
 
@@ -116,7 +95,7 @@ class Checkpoint:
                 own = [one for one in self._read(self._key(group, place)) if self._group(one) == group]
                 kept[place] = {one.chunk: one for one in own if self._believed(one, detector)}
                 found |= kept[place]
-        # A place whose receipts are in a newer one as well is free again.
+        # A place whose receipts are also in another one is free again.
         covered: set[int] = set()
         for place in sorted(kept, key=lambda place: -len(kept[place])):
             if not covered.issuperset(kept[place]):
@@ -124,12 +103,9 @@ class Checkpoint:
                 self._places.setdefault(group, set()).add(place)
         return list(found.values())
 
-    def _chunks(self, group: int) -> range:
-        every = self._plan.commit_every
-        return range(len(self._plan.chunks))[group * every : (group + 1) * every]
-
     def _size(self, group: int) -> int:
-        return len(self._chunks(group))
+        every = self._plan.commit_every
+        return min(every, len(self._plan.chunks) - group * every)
 
     def _commit(self, group: int) -> None:
         receipts = self._committed.get(group, []) + self._pending[group]
@@ -180,6 +156,6 @@ class Checkpoint:
 
 
 def missing(plan: BatchPlan, done: Iterable[int]) -> list[int]:
-    """Return the chunks that are left, in order."""
+    """Return the remaining chunks, in order."""
     have = set(done)
     return [index for index in range(len(plan.chunks)) if index not in have]

@@ -1,4 +1,4 @@
-"""History: the last publications of a pipeline, with which the next one is compared."""
+"""History: the last publications of a pipeline, to compare the next one with."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MOST = 30
 
 
 class Publication(BaseModel):
-    """A publication: its job, the rows that have a score, and how many of those are flagged."""
+    """A publication: its job, its scored rows, and the flagged ones among them."""
 
     model_config = ConfigDict(frozen=True)  # records of earlier versions have more fields
 
@@ -36,13 +36,7 @@ class _History(BaseModel):
 
 
 def remember(checkpoint: Path, manifest: Manifest) -> None:
-    """Add a complete publication to the history of its pipeline, once.
-
-    Raises
-    ------
-    StorageError
-        When it cannot be written.
-    """
+    """Add a complete publication to the history of its pipeline, once."""
     if not manifest.complete:
         return
     latest = Publication(

@@ -1,4 +1,4 @@
-"""The ledger of a pipeline's intervals, so that none is published twice.
+"""The ledger of a pipeline's intervals: none is published twice.
 
 Every interval has a directory in the checkpoint, with its record and the lease of the run that works on it:
 the input of an interval may change between two runs, which makes two jobs of one interval.
@@ -29,15 +29,7 @@ class Entry(Record):
 
 
 class Ledger:
-    """The outcomes of a pipeline's intervals.
-
-    Parameters
-    ----------
-    checkpoint : path
-        The ``checkpoint.path`` of the configuration.
-    name : str
-        The pipeline's name.
-    """
+    """The outcomes of the intervals of a pipeline, in a checkpoint."""
 
     def __init__(self, checkpoint: Path | str, name: str) -> None:
         self._root = CheckpointFiles.at(checkpoint).intervals(name)
@@ -51,11 +43,8 @@ class Ledger:
         return _record(self.directory(interval)).read_or(None)
 
     def entries(self) -> Iterator[Entry]:
-        """Yield the entries of all intervals, the oldest first."""
-        for directory in sorted(self._root.glob("*")):
-            entry = _record(directory).read_or(None)
-            if entry is not None:
-                yield entry
+        """Return the entries of all intervals, the oldest first."""
+        return filter(None, (_record(directory).read_or(None) for directory in sorted(self._root.glob("*"))))
 
     def published(self, interval: Interval) -> BatchResult | None:
         """Return the last publication of an interval; None without one."""
@@ -70,13 +59,7 @@ class Ledger:
         reason: str | None = None,
         result: BatchResult | None = None,
     ) -> None:
-        """Write the outcome of an interval's run; without a result, the last one is kept.
-
-        Raises
-        ------
-        StorageError
-            When it cannot be written.
-        """
+        """Write the outcome of an interval's run; without a result, the last one is kept."""
         entry = Entry(
             interval=interval,
             outcome=outcome,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Manifest(Counts):
-    """The content of ``manifest.json``: files that it does not name do not belong to the result."""
+    """The content of ``manifest.json``: only files that it names belong to the result."""
 
     name: str
     job_id: str
@@ -42,7 +42,7 @@ class Manifest(Counts):
 
     @property
     def missing(self) -> tuple[tuple[int, int], ...]:
-        """First and last row of every run of rows without a result, whose chunks failed."""
+        """First and last row of every run of rows without a result."""
         ranges: list[tuple[int, int]] = []
         for chunk in self.chunks_failed:
             start, stop = chunk.first_row, chunk.first_row + chunk.rows - 1
@@ -79,20 +79,17 @@ class Results:
 
     @property
     def scores(self) -> ds.Dataset:
-        """Every row with score and label, as a dataset that is read lazily."""
+        """Every row with score and label, read lazily."""
         return self._dataset(self.manifest.scores)
 
     @property
     def anomalies(self) -> pa.Table:
-        """The flagged rows with their reasons, as a table."""
+        """The flagged rows with their reasons."""
         return self._dataset(self.manifest.anomaly_files).to_table()
 
     @property
     def failed(self) -> pa.Table | None:
-        """The rows that could not be scored, each with its error, as a table; None if there are none.
-
-        The rows of chunks that failed as a whole are not here: see ``manifest.missing``.
-        """
+        """The rejected rows with their errors, as a table, or None; failed chunks: ``manifest.missing``."""
         files = self.manifest.failed_files
         return self._dataset(files).to_table() if files else None
 
@@ -104,7 +101,7 @@ class Results:
         return found.sort_by("rank").slice(0, count)
 
     def _dataset(self, files: tuple[PublishedFile, ...]) -> ds.Dataset:
-        import pyarrow.dataset as ds  # slow to import, and the workers of a job don't read results
+        import pyarrow.dataset as ds  # slow to import, and not needed by workers
 
         return ds.dataset([str(self.path / file.name) for file in files], format="parquet")
 

@@ -1,4 +1,4 @@
-"""The jobs of a checkpoint: how their runs ended, and how many chunks are done."""
+"""The jobs of a checkpoint: the outcomes of their runs, and the finished chunks."""
 
 from __future__ import annotations
 
@@ -18,9 +18,7 @@ Outcome = Literal["interrupted", "published", "failed", "failed for good", "canc
 class JobRecord(Record):
     """The outcome of a job's last run, and what happened since the job was last published.
 
-    `recoveries` counts the runs of the recovery flow since then, and `told` lists the causes of failure that
-    were notified. `steps` are the user's own steps that ran with the published result, each with the name of
-    its pipeline.
+    `recoveries` counts the runs of the recovery flow since then.
     """
 
     outcome: Outcome = "interrupted"
@@ -28,8 +26,8 @@ class JobRecord(Record):
     at: str | None = None
     error: str | None = None
     recoveries: int = 0
-    told: tuple[str, ...] = ()
-    steps: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()  # causes of failure that were notified
+    steps: tuple[str, ...] = ()  # own steps that ran with the published result, with their pipeline
 
     @property
     def had_failed(self) -> bool:
@@ -39,25 +37,11 @@ class JobRecord(Record):
 
 @dataclass(frozen=True)
 class JobStatus:
-    """The present state of a job.
-
-    Attributes
-    ----------
-    job_id, name : str
-        The job and its pipeline.
-    state : str
-        ``running``, ``interrupted``, or the outcome of the last run.
-    run : str or None
-        The run that works on it, or the last one that did.
-    chunks, chunks_done : int
-        All chunks, and the finished ones.
-    error : str or None
-        Error of the last run, if it failed.
-    """
+    """The present state of a job, its present or last run, and the error of the last run."""
 
     job_id: str
     name: str
-    state: str
+    state: str  # running, interrupted, or the outcome of the last run
     run: str | None
     chunks: int
     chunks_done: int
@@ -70,13 +54,7 @@ def read_job(directory: Path) -> JobRecord:
 
 
 def write_job(directory: Path, record: JobRecord) -> None:
-    """Write the record of a job.
-
-    Raises
-    ------
-    StorageError
-        When it cannot be written.
-    """
+    """Write the record of a job."""
     _file(directory).write(record)
 
 
@@ -119,10 +97,7 @@ def find_job(checkpoint: Path | str, job_id: str) -> Path:
 
 
 def job_status(directory: Path, name: str, chunks: int, chunks_done: int) -> JobStatus:
-    """Return the status of a job, whose chunks have been counted.
-
-    A run that neither holds its lease any more nor released it was interrupted.
-    """
+    """Return the status of a job; a run that lost its lease without a release was interrupted."""
     record, (last, lease) = read_job(directory), last_holder(directory)
     state = {"held": "running", "lost": "interrupted", "released": record.outcome}[lease]
     return JobStatus(

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, wait
 from contextvars import copy_context
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -23,13 +23,7 @@ Send = Callable[[str, str], None]
 
 
 class NotDelivered(Exception):
-    """A message was not delivered; the reason contains no secrets.
-
-    Attributes
-    ----------
-    passing : bool
-        True if another attempt may succeed.
-    """
+    """A message was not delivered, without secrets in the reason; `passing` if a retry may succeed."""
 
     def __init__(self, reason: str, passing: bool = False) -> None:
         super().__init__(reason)
@@ -38,7 +32,7 @@ class NotDelivered(Exception):
 
 @dataclass(frozen=True)
 class Delivery:
-    """Result of one notification: delivered, held back, or failed and why."""
+    """Result of one notification: delivered, held back, or failed with an error."""
 
     block: str
     error: str | None = None
@@ -54,18 +48,14 @@ def deliver(
     delays: Sequence[float] = (1.0, 4.0),
     timeout: float = 45.0,
 ) -> list[Delivery]:
-    """Send a message to every block whose rule wants it, in parallel; failures are returned, not raised.
+    """Send a message to every block whose rule wants it, in parallel; return failures, raise none.
 
     Parameters
     ----------
-    message : Message
-        The message.
-    rules : iterable of NotifyConfig
-        Blocks, the events for each, and its rate limit.
     load : callable
         Returns the send function of a block, given its name.
     memory : Path, optional
-        File that records what was sent; without it there is no rate limit.
+        Record of the sent messages; without it there is no rate limit.
     delays : sequence of float
         Seconds between attempts.
     timeout : float
@@ -118,7 +108,7 @@ def _notify(
 
 def _text(message: Message, rule: NotifyConfig) -> tuple[str, str, str | None]:
     """Return body and subject from the rule's templates, or the default text and why."""
-    known = {field.name: getattr(message.variables, field.name) for field in fields(message.variables)}
+    known = vars(message.variables)
     try:
         body = message.body if rule.template is None else render(rule.template, known)
         subject = message.subject if rule.subject is None else render(rule.subject, known)

@@ -36,10 +36,7 @@ class RunInfo:
 
 @dataclass(frozen=True)
 class Message:
-    """Message about one or two events, and its cause: each cause of a job is announced once.
-
-    A publication may be two events, such as recovered and completed; the first one names the message.
-    """
+    """Message about one or two events, named by the first; each cause of a job is announced once."""
 
     events: tuple[Event, ...]
     subject: str
@@ -65,19 +62,7 @@ def completed_message(
     top: Sequence[TopRow] = (),
     recovered: bool = False,
 ) -> Message:
-    """Write the message about a published result.
-
-    Parameters
-    ----------
-    run, result
-        The run and its result.
-    previous : sequence of float
-        Anomaly rates of earlier publications, newest first.
-    top : sequence of TopRow
-        The most anomalous rows.
-    recovered : bool
-        True if the job had failed before.
-    """
+    """Write the message about a published result; `previous` has the earlier rates, newest first."""
     events: tuple[Event, ...] = ("recovered", "completed") if recovered else ("completed",)
     if result.rows_failed:
         events = ("rejected", "recovered") if recovered else ("rejected",)
@@ -108,7 +93,7 @@ def completed_message(
 
 
 def failed_message(run: RunInfo, error: BaseException, job: Path | None, for_good: bool) -> Message:
-    """Write the message about a failure: why, what is kept, and how to resume."""
+    """Write the message about a failure: the error, the finished work, and the command to resume."""
     subject = f"Siftline: {run.name} failed{' for good' if for_good else ''}"
     variables = _unfinished(run, "failed", job, str(error))
     lines = [f"{type(error).__name__}: {error}"]

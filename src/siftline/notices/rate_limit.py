@@ -1,4 +1,4 @@
-"""Rate limit for notifications, per block and event: when the last one was sent, and how many were held."""
+"""Rate limit for notifications, per block and event."""
 
 from __future__ import annotations
 
@@ -23,8 +23,6 @@ class LastSent(Record):
 
 
 class _Memory(RootModel[dict[str, LastSent]]):
-    """The last message of every kind."""
-
     root: dict[str, LastSent] = {}
 
 

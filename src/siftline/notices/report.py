@@ -13,15 +13,7 @@ _PUNCTUATION = re.compile(r"([\\`*_{}\[\]()<>#+.!|~&$:@-])")
 
 
 def report(manifest: Manifest, top: Sequence[TopRow]) -> str:
-    """Return the published counts, and the most anomalous rows with their reasons.
-
-    Parameters
-    ----------
-    manifest : Manifest
-        Manifest of the publication.
-    top : sequence of TopRow
-        The most anomalous rows, highest score first.
-    """
+    """Return the published counts, and the most anomalous rows with their reasons."""
     facts = {
         "Anomalies": f"{manifest.anomalies:,} ({manifest.rate:.3%})",
         "Rows": _count(manifest.rows, manifest.rows_failed, "could not be scored"),

@@ -29,10 +29,7 @@ def top_rows(results: Results, count: int) -> tuple[TopRow, ...]:
 
 
 def top_of(result: BatchResult, count: int) -> tuple[TopRow, ...]:
-    """Return the `count` most anomalous rows of a run's published result.
-
-    Empty if it cannot be read, or another job has replaced it.
-    """
+    """Return the top rows of a run's result; none if it is unreadable or was replaced by another job."""
     try:
         results = open_results(result.output)
         return top_rows(results, count) if results.manifest.job_id == result.job_id else ()
