@@ -1,4 +1,4 @@
-"""Loading a `BatchConfig` from a YAML file and ``--set`` arguments, and rendering its templates."""
+"""Loading of configurations from YAML files and ``--set`` arguments, and rendering of their templates."""
 
 from __future__ import annotations
 
@@ -38,13 +38,7 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> BatchConfig:
 
 
 def parse_config(values: Mapping[str, Any], origin: str = "configuration") -> BatchConfig:
-    """Validate a mapping as a configuration.
-
-    Raises
-    ------
-    ConfigError
-        With one line per mistake: the field, the problem, and the given value.
-    """
+    """Validate a mapping as a configuration; raise ConfigError with one line per mistake."""
     return parse(BatchConfig, values, origin)
 
 

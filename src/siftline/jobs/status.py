@@ -79,13 +79,7 @@ def job_directories(checkpoint: Path | str) -> list[Path]:
 
 
 def find_job(checkpoint: Path | str, job_id: str) -> Path:
-    """Find a job's directory by a unique prefix of its id.
-
-    Raises
-    ------
-    UnknownJob
-        When no job or more than one matches.
-    """
+    """Find a job's directory by a unique prefix of its id; raise `UnknownJob` on no or several matches."""
     found = [directory for directory in job_directories(checkpoint) if directory.name.startswith(job_id)]
     if len(found) == 1 and job_id:
         return found[0]

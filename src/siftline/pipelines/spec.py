@@ -90,13 +90,7 @@ class Pipeline(Section):
     """Automations of its own, as in automations.yaml."""
 
     def config(self) -> BatchConfig:
-        """Return the batch, with the settings of the pipeline and its standard steps.
-
-        Raises
-        ------
-        ConfigError
-            When it is wrong.
-        """
+        """Return the batch with the settings of the pipeline and its steps; raise ConfigError if invalid."""
         values = {"name": self.name, **self.batch}
         if self.resources is not None:
             values["cluster"] = self.resources.model_dump(mode="json", exclude_unset=True)
@@ -105,7 +99,7 @@ class Pipeline(Section):
         return parse_config(_with_settings(values, self.steps), f"pipeline {self.name}: batch")
 
     def assignment(self) -> Assignment:
-        """Return the assignment of a run without parameters of its own; raise ConfigError as `config`."""
+        """Return the assignment of a run without parameters of its own."""
         return Assignment(
             config=self.config(),
             steps=tuple(step if step.own else _without_settings(step) for step in self.steps),
@@ -121,13 +115,7 @@ def _without_settings(step: Step) -> Step:
 
 
 def load_pipeline(path: Path | str) -> Pipeline:
-    """Read the file of a pipeline, and that of its batch.
-
-    Raises
-    ------
-    ConfigError
-        When a file is missing, not YAML, or invalid.
-    """
+    """Read the file of a pipeline, and that of its batch; raise ConfigError if one is invalid."""
     values = read_yaml(Path(path))
     if isinstance(values.get("batch"), str):
         values["batch"] = read_yaml(Path(path).parent / values["batch"])
@@ -140,14 +128,9 @@ def is_pipeline(path: Path) -> bool:
 
 
 def check_pipeline(pipeline: Pipeline, now: datetime) -> list[str]:
-    """Check a pipeline without a server; return remarks.
+    """Check a pipeline without a server; raise InputError, or return remarks.
 
     Missing data of a source whose path depends on the interval is only a remark.
-
-    Raises
-    ------
-    InputError
-        When something about it is wrong.
     """
     assignment = pipeline.assignment()
     for step in pipeline.steps:

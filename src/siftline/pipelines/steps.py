@@ -69,13 +69,7 @@ STANDARD_STEPS = tuple(Step(uses=name) for name in STANDARD)
 
 
 def import_step(step: Step) -> Callable[..., Any]:
-    """Import the function of a step; modules in the working directory are found too.
-
-    Raises
-    ------
-    ConfigError
-        When it cannot be imported or called.
-    """
+    """Import the function of a step, also from the working directory; raise ConfigError on failure."""
     module, _, name = step.uses.partition(":")
     try:
         with _working_directory_importable():

@@ -103,13 +103,7 @@ def seal(record: Mapping[str, Any], version: int) -> dict[str, Any]:
 
 
 def unseal(record: object, version: int, name: object) -> dict[str, Any]:
-    """Check a sealed record and return it without its ``format_version`` and ``digest``.
-
-    Raises
-    ------
-    IntegrityError
-        When it is not a record, has another version, or does not match its digest.
-    """
+    """Check a sealed record and return it without its ``format_version`` and ``digest``."""
     remedy = "delete it and run again: it is recreated"
     if not isinstance(record, dict):
         raise IntegrityError(f"{name}: not a record", remedy)

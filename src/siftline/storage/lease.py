@@ -65,8 +65,6 @@ class Lease:
         ------
         JobBusy
             When another run is working on the job.
-        StorageError
-            When the directory cannot be written.
         """
         if self._taken is not None:
             raise RuntimeError("a run takes one job")
@@ -78,15 +76,7 @@ class Lease:
             raise storage_error(error, directory) from error
 
     def check(self) -> None:
-        """Raise if another run has taken over the job; do nothing before `take`.
-
-        Raises
-        ------
-        LeaseLost
-            When it has. The first time, the job's audit file gets a line.
-        StorageError
-            When the lease cannot be read.
-        """
+        """Raise `LeaseLost` if another run took over the job, and the first time add to its audit file."""
         if self._taken is not None:
             self._taken.check()
 

@@ -85,13 +85,7 @@ class LeaseFile:
         return LeaseFile(self.directory, self.epoch + 1)
 
     def publish(self, record: LeaseRecord) -> TextIO:
-        """Create the file, complete and locked from the first moment that others see it.
-
-        Raises
-        ------
-        FileExistsError, FileNotFoundError
-            When another run was faster.
-        """
+        """Create the file complete and locked; FileExistsError or FileNotFoundError: another was faster."""
         temporary = self.directory / f".lease.{secrets.token_hex(4)}.tmp"
         file = temporary.open("x", encoding="utf-8")
         try:

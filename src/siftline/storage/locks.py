@@ -19,15 +19,7 @@ _UNSUPPORTED = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 def locked(path: Path, seconds: float = 0.0, poll_seconds: float = 0.05) -> Iterator[bool]:
     """Lock a file, which is created, while the context is open.
 
-    Yields
-    ------
-    bool
-        False if another holder kept the lock for `seconds`. True on file systems without locks.
-
-    Raises
-    ------
-    StorageError
-        When the file cannot be created or locked.
+    Yield False if another holder kept the lock for `seconds`; True on file systems without locks.
     """
     deadline = time.monotonic() + seconds
     with ExitStack() as stack:
@@ -42,13 +34,7 @@ def locked(path: Path, seconds: float = 0.0, poll_seconds: float = 0.05) -> Iter
 
 
 def try_lock(file: IO[Any], shared: bool = False) -> bool | None:
-    """Lock an open file without waiting.
-
-    Returns
-    -------
-    bool or None
-        True once it is locked, False if another holder has it, None on file systems without locks.
-    """
+    """Lock an open file without waiting: False if another holder has it, None without support for locks."""
     try:
         fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:

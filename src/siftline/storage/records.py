@@ -45,12 +45,8 @@ class RecordFile(Generic[T]):
 
         Raises
         ------
-        FileNotFoundError
-            When there is none.
-        IntegrityError
-            When it is torn, altered or of another version.
-        StorageError
-            When the file cannot be read.
+        FileNotFoundError, IntegrityError, StorageError
+            When it is missing, damaged or of another version, or unreadable.
         """
         try:
             return self.model.model_validate(read_record(self.path, self.version))
