@@ -26,7 +26,7 @@ from tests.flows.commands import call_siftline
 
 ROOT = Path(__file__).parents[2]
 FLIGHTS = 3000
-CANCELLED_CHUNKS = 400
+CANCELLED_CHUNKS = 100
 
 
 def write_flights(path: Path) -> None:
@@ -168,7 +168,9 @@ def test_a_run_that_the_form_would_refuse_is_refused(checkout: Shell, tmp_path: 
 def test_a_run_cancelled_with_prefect_is_cancelled_leaves_nobody_and_goes_on(
     checkout: Shell, tmp_path: Path
 ) -> None:
-    job = Job(Shell(tmp_path, checkout.api_url, checkout.mark), CANCELLED_CHUNKS, 500)
+    slow = {"params": {"n_estimators": 300}, "sample_rows": 5000}
+    shell = Shell(tmp_path, checkout.api_url, checkout.mark)
+    job = Job(shell, CANCELLED_CHUNKS, 500, detector=slow)
     before = {process.pid for process in checkout.processes()}
     run = start_run(checkout, job.values).raise_for_status().json()["id"]
     wait_until(lambda: len(job.committed()) >= 4, "some chunks are committed", 300)
@@ -185,7 +187,7 @@ def test_a_run_cancelled_with_prefect_is_cancelled_leaves_nobody_and_goes_on(
     assert 4 <= committed < CANCELLED_CHUNKS
 
     serial = ("--set", "cluster={kind: serial}")
-    result = call_siftline(job.shell, "run", job.config, "--json", *serial).json()
+    result = call_siftline(shell, "run", job.config, "--json", *serial).json()
 
     assert (result["chunks_reused"], result["chunks_computed"]) == (committed, CANCELLED_CHUNKS - committed)
     assert job.states()[run] == ("CANCELLED", "Cancelled")
