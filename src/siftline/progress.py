@@ -10,16 +10,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Progress:
-    """A moment of a job.
+    """Progress of a stage (``plan``, ``fit``, ``detect``, ``combine``, ``validate``, ``publish``).
 
     Attributes
     ----------
-    stage : str
-        What is being done: ``plan``, ``fit``, ``detect``, ``combine``, ``validate``, ``publish``.
-    chunks_done, chunks_total : int
-        Of this stage.
-    rows_done, rows_total : int
-        Of this stage.
     reused : int
         Chunks among those done that an earlier run had committed.
     anomalies : int or None
@@ -39,12 +33,8 @@ class Progress:
 class Incident:
     """Something that went wrong and was dealt with.
 
-    Attributes
-    ----------
-    kind : str
-        ``retried``, ``split``, ``worker lost``, ``recomputed``, ``rejected``, ``chunk failed``, ``slower``.
-    text : str
-        What, where, and what is done about it.
+    `kind` is ``retried``, ``split``, ``worker lost``, ``recomputed``, ``rejected``, ``chunk failed`` or
+    ``slower``; `text` says what, where, and what is done about it.
     """
 
     kind: str

@@ -1,4 +1,4 @@
-"""Signals that end a run: who gets them, and how work is brought to an orderly stop.
+"""Signals that end a run: which processes get them, and how work is brought to an orderly stop.
 
 Ctrl-C on a terminal goes to every process of the command, and Prefect's workers end a run by a signal to all
 of its processes; only the run's own process should act on it.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from types import FrameType
@@ -21,8 +21,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 def hold_signals(signals: Iterable[signal.Signals] = _SIGNALS) -> None:
     """Keep signals from this thread, and from every process and thread that it starts.
 
-    A blocked signal stays blocked across fork and exec, whatever handlers a program sets; those processes
-    are closed in order, when the command is.
+    A blocked signal stays blocked across fork and exec, whatever handlers a program sets.
     """
     # Python starts this process with the first child, and unblocks the signals when it has.
     resource_tracker.ensure_running()
@@ -31,7 +30,7 @@ def hold_signals(signals: Iterable[signal.Signals] = _SIGNALS) -> None:
 
 @contextmanager
 def signals_held(signals: Iterable[signal.Signals] = _SIGNALS) -> Iterator[None]:
-    """Hold signals for a while; one that comes meanwhile is acted on afterwards."""
+    """Hold signals within the block; one that comes meanwhile is acted on afterwards."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, set())
     hold_signals(signals)
     try:
@@ -41,34 +40,57 @@ def signals_held(signals: Iterable[signal.Signals] = _SIGNALS) -> Iterator[None]
 
 
 @contextmanager
-def signals_deferred() -> Iterator[None]:
-    """Act on signals afterwards: for imports, in which the exception that a handler raises may get lost.
+def signals_handled(
+    handle: Callable[[int], None], signals: Iterable[signal.Signals] = _SIGNALS, once: bool = False
+) -> Iterator[None]:
+    """Handle signals within the block, or only the first one.
 
-    Unlike a blocked signal, one that another thread gets is deferred as well.
+    Does nothing outside the main thread, where Python cannot handle signals.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    noted: list[int] = []
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
-    for number in _SIGNALS:
-        signal.signal(number, lambda got, frame: noted.append(got))
+    before = {number: signal.getsignal(number) for number in signals}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def take(number: int, frame: FrameType | None) -> None:
+        if once:
+            restore()
+        handle(number)
+
+    for number in before:
+        signal.signal(number, take)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        restore()
+
+
+@contextmanager
+def signals_deferred() -> Iterator[None]:
+    """Act on signals after the block: an exception raised during an import may get lost.
+
+    Unlike a blocked signal, one that another thread gets is deferred as well.
+    """
+    noted: list[int] = []
+    try:
+        with signals_handled(noted.append):
+            yield
+    finally:
         if noted:
             signal.raise_signal(noted[0])
 
 
 class Stop:
-    """Whether work is to stop: nothing is begun any more, and what runs has a grace period.
+    """A request to stop: nothing new begins, and running work has a grace period.
 
     Attributes
     ----------
     signal : int or None
-        The signal that asked for it.
+        The signal that requested it.
     """
 
     def __init__(self, grace_seconds: float = GRACE_SECONDS) -> None:
@@ -77,42 +99,24 @@ class Stop:
         self.signal: int | None = None
 
     def request(self, number: int | None = None) -> None:
-        """Ask for it."""
+        """Request the stop."""
         self._deadline = time.monotonic() + self._grace
         self.signal = number
 
     @property
     def requested(self) -> bool:
-        """Whether it was asked for."""
+        """True once the stop is requested."""
         return self._deadline is not None
 
     @property
     def overdue(self) -> bool:
-        """Whether the grace period is over."""
+        """True once the grace period is over."""
         return self._deadline is not None and time.monotonic() >= self._deadline
 
 
 @contextmanager
 def stop_on_signal() -> Iterator[Stop]:
-    """Let the first SIGINT or SIGTERM ask for a stop; a second one is acted on as before.
-
-    Outside the main thread, where Python cannot handle signals, nothing ever asks.
-    """
+    """Let the first SIGINT or SIGTERM request a stop; a second one is acted on as before."""
     stop = Stop()
-    if threading.current_thread() is not threading.main_thread():
+    with signals_handled(stop.request, once=True):
         yield stop
-        return
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        for own, handler in before.items():
-            signal.signal(own, handler)
-        stop.request(number)
-
-    for number in _SIGNALS:
-        signal.signal(number, ask)
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

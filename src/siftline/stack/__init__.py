@@ -1,4 +1,4 @@
-"""What a team runs on one machine: PostgreSQL, Prefect's server and worker, Dask's scheduler and workers.
+"""The services of a team on one machine: PostgreSQL, Prefect's server and worker, Dask.
 
 Each is a process of its own, started by its own command and watched by `siftline.stack.supervision`.
 """

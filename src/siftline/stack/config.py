@@ -1,4 +1,4 @@
-"""Where a stack listens, and how large it is."""
+"""The addresses and the size of a stack."""
 
 from __future__ import annotations
 
@@ -14,19 +14,7 @@ WORK_POOL = "siftline"
 
 
 class Stack(BaseModel):
-    """What ``siftline up`` was asked for.
-
-    Attributes
-    ----------
-    home : Path
-        Absolute; holds the logs, the database and the record of what runs.
-    host : str
-        Address that the server, the scheduler and the workers listen on. PostgreSQL stays on the loopback.
-    workers, worker_threads : int
-        Dask worker processes, and the chunks that each scores at once.
-    worker_memory : str
-        Memory of each, as in `cluster.memory_limit`.
-    """
+    """Options of ``siftline up``; `home` is absolute, and all but PostgreSQL listens on `host`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -44,7 +32,7 @@ class Stack(BaseModel):
     @property
     def ui(self) -> str:
         """Address of Prefect's UI."""
-        return f"http://{_in_url(self.host)}:{self.server_port}"
+        return self._url("http", self.server_port)
 
     @property
     def api(self) -> str:
@@ -54,25 +42,23 @@ class Stack(BaseModel):
     @property
     def scheduler(self) -> str:
         """`cluster.address`."""
-        return f"tcp://{_in_url(self.host)}:{self.scheduler_port}"
+        return self._url("tcp", self.scheduler_port)
 
     @property
     def dashboard(self) -> str:
         """Address of the Dask scheduler's web pages."""
-        return f"http://{_in_url(self.host)}:{self.dashboard_port}"
+        return self._url("http", self.dashboard_port)
+
+    def _url(self, scheme: str, port: int) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{scheme}://{host}:{port}"
 
     def log(self, name: str) -> Path:
-        """The log of a service."""
+        """Return the log of a service."""
         return self.home / "logs" / f"{name}.log"
 
     def listeners(self) -> dict[str, tuple[str, int]]:
-        """The host and port that each option chooses.
-
-        Raises
-        ------
-        StackError
-            When two are the same.
-        """
+        """Return the host and port that each option chooses; two of the same raise a StackError."""
         ports = {
             "--server-port": (self.host, self.server_port),
             "--scheduler-port": (self.host, self.scheduler_port),
@@ -85,7 +71,3 @@ class Stack(BaseModel):
             options = " and ".join(option for option, (_, taken) in ports.items() if taken == port)
             raise StackError(f"port {port} is given to {options}", "choose a port for each")
         return ports
-
-
-def _in_url(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

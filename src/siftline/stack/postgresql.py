@@ -1,7 +1,7 @@
-"""PostgreSQL with a data directory of our own: found, set up once, and reached with a password.
+"""PostgreSQL with a data directory of its own: found, set up once, and reached with a password.
 
-It listens on the loopback only, and has no socket file. The password is in a file that only its user can
-read; it is given to nobody in arguments.
+It listens on the loopback only, without a socket file. The password is in a file for its user alone, and
+never in arguments.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ HOST = "127.0.0.1"
 _USER = "siftline"
 _SYSTEM_USER = "postgres"
 _OTHERWISE = "or keep Prefect's data in SQLite with --database sqlite"
+_PACKAGES = Path("/usr/lib/postgresql")
 
 
 def directory(stack: Stack) -> Path:
-    """Where the data and the password are."""
+    """Return the directory of the data and the password."""
     return stack.home / "postgresql"
 
 
 def data(stack: Stack) -> Path:
-    """PostgreSQL's own data directory."""
+    """Return PostgreSQL's own data directory."""
     return directory(stack) / "data"
 
 
@@ -41,13 +42,7 @@ def url(stack: Stack) -> str:
 
 
 def identity() -> dict[str, Any]:
-    """Whom to run PostgreSQL as: it refuses to be root. Arguments of `subprocess.Popen`.
-
-    Raises
-    ------
-    StackError
-        When we are root, and there is nobody else.
-    """
+    """Return the arguments of `subprocess.Popen` that run PostgreSQL as another user than root."""
     if os.geteuid() != 0:
         return {}
     try:
@@ -58,56 +53,41 @@ def identity() -> dict[str, Any]:
     return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
 
 
-def program(stack: Stack, name: str) -> str:
-    """Find one of PostgreSQL's programs: of the version that made the data, or else of the newest.
-
-    Raises
-    ------
-    StackError
-        When it is not installed.
-    """
-    made_by = data(stack) / "PG_VERSION"
-    wanted = int(made_by.read_text()) if made_by.exists() else None
-    installed = _installed()
+def program(stack: Stack, name: str, packages: Path = _PACKAGES) -> str:
+    """Find one of PostgreSQL's programs, in the version of the data if there is any, or else the newest."""
+    installed = _installed(packages)
     if not installed:
-        problem = "PostgreSQL is not installed: no initdb on the PATH or in /usr/lib/postgresql/*/bin"
+        problem = f"PostgreSQL is not installed: no initdb on the PATH or in {packages}/*/bin"
         raise StackError(problem, f"install it (Debian: apt-get install postgresql), {_OTHERWISE}")
-    if wanted is None:
-        wanted = max(installed)
+    made_by = data(stack) / "PG_VERSION"
+    wanted = int(made_by.read_text()) if made_by.exists() else max(installed)
     if wanted not in installed:
         problem = f"{data(stack)} was made by PostgreSQL {wanted}, which is not installed"
         raise StackError(problem, "install that version, or upgrade the data with pg_upgrade")
     return str(installed[wanted] / name)
 
 
-def _installed() -> dict[int, Path]:
-    """The directories with PostgreSQL's programs, by major version."""
+def _installed(packages: Path) -> dict[int, Path]:
+    """Return the directories with PostgreSQL's programs, by major version."""
     found = shutil.which("initdb")
-    places = [*Path("/usr/lib/postgresql").glob("*/bin"), *([Path(found).resolve().parent] if found else [])]
     versions = {}
-    for place in places:
+    for place in [*packages.glob("*/bin"), *([Path(found).resolve().parent] if found else [])]:
         if (place / "postgres").exists() and (place / "initdb").exists():
-            told = subprocess.run(
+            answer = subprocess.run(
                 [place / "postgres", "--version"], capture_output=True, text=True, check=False
             )
-            if number := re.search(r"\d+", told.stdout):
+            if number := re.search(r"\d+", answer.stdout):
                 versions[int(number[0])] = place
     return versions
 
 
-def prepare_database(stack: Stack) -> None:
-    """Set the data directory up, if that has not been done.
-
-    Raises
-    ------
-    StackError
-        When PostgreSQL is not installed, or cannot work there.
-    """
-    initdb = program(stack, "initdb")
+def prepare_database(stack: Stack, packages: Path = _PACKAGES) -> None:
+    """Set up the data directory, unless that has been done."""
+    initdb = program(stack, "initdb", packages)
     if data(stack).exists():
         return
     _make_directory(stack)
-    # What was interrupted has no name that counts.
+    # Renamed when it is complete.
     unfinished = directory(stack) / "unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
     command = [initdb, "--pgdata", str(unfinished), "--username", _USER, "--pwfile", str(_password(stack))]
@@ -115,8 +95,8 @@ def prepare_database(stack: Stack) -> None:
     options: dict[str, Any] = {"cwd": directory(stack), "start_new_session": True, **identity()}
     done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
     if done.returncode:
-        said = (done.stderr.strip().splitlines() or ["it does not say why"])[-1]
-        raise StackError(f"initdb failed: {said}", f"put that right, {_OTHERWISE}")
+        reason = (done.stderr.strip().splitlines() or ["it gives no reason"])[-1]
+        raise StackError(f"initdb failed: {reason}", f"fix the cause, {_OTHERWISE}")
     os.rename(unfinished, data(stack))
 
 

@@ -1,4 +1,4 @@
-"""Processes that outlive whoever started them: told apart, found again, ended; and who has a port."""
+"""Processes that outlive their starter: identified, found again and ended; and the listeners on ports."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ class Identity(BaseModel):
 
     @classmethod
     def of(cls, process: psutil.Process) -> Identity:
-        """Take down who a process is."""
+        """Return the identity of a process."""
         return cls(pid=process.pid, created=process.create_time())
 
     def find(self) -> psutil.Process | None:
-        """The process, if it is alive."""
+        """Return the process, if it is alive."""
         with suppress(psutil.NoSuchProcess):
             process = psutil.Process(self.pid)
-            # The clock that dates processes may be set meanwhile, if not by much.
+            # The clock that dates processes may be adjusted a little meanwhile.
             if abs(process.create_time() - self.created) < _CLOCK_SECONDS and is_alive(process):
                 return process
         return None
 
 
 def is_alive(process: psutil.Process) -> bool:
-    """Whether a process has not ended; one that nobody has taken leave of has."""
+    """Return true while a process runs; a zombie counts as ended."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -53,7 +53,7 @@ def is_alive(process: psutil.Process) -> bool:
 
 
 def end(process: psutil.Process, number: signal.Signals, seconds: float) -> None:
-    """Ask a process to end, kill it if it has not after some time, and what it leaves behind."""
+    """End a process by a signal, then kill it if it stays, and the children that it leaves behind."""
     family = [process]
     with suppress(psutil.NoSuchProcess):
         family += process.children(recursive=True)
@@ -72,7 +72,7 @@ def kill(processes: Iterable[psutil.Process]) -> None:
 
 
 def _outlast(processes: list[psutil.Process], seconds: float) -> list[psutil.Process]:
-    """Wait for processes, and return those that are alive after some time."""
+    """Wait for processes to end, and return those still alive after some time."""
     deadline = time.monotonic() + seconds
     while (alive := [process for process in processes if is_alive(process)]) and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
@@ -80,10 +80,10 @@ def _outlast(processes: list[psutil.Process], seconds: float) -> list[psutil.Pro
 
 
 def marked(mark: str) -> list[psutil.Process]:
-    """Every process with this mark in its environment, whoever its parent is by now."""
+    """Return the other processes with this mark in their environment, of whatever parent."""
     found = []
     for process in psutil.process_iter():
-        # Of other users' processes the environment is not to be seen.
+        # The environment of other users' processes is not readable.
         with suppress(psutil.Error, OSError):
             if process.environ().get(MARK) == mark and process.pid != os.getpid() and is_alive(process):
                 found.append(process)
@@ -91,13 +91,7 @@ def marked(mark: str) -> list[psutil.Process]:
 
 
 def check_ports(listeners: Mapping[str, tuple[str, int]]) -> None:
-    """Make sure that nobody listens where we are to.
-
-    Raises
-    ------
-    StackError
-        When somebody does, or the address is not this machine's.
-    """
+    """Check that all ports are free and all addresses are this machine's, or raise a StackError."""
     for option, (host, port) in listeners.items():
         try:
             family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -105,21 +99,16 @@ def check_ports(listeners: Mapping[str, tuple[str, int]]) -> None:
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 listener.bind(address)
         except OSError as error:
-            raise _refused(option, host, port, error) from error
-
-
-def _refused(option: str, host: str, port: int, error: OSError) -> StackError:
-    taker = _listener(port)
-    if taker is not None:
-        return StackError(
-            f"port {port} of {host} is taken by {taker}", f"end that, or choose another {option}"
-        )
-    remedy = f"give an address of this machine with --host, and a port that you may use with {option}"
-    return StackError(f"cannot listen on port {port} of {host}: {error.strerror or error}", remedy)
+            if taker := _listener(port):
+                problem = f"port {port} of {host} is taken by {taker}"
+                raise StackError(problem, f"end that, or choose another {option}") from error
+            problem = f"cannot listen on port {port} of {host}: {error.strerror or error}"
+            remedy = f"give an address of this machine with --host, and a port that you may use with {option}"
+            raise StackError(problem, remedy) from error
 
 
 def _listener(port: int) -> str | None:
-    """Who listens on a port, as far as the system tells."""
+    """Name the process that listens on a port, if the system shows it."""
     with suppress(psutil.Error):
         for connection in psutil.net_connections("tcp"):
             here = getattr(connection.laddr, "port", None) == port

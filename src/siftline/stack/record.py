@@ -20,22 +20,9 @@ from siftline.storage.records import RecordFile
 
 
 class StackRecord(BaseModel):
-    """A stack and its processes.
+    """A stack, its supervisor, and its services in the order of their start.
 
-    Attributes
-    ----------
-    stack : Stack
-        As it was asked for.
-    supervisor : Identity
-        The ``siftline up`` that watches it.
-    mark : str
-        In the environment of every process of it.
-    since : datetime
-        When it was started.
-    services : dict of str to Identity
-        The services in the order in which they were started.
-    ready : bool
-        Whether all of them have been healthy.
+    The environment of each of its processes contains `mark`; it is `ready` once all have been healthy.
     """
 
     stack: Stack
@@ -46,11 +33,11 @@ class StackRecord(BaseModel):
     ready: bool = False
 
     def write(self) -> None:
-        """Write it to the stack's home."""
+        """Write the record to the stack's home."""
         _file(self.stack.home).write(self)
 
     def delete(self) -> None:
-        """Delete it, once the stack has ended."""
+        """Delete the record, once the stack has ended."""
         _file(self.stack.home).path.unlink(missing_ok=True)
 
 
@@ -59,13 +46,7 @@ def _file(home: Path) -> RecordFile[StackRecord]:
 
 
 def read_stack(home: Path) -> StackRecord | None:
-    """Read the record of the stack in `home`; None if there is none.
-
-    Raises
-    ------
-    IntegrityError
-        When it is damaged.
-    """
+    """Read the record of the stack in `home`, None without one; a damaged one raises an IntegrityError."""
     try:
         return _file(home).read()
     except FileNotFoundError:
@@ -74,15 +55,7 @@ def read_stack(home: Path) -> StackRecord | None:
 
 @contextmanager
 def claimed(home: Path) -> Iterator[None]:
-    """Be the only process that runs a stack in `home`; the lock ends with the process.
-
-    Raises
-    ------
-    StackError
-        When another process runs one.
-    StorageError
-        When `home` cannot be written to.
-    """
+    """Be the only process that runs a stack in `home`, or raise a StackError."""
     with locked(home / "lock") as alone:
         if not alone:
             raise StackError(

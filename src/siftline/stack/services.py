@@ -1,4 +1,4 @@
-"""The services of a stack: the command of each, its environment, and how to tell that it is healthy."""
+"""The services of a stack: the command of each, its environment, and its health check."""
 
 from __future__ import annotations
 
@@ -19,11 +19,9 @@ from siftline.stack.config import WORK_POOL, Stack
 
 _TIMEOUT_SECONDS = 5.0
 _WORKER = "stack"
-# Without the working directory among the places to import from: it is anybody's.
+# -P: code is not imported from the working directory, where anybody may put it.
 _PYTHON = (sys.executable, "-P", "-m")
 _QUIET = {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PYTHONUNBUFFERED": "1"}
-# The pages of Prefect's second UI call a service of Amplitude's, whatever else is set; of the first, none do.
-_FIRST_UI = {"PREFECT_SERVER_UI_V2_ENABLED": "false"}
 
 
 @dataclass(frozen=True)
@@ -32,16 +30,14 @@ class Service:
 
     Attributes
     ----------
-    name : str
-        Its log is named so as well.
     address : str
-        Where it is found, in words.
+        Its address, or another short description.
     command : tuple of str
-        What starts it, without secrets.
+        Without secrets.
     healthy : callable
-        Whether it does its work now.
+        Returns true while it works.
     environment : mapping
-        What it gets beside our own environment.
+        Added to our own environment.
     arguments : mapping
         More arguments of `subprocess.Popen`.
     """
@@ -55,7 +51,7 @@ class Service:
 
 
 def services(stack: Stack, since: datetime) -> list[Service]:
-    """List the services of a stack that was started at `since`, in the order to start them in.
+    """List the services of a stack that was started at `since`, in the order of their start.
 
     PostgreSQL must have been prepared.
     """
@@ -77,21 +73,21 @@ def _postgresql(stack: Stack) -> Service:
 
 
 def _server(stack: Stack) -> Service:
-    if stack.database == "postgresql":
-        database = postgresql.url(stack)
-    else:
-        database = f"sqlite+aiosqlite:///{stack.home / 'prefect.db'}"
+    sqlite = f"sqlite+aiosqlite:///{stack.home / 'prefect.db'}"
+    environment = {
+        "PREFECT_API_URL": stack.api,
+        "PREFECT_API_DATABASE_CONNECTION_URL": sqlite
+        if stack.database == "sqlite"
+        else postgresql.url(stack),
+        # The second UI calls Amplitude, whatever else is set.
+        "PREFECT_SERVER_UI_V2_ENABLED": "false",
+    }
     return Service(
         "prefect-server",
         stack.ui,
         (*_PYTHON, "prefect", "server", "start", "--host", stack.host, "--port", str(stack.server_port)),
         lambda: _ask(f"{stack.api}/health") is True,
-        {
-            **_QUIET,
-            **_FIRST_UI,
-            "PREFECT_API_URL": stack.api,
-            "PREFECT_API_DATABASE_CONNECTION_URL": database,
-        },
+        {**_QUIET, **environment},
     )
 
 
@@ -101,7 +97,7 @@ def _scheduler(stack: Stack) -> Service:
         stack.scheduler,
         (
             *(*_PYTHON, "dask", "scheduler", "--host", stack.host, "--port", str(stack.scheduler_port)),
-            *("--dashboard-address", f"{stack.dashboard.removeprefix('http://')}"),
+            *("--dashboard-address", stack.dashboard.removeprefix("http://")),
         ),
         lambda: _dask_count(stack) is not None,
         {**_QUIET, **_dask_environment(FAIL_AT_ONCE)},
@@ -125,7 +121,7 @@ def _dask_workers(stack: Stack) -> Service:
 
 
 def _dask_environment(settings: Mapping[str, object]) -> dict[str, str]:
-    """Dask's settings as the environment variables that it reads them from."""
+    """Return settings of Dask as environment variables."""
     return {
         f"DASK_{name.upper().replace('.', '__').replace('-', '_')}": json.dumps(value)
         for name, value in settings.items()
@@ -133,27 +129,25 @@ def _dask_environment(settings: Mapping[str, object]) -> dict[str, str]:
 
 
 def _dask_count(stack: Stack) -> int | None:
-    """How many workers the scheduler has; None if it does not answer."""
+    """Return the number of the scheduler's workers; None if it does not answer."""
     counts = _ask(f"{stack.dashboard}/json/counts.json")
     return counts["workers"] if isinstance(counts, dict) else None
 
 
 def _prefect_worker(stack: Stack, since: datetime) -> Service:
+    # With a type the worker creates a missing work pool.
+    options = ("--name", _WORKER, "--pool", WORK_POOL, "--type", "process")
     return Service(
         "prefect-worker",
         f"work pool {WORK_POOL}",
-        # With a type it makes the work pool if there is none.
-        (
-            *(*_PYTHON, "prefect", "worker", "start", "--name", _WORKER),
-            *("--pool", WORK_POOL, "--type", "process"),
-        ),
+        (*_PYTHON, "prefect", "worker", "start", *options),
         lambda: _polls(stack, since),
         {**_QUIET, "PREFECT_API_URL": stack.api},
     )
 
 
 def _polls(stack: Stack, since: datetime) -> bool:
-    """Whether our worker is online, and not only was before it was stopped the last time."""
+    """Return true if our worker is online since this start; Prefect may still show an earlier one."""
     workers = _ask(f"{stack.api}/work_pools/{WORK_POOL}/workers/filter", {"limit": 200})
     return any(
         worker["name"] == _WORKER
@@ -164,13 +158,14 @@ def _polls(stack: Stack, since: datetime) -> bool:
 
 
 def _ask(address: str, body: Mapping[str, object] | None = None) -> Any:
-    """What an HTTP server answers; None if it does not."""
-    method = "GET" if body is None else "POST"
+    """Return the answer of an HTTP server; None without one."""
     name, _, password = os.environ.get("PREFECT_API_AUTH_STRING", "").partition(":")
     options: dict[str, Any] = {"json": body, "auth": (name, password) if name else None}
     try:
         # Not through a proxy: it is this machine.
-        answer = httpx.request(method, address, timeout=_TIMEOUT_SECONDS, trust_env=False, **options)
+        answer = httpx.request(
+            "POST" if body else "GET", address, timeout=_TIMEOUT_SECONDS, trust_env=False, **options
+        )
         return answer.json() if answer.is_success else None
     except (httpx.TransportError, ValueError):
         return None

@@ -1,4 +1,4 @@
-"""Starts the services, watches them, and ends them: whoever dies is started again, but not for ever."""
+"""Supervision: starts the services, watches them, revives them a few times, and ends them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import signal
 import subprocess
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 
 from siftline.errors import StackError
+from siftline.signals import signals_handled
 from siftline.stack import postgresql
 from siftline.stack.config import Stack
 from siftline.stack.processes import MARK, Identity, check_ports, end, kill, marked
@@ -21,40 +21,52 @@ from siftline.stack.record import StackRecord, claimed, read_stack
 from siftline.stack.services import Service, services
 
 _POLL_SECONDS = 0.1
-_START_SECONDS = 180.0
 _STOP_SECONDS = 30.0
 _RESTARTS = 3
-_BACKOFF_SECONDS = 1.0
 _WINDOW_SECONDS = 600.0
 
 Say = Callable[[str], None]
 
 
-def supervise(stack: Stack, say: Say, ready: Callable[[], None]) -> None:
+def supervise(
+    stack: Stack,
+    say: Say,
+    ready: Callable[[], None],
+    start_seconds: float = 180.0,
+    backoff_seconds: float = 1.0,
+) -> None:
     """Start a stack and watch it until a signal asks for its end; then end it, the last service first.
 
     Parameters
     ----------
     stack : Stack
-        What to start.
+        The stack to start.
     say : callable
-        Told what happens, a line at a time.
+        Called with a line for each event.
     ready : callable
         Called once everything is healthy.
+    start_seconds : float
+        Longest start of a service.
+    backoff_seconds : float
+        Delay before a service is first revived; it doubles each time.
 
     Raises
     ------
     StackError
         When it cannot be started, or a service ends again and again. Nothing is left running.
     """
-    with claimed(stack.home), _stop_asked() as asked:
+    # An ignored signal stays ignored, as with nohup; asking twice changes nothing.
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    heeded = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    asked: list[int] = []
+    with claimed(stack.home), signals_handled(asked.append, heeded):
         left = read_stack(stack.home)
         if left is not None and (ended := clear(left)):
             say(f"stopped what an earlier `siftline up` left behind: {', '.join(ended)}")
         check_ports(stack.listeners())
         if stack.database == "postgresql":
             postgresql.prepare_database(stack)
-        supervisor = _Supervisor(stack, say, asked)
+        supervisor = _Supervisor(stack, say, asked, start_seconds, backoff_seconds)
         try:
             if supervisor.start():
                 ready()
@@ -65,56 +77,36 @@ def supervise(stack: Stack, say: Say, ready: Callable[[], None]) -> None:
 
 
 def clear(record: StackRecord) -> list[str]:
-    """End whatever there is of a stack without a supervisor, and forget it.
-
-    Returns
-    -------
-    list of str
-        The services that were running.
-    """
+    """End all that is left of a stack without a supervisor, and return its running services."""
     ended = []
     for name, identity in reversed(record.services.items()):
         process = identity.find()
         if process is not None:
-            end(process, _stop_signal(name), _STOP_SECONDS)
+            # On SIGTERM PostgreSQL would wait until all connections are closed.
+            number = signal.SIGINT if name == "postgresql" else signal.SIGTERM
+            end(process, number, _STOP_SECONDS)
             ended.append(name)
     kill(marked(record.mark))
     record.delete()
     return ended
 
 
-def _stop_signal(name: str) -> signal.Signals:
-    # On SIGTERM PostgreSQL would wait until everybody has closed their connections.
-    return signal.SIGINT if name == "postgresql" else signal.SIGTERM
-
-
-@contextmanager
-def _stop_asked() -> Iterator[Callable[[], bool]]:
-    """Take note of signals; asking twice changes nothing, since the services must be ended in order."""
-    asked: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    for number, handler in before.items():
-        if handler is not signal.SIG_IGN:  # as with nohup
-            signal.signal(number, lambda got, frame: asked.append(got))
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 class _Supervisor:
-    def __init__(self, stack: Stack, say: Say, asked: Callable[[], bool]) -> None:
+    def __init__(
+        self, stack: Stack, say: Say, asked: list[int], start_seconds: float, backoff_seconds: float
+    ) -> None:
         self.record = StackRecord(stack=stack)
         self._stack = stack
         self._say = say
         self._asked = asked
+        self._start_seconds = start_seconds
+        self._backoff_seconds = backoff_seconds
         self._services = services(stack, self.record.since)
         self._processes: dict[str, psutil.Popen] = {}
         self._ends: defaultdict[str, list[float]] = defaultdict(list)
 
     def start(self) -> bool:
-        """Start the services, each when the one before is healthy; false if we are asked to stop before."""
+        """Start the services, each when the one before is healthy; false if a stop is requested."""
         self.record.write()
         for service in self._services:
             self._launch(service)
@@ -124,13 +116,13 @@ class _Supervisor:
         return True
 
     def be_ready(self) -> None:
-        """Let it be known that everything was started and said."""
+        """Record that everything is up."""
         self.record.ready = True
         self.record.write()
 
     def watch(self) -> None:
-        """Start again what ends, until we are asked to stop."""
-        while not self._asked():
+        """Revive services that end, until a stop is requested."""
+        while not self._asked:
             for service in self._services:
                 if self._processes[service.name].poll() is not None:
                     self._revive(service)
@@ -154,27 +146,27 @@ class _Supervisor:
                     stdin=subprocess.DEVNULL,
                     stdout=file,
                     stderr=subprocess.STDOUT,
-                    start_new_session=True,  # a Ctrl-C is for us alone
+                    start_new_session=True,  # Ctrl-C is for the supervisor alone
                     **service.arguments,
                 )
         except OSError as error:
             problem = f"{service.name} cannot be started: {error.filename}: {error.strerror}"
-            raise StackError(problem, "put that right, and start the stack again") from error
+            raise StackError(problem, "fix the cause, and start the stack again") from error
         self._processes[service.name] = process
         self.record.services[service.name] = Identity.of(process)
         self.record.write()
 
     def _await_health(self, service: Service) -> bool:
-        """Wait until a service is healthy; false if we are asked to stop before."""
-        deadline = time.monotonic() + _START_SECONDS
+        """Wait until a service is healthy; false if a stop is requested."""
+        deadline = time.monotonic() + self._start_seconds
         process = self._processes[service.name]
-        while not self._asked():
+        while not self._asked:
             if process.poll() is not None:
                 raise self._failure(service, f"ended while it started ({_how(process)})")
             if service.healthy():
                 return True
             if time.monotonic() > deadline:
-                raise self._failure(service, f"is not healthy after {_START_SECONDS:g} s")
+                raise self._failure(service, f"is not healthy after {self._start_seconds:g} s")
             time.sleep(_POLL_SECONDS)
         return False
 
@@ -185,15 +177,12 @@ class _Supervisor:
         if len(ends) == _RESTARTS:
             raise self._failure(service, f"ended {_RESTARTS + 1} times in ten minutes ({how})")
         self._ends[service.name] = [*ends, now]
-        self._pause(_BACKOFF_SECONDS * 2 ** len(ends))
-        if not self._asked():
+        until = now + self._backoff_seconds * 2 ** len(ends)
+        while time.monotonic() < until and not self._asked:
+            time.sleep(_POLL_SECONDS)
+        if not self._asked:
             self._launch(service)
             self._say(f"{service.name} ended ({how}), and was started again")
-
-    def _pause(self, seconds: float) -> None:
-        until = time.monotonic() + seconds
-        while time.monotonic() < until and not self._asked():
-            time.sleep(_POLL_SECONDS)
 
     def _failure(self, service: Service, what: str) -> StackError:
         log = self._stack.log(service.name)
@@ -208,5 +197,5 @@ def _how(process: psutil.Popen) -> str:
 
 
 def _short(path: Path) -> Path:
-    """A path as it is seen from here."""
+    """Return a path, relative if it is below the working directory."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

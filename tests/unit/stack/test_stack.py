@@ -221,27 +221,35 @@ def test_what_is_started_reports_to_nobody(tmp_path: Path) -> None:
         assert service.environment["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
 
 
-def test_without_postgresql_its_package_and_the_way_without_are_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(postgresql, "_installed", dict)
+@pytest.fixture
+def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for versions of PostgreSQL; the PATH has none."""
+    monkeypatch.setenv("PATH", "")
+    return tmp_path / "packages"
 
+
+def test_without_postgresql_its_package_and_the_way_without_are_named(tmp_path: Path, packages: Path) -> None:
     with pytest.raises(StackError, match=r"apt-get install postgresql.*--database sqlite"):
-        postgresql.prepare_database(stack_in(tmp_path))
+        postgresql.prepare_database(stack_in(tmp_path), packages)
 
 
 def test_the_newest_postgresql_makes_the_data_and_the_same_version_opens_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, packages: Path
 ) -> None:
     stack = stack_in(tmp_path)
-    monkeypatch.setattr(postgresql, "_installed", lambda: {15: Path("/15/bin"), 17: Path("/17/bin")})
-    assert postgresql.program(stack, "postgres") == "/17/bin/postgres"
+    for number in (15, 17):
+        for name in ("postgres", "initdb"):
+            program = packages / str(number) / "bin" / name
+            program.parent.mkdir(parents=True, exist_ok=True)
+            program.write_text(f"#!/bin/sh\necho '{name} (PostgreSQL) {number}.2'\n")
+            program.chmod(0o755)
+    assert postgresql.program(stack, "postgres", packages) == f"{packages}/17/bin/postgres"
 
     postgresql.data(stack).mkdir(parents=True)
     version = postgresql.data(stack) / "PG_VERSION"
     version.write_text("15\n")
-    assert postgresql.program(stack, "postgres") == "/15/bin/postgres"
+    assert postgresql.program(stack, "postgres", packages) == f"{packages}/15/bin/postgres"
 
     version.write_text("13\n")
     with pytest.raises(StackError, match="made by PostgreSQL 13"):
-        postgresql.program(stack, "postgres")
+        postgresql.program(stack, "postgres", packages)

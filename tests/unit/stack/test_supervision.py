@@ -27,7 +27,6 @@ class Scene:
         self._services: list[Service] = []
         monkeypatch.setattr(supervision, "services", lambda stack, since: self._services)
         monkeypatch.setattr(supervision, "check_ports", lambda listeners: None)
-        monkeypatch.setattr(supervision, "_BACKOFF_SECONDS", 0.01)
 
     def add(self, name: str, code: str, healthy: Callable[[], bool] = lambda: True) -> None:
         self._services.append(Service(name, "somewhere", (sys.executable, "-c", code), healthy))
@@ -36,8 +35,8 @@ class Scene:
         log = self.home / "logs" / f"{name}.log"
         return log.read_text() if log.exists() else ""
 
-    def supervise(self, ready: Callable[[], None] = lambda: None) -> None:
-        supervise(stack_in(self.home), self.said.append, ready)
+    def supervise(self, ready: Callable[[], None] = lambda: None, start_seconds: float = 180.0) -> None:
+        supervise(stack_in(self.home), self.said.append, ready, start_seconds, backoff_seconds=0.01)
 
 
 @pytest.fixture
@@ -80,14 +79,11 @@ def test_a_service_that_ends_while_it_starts_is_named_with_its_last_words(scene:
     assert read_stack(scene.home) is None
 
 
-def test_a_service_that_is_never_healthy_is_not_waited_for_for_ever(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(supervision, "_START_SECONDS", 0.1)
+def test_a_service_that_is_never_healthy_is_not_waited_for_for_ever(scene: Scene) -> None:
     scene.add("only", STAYS, lambda: False)
 
     with pytest.raises(StackError, match=r"^only is not healthy after 0\.1 s"):
-        scene.supervise()
+        scene.supervise(start_seconds=0.1)
 
 
 def test_a_service_that_ends_again_and_again_ends_the_stack(scene: Scene) -> None:
