@@ -8,6 +8,9 @@ from siftline.engine.base import R, T
 from siftline.errors import OutOfMemory, SiftlineError, storage_error
 
 
+MORE_MEMORY = "give workers more memory (cluster.memory_limit), or cut smaller chunks (chunking.rows)"
+
+
 def attempt(function: Callable[[T], R], item: T) -> tuple[R | None, SiftlineError | None]:
     """Return the value or the known error; an unknown one, a bug, is raised."""
     # As a value, because Dask would print the traceback of a raised error on the worker.
@@ -16,8 +19,7 @@ def attempt(function: Callable[[T], R], item: T) -> tuple[R | None, SiftlineErro
     except SiftlineError as error:
         return None, error
     except MemoryError as error:
-        remedy = "give workers more memory (cluster.memory_limit), or cut smaller chunks (chunking.rows)"
-        return None, OutOfMemory(f"out of memory {error}".strip(), remedy)
+        return None, OutOfMemory(f"out of memory {error}".strip(), MORE_MEMORY)
     except OSError as error:
         return None, storage_error(error, error.filename or function.__name__)
 
@@ -25,8 +27,7 @@ def attempt(function: Callable[[T], R], item: T) -> tuple[R | None, SiftlineErro
 def attempt_all(items: tuple[T, ...], function: Callable[[T], R], topic: str) -> None:
     """Attempt a bundle on a Dask worker, and send the answers at once.
 
-    They travel as an event: a result that stays on the worker until it is fetched is lost with it, and a
-    frozen worker blocks whoever fetches from it.
+    They travel as an event: a result on the worker is lost with it, and a frozen worker blocks the fetch.
     """
     from distributed import get_worker
     from distributed.protocol.pickle import dumps

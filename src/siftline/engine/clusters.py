@@ -19,15 +19,15 @@ from siftline.engine.workers import ENVIRONMENT, START_METHOD, prepare_workers
 from siftline.errors import ClusterError
 from siftline.signals import hold_signals
 
-# Dask would give a chunk that kills its worker to three healthy ones in turn, beside chunks of theirs.
+# Dask would give a chunk that kills its worker to three healthy workers in turn.
 FAIL_AT_ONCE = {"distributed.scheduler.allowed-failures": 0}
-# Dask looks 15 s after a worker was lost, and closes its nanny for good if it is down at that very moment,
-# as it is when it was lost a second time. The nanny brings it back, however often.
+# Dask would close the nanny of a worker that is down 15 s after a loss, as after a second loss. The nanny
+# revives it, however often.
 _KEEP_WORKERS = {"distributed.deploy.lost-worker-timeout": "1000 days"}
 
 
 def prepare_executor(cluster: Cluster) -> None:
-    """Begin what takes time before the executor opens; costs nothing if it never does."""
+    """Start slow imports before the executor opens."""
     if isinstance(cluster, LocalCluster):
         prepare_workers()
 
@@ -39,21 +39,8 @@ def open_executor(
     """Open the executor of a configuration, and close it with everything it started.
 
     A cluster of ours starts in the background. A scheduler's address is tried at once, so that a wrong one
-    fails before any work.
-
-    Parameters
-    ----------
-    cluster : Cluster
-        The section of the configuration.
-    warm_up : callable, optional
-        Run on every worker as soon as it is up, to get imports done.
-    dashboard_after_seconds : float
-        Age at which a local cluster gets its dashboard; importing it takes longer than a small job.
-
-    Raises
-    ------
-    ClusterError
-        When no scheduler answers, or the cluster cannot start.
+    raises a ClusterError before any work. `warm_up` runs on every worker as soon as it is up, for imports. A
+    local cluster gets its dashboard late, because importing it takes longer than a small job.
     """
     if isinstance(cluster, SerialCluster):
         yield SerialExecutor()
@@ -99,7 +86,10 @@ def _start(
         if isinstance(config, LocalCluster):
             timeout, cluster = 60.0, _start_local(config)
             stack.callback(cluster.close)
-            stack.enter_context(_dashboard_later(cluster, dashboard_after_seconds))
+            timer = threading.Timer(dashboard_after_seconds, _add_dashboard, [cluster])
+            timer.daemon = True
+            timer.start()
+            stack.callback(timer.cancel)
         else:
             timeout, cluster = config.timeout_seconds, _start_factory(config)
             stack.callback(cluster.close)
@@ -126,32 +116,18 @@ def _start_local(config: LocalCluster) -> Any:
                 scheduler_kwargs={"dashboard": False},  # it is added later
             )
     except (RuntimeError, OSError) as error:
-        what = " ".join(str(error.__cause__ or error).split())
-        raise ClusterError(
-            f"the local Dask cluster does not start: {what}", "check the memory and the disk of this machine"
-        ) from error
+        problem = f"the local Dask cluster does not start: {' '.join(str(error.__cause__ or error).split())}"
+        raise ClusterError(problem, "check the memory and the disk of this machine") from error
 
 
-@contextmanager
-def _dashboard_later(cluster: Any, seconds: float) -> Iterator[None]:
-    """Add the dashboard's pages to a local cluster that lives long enough."""
+def _add_dashboard(cluster: Any) -> None:
+    """Add the dashboard's pages to a local cluster."""
+    from distributed.dashboard.scheduler import connect
 
-    def add() -> None:
-        from distributed.dashboard.scheduler import connect
-
-        scheduler = cluster.scheduler
-        with suppress(RuntimeError):  # it is closed already
-            cluster.loop.add_callback(
-                connect, scheduler.http_application, scheduler.http_server, scheduler, prefix="/"
-            )
-
-    timer = threading.Timer(seconds, add)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
+    scheduler = cluster.scheduler
+    pages = (scheduler.http_application, scheduler.http_server, scheduler)
+    with suppress(RuntimeError):  # it is closed already
+        cluster.loop.add_callback(connect, *pages, prefix="/")
 
 
 def _start_factory(config: FactoryCluster) -> Any:
@@ -166,9 +142,8 @@ def _start_factory(config: FactoryCluster) -> Any:
     except Exception as error:  # whatever a foreign class raises
         if started is not None:
             started.close()
-        raise ClusterError(
-            f"cluster.factory {config.factory}: {type(error).__name__}: {error}", "correct cluster.kwargs"
-        ) from error
+        problem = f"cluster.factory {config.factory}: {type(error).__name__}: {error}"
+        raise ClusterError(problem, "correct cluster.kwargs") from error
     return started
 
 
@@ -181,10 +156,8 @@ def _factory(path: str) -> Any:
     except (ImportError, AttributeError) as error:
         raise ClusterError(f"cluster.factory {path}: {error}", "install it, or correct the path") from error
     if not (isinstance(factory, type) and issubclass(factory, DaskCluster)):
-        raise ClusterError(
-            f"cluster.factory {path}: not a Dask cluster class",
-            "give one, such as dask_jobqueue.SLURMCluster",
-        )
+        problem = f"cluster.factory {path}: not a Dask cluster class"
+        raise ClusterError(problem, "give one, such as dask_jobqueue.SLURMCluster")
     return factory
 
 
@@ -203,10 +176,8 @@ def _connected(config: AddressCluster, warm_up: Callable[[], None] | None) -> It
             config.address, timeout=config.timeout_seconds, security=security, set_as_default=False
         )
     except (OSError, TimeoutError, ValueError) as error:
-        raise ClusterError(
-            f"cluster.address {config.address}: no scheduler answers there ({error})",
-            "start one with `dask scheduler`, or correct the address",
-        ) from error
+        problem = f"cluster.address {config.address}: no scheduler answers there ({error})"
+        raise ClusterError(problem, "start one with `dask scheduler`, or correct the address") from error
     with closing(client):
         left = max(1.0, config.timeout_seconds - (time.monotonic() - started))
         _ready(client, left, f"the scheduler at {config.address}", warm_up, threading.Event())
@@ -227,9 +198,8 @@ def _ready(
             break
         except TimeoutError as error:
             if unwanted.is_set() or time.monotonic() >= give_up:
-                raise ClusterError(
-                    f"{name} has no worker after {timeout:.0f} s", "start workers, then run again"
-                ) from error
+                problem = f"{name} has no worker after {timeout:.0f} s"
+                raise ClusterError(problem, "start workers, then run again") from error
     if warm_up is not None:
         for worker in client.nthreads():
             fire_and_forget(client.submit(warm_up, workers=[worker], key=f"warm-up-{secrets.token_hex(4)}"))

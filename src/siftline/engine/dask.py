@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass
 from typing import Any, Generic
 
-from siftline.engine.attempt import attempt_all
+from siftline.engine.attempt import MORE_MEMORY, attempt_all
 from siftline.engine.base import Answer, R, Session, T
 from siftline.errors import ChunkTimeout, ClusterError, SiftlineError, WorkerLost
 
@@ -25,13 +25,7 @@ _AGAIN = "run the same command again: finished chunks are kept"
 
 
 class DaskExecutor:
-    """Runs items on the workers of a Dask cluster.
-
-    Parameters
-    ----------
-    connected : callable
-        Returns the `distributed.Client`; waits for a cluster that is still starting.
-    """
+    """Runs items on a Dask cluster; `connected` returns its client, after a wait while the cluster starts."""
 
     def __init__(self, connected: Callable[[], Any]) -> None:
         self._connected = connected
@@ -134,7 +128,7 @@ class _DaskSession(Generic[T, R]):
             finished.append(self._done.get(timeout=seconds))
             while True:
                 finished.append(self._done.get_nowait())
-        # A bundle is done twice: once its answers are here, and with Dask. Or it was given up meanwhile.
+        # A bundle ends here twice, by its answers and by Dask; or it was given up meanwhile.
         return [(self._sent.pop(key), answers) for key, answers in finished if key in self._sent]
 
     def _check_alive(self) -> None:
@@ -147,10 +141,8 @@ class _DaskSession(Generic[T, R]):
         now = time.monotonic()
         self._lost_since = self._lost_since or now
         if now - self._lost_since > _LOST_AFTER_SECONDS:
-            raise ClusterError(
-                f"the Dask cluster has had no worker for {_LOST_AFTER_SECONDS:g} s",
-                f"start workers and {_AGAIN}",
-            )
+            problem = f"the Dask cluster has had no worker for {_LOST_AFTER_SECONDS:g} s"
+            raise ClusterError(problem, f"start workers and {_AGAIN}")
 
     def _answers(self, sent: _Sent[T], answers: bytes | None) -> list[Answer[T, R]]:
         from distributed.protocol.pickle import loads
@@ -187,7 +179,7 @@ class _DaskSession(Generic[T, R]):
             with suppress(KeyError, TimeoutError, OSError):  # it is gone already
                 self._client.restart_workers([worker], timeout=30, raise_for_error=False)
 
-        # In the background: a worker that hangs takes seconds to be killed, and others go on meanwhile.
+        # In the background, because killing a hung worker takes seconds.
         threading.Thread(target=restart, name="siftline-restart", daemon=True).start()
         return ChunkTimeout(
             f"no result after {self._timeout:g} s; the worker was restarted",
@@ -202,9 +194,6 @@ def _error(future: Any) -> Exception:
     if future.status in ("cancelled", "lost"):
         return ClusterError("the Dask scheduler lost the work", _AGAIN)
     error: Exception = future.exception()
-    if not isinstance(error, KilledWorker):
-        return error
-    return WorkerLost(
-        "the worker was lost while it had this chunk",
-        "give workers more memory (cluster.memory_limit), or cut smaller chunks (chunking.rows)",
-    )
+    if isinstance(error, KilledWorker):
+        return WorkerLost("the worker was lost while it had this chunk", MORE_MEMORY)
+    return error

@@ -1,7 +1,7 @@
 """Retries: another attempt after a delay, alone or in halves, by the kind of fault (`siftline.errors`).
 
-A delayed item waits here while others run. After the death of a worker everything it had is suspect.
-Suspects run one at a time, with nothing beside them, so that none takes another down.
+After the death of a worker all its items are suspect. Suspects run one at a time, with nothing beside them,
+so that none takes another down.
 """
 
 from __future__ import annotations
@@ -67,14 +67,8 @@ def run_with_retries(
 
     Parameters
     ----------
-    executor : Executor
-        Where it runs.
     function : callable
         Importable on the workers; harmless to run twice.
-    items : iterable
-        Small, because they travel.
-    retries : RetriesConfig
-        Number of attempts, and delays between them.
     split : callable, optional
         Gives an item that does the same in less memory, or None if there is none.
     bundle, timeout_seconds
@@ -82,7 +76,7 @@ def run_with_retries(
     stop : Stop, optional
         Once requested, nothing more begins, and running items get a grace period.
     poll_seconds : float
-        Longest wait between two looks at `stop`.
+        Longest wait before `stop` is checked again.
 
     Raises
     ------
@@ -107,21 +101,16 @@ def run_with_retries(
 
 
 def attempt_again(what: object, action: Callable[[], R], retries: RetriesConfig) -> R:
-    """Do something here, and again after a delay if it fails for what may pass.
-
-    Raises
-    ------
-    SiftlineError
-        The last error, or at once one that does not pass.
-    """
-    for number in itertools.count(1):
+    """Act in this process, and again after a delay while the error is transient."""
+    number = 1
+    while True:
         try:
             return action()
         except SiftlineError as error:
             if error.fault != "transient" or number >= retries.attempts:
                 raise
             time.sleep(_next_delay(what, error, number, retries))
-    raise AssertionError("counting has no end")
+            number += 1
 
 
 class _Attempts(Generic[T, R]):
@@ -195,7 +184,7 @@ class _Attempts(Generic[T, R]):
         if smaller is None:
             return error
         emit(Incident("split", f"{attempt.item}: {error.problem}; it is done in halves"))
-        # Alone, because what it lacks may be what the others take.
+        # Alone, because the others may take the memory that it lacks.
         self._suspects.append(_Attempt(smaller, attempt.number + 1, alone=True))
         return None
 
@@ -222,8 +211,8 @@ def _next_delay(what: object, error: SiftlineError, number: int, retries: Retrie
 
 
 def delay_after(retries: RetriesConfig, number: int) -> float:
-    """Seconds between an attempt, the first being number 1, and the next."""
-    # Beyond 2**64 the longest delay holds anyway, and floats have an end.
+    """Return the seconds between an attempt, the first being number 1, and the next."""
+    # Bounded, because floats have an end.
     seconds = min(retries.max_delay_seconds, retries.delay_seconds * retries.backoff ** min(number - 1, 64))
     share = random.uniform(1 - retries.jitter, 1 + retries.jitter)  # noqa: S311  not a secret
     return min(retries.max_delay_seconds, seconds * share)

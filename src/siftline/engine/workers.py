@@ -1,7 +1,7 @@
-"""How worker processes of a local cluster come to life: forked from one that has the imports behind it.
+"""Worker processes of a local cluster: forked from a process that has finished the imports.
 
-Importing scikit-learn, skops and Dask costs seconds of CPU in every process. A fork server, which Python
-has for this, imports them once, while the coordinator looks at the input; each worker is a fork of it.
+Importing scikit-learn, skops and Dask costs seconds of CPU in every process. Python's fork server imports
+them once, while the coordinator reads the input's metadata.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from multiprocessing import forkserver
 
 from siftline.signals import signals_held
 
-# One compute thread a slot. And Dask would have workers give memory back after every free, which costs a
-# page fault for every temporary array: here arrays up to 32 MiB come from the heap, and 128 MiB of it stay.
+# Dask would have workers return memory after every free, at the cost of a page fault for each temporary
+# array: here arrays up to 32 MiB come from the heap, and 128 MiB of it stay. One compute thread per slot.
 ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(1 << 25),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 27),
@@ -25,9 +25,8 @@ ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
 }
 
-# Imported by the fork server: everything that workers need.
 PRELOAD = "siftline.stages.worker_imports"
-# Elsewhere forking a process that has such libraries is not safe.
+# Elsewhere forking a process with such libraries is not safe.
 START_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 
 
@@ -40,7 +39,7 @@ def prepare_workers() -> None:
 
 
 def preload_dask() -> None:
-    """Import what Dask runs a worker with, in the process that workers are forked from."""
+    """Import Dask's worker code, in the process that workers are forked from."""
     import distributed.nanny
     import distributed.worker  # noqa: F401
 
