@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
 from uuid import UUID
 
 from prefect import get_run_logger, task
@@ -46,22 +45,13 @@ def publish_results(
         plan, detector, receipts, combined, validation, flow_run.id, lease, complete
     )
     keep_in_history(plan, manifest)
-    row = {
-        "rows": manifest.rows,
-        "rows failed": manifest.rows_failed,
-        "chunks": manifest.chunks,
-        "anomalies": manifest.anomalies,
-        "threshold": manifest.threshold,
-        "output": plan.config.output.path,
-        "job": manifest.job_id,
-    }
-    write_aside("the table of the result", lambda: _show(row))
+    write_aside("the table of the result", lambda: _table(plan, manifest))
     write_aside("the report", lambda: _report(plan, manifest))
     return manifest
 
 
 def keep_in_history(plan: BatchPlan, manifest: Manifest) -> None:
-    """Add a publication to the history of its pipeline, once; without it, the publication is as good."""
+    """Add a publication to the history of its pipeline, once; a failure is only logged."""
     try:
         remember(plan.files.checkpoint.root, manifest)
     except StorageError as error:
@@ -69,17 +59,17 @@ def keep_in_history(plan: BatchPlan, manifest: Manifest) -> None:
 
 
 def report_page() -> str | None:
-    """Return the address of the report that this run has written; None, where that is not known soon."""
+    """Return the address of this run's report; None if the API does not answer soon."""
     pages = PREFECT_UI_URL.value()
     if pages is None or flow_run.id is None:
         return None
     of_this_run = ArtifactFilterFlowRunId(any_=[UUID(flow_run.id)])
     wanted = ArtifactFilter(key=ArtifactFilterKey(any_=[_REPORT]), flow_run_id=of_this_run)
-    patience = {"timeout": _SECONDS_TO_FIND}
+    http = {"timeout": _SECONDS_TO_FIND}
     try:
         with (
             temporary_settings({"client.max_retries": 0}),
-            get_client(httpx_settings=patience, sync_client=True) as client,
+            get_client(httpx_settings=http, sync_client=True) as client,
         ):
             found = client.read_artifacts(artifact_filter=wanted, sort=ArtifactSort.CREATED_DESC, limit=1)
     except Exception as error:  # noqa: BLE001  whatever reaching the API raises
@@ -89,11 +79,18 @@ def report_page() -> str | None:
 
 
 def _report(plan: BatchPlan, manifest: Manifest) -> None:
-    top = top_rows(open_results(plan.config.output.path), _TOP)
-    text = report(manifest, top)
+    text = report(manifest, top_rows(open_results(plan.config.output.path), _TOP))
     waited(create_markdown_artifact(text, key=_REPORT, description="The result, with reasons."))
 
 
-def _show(row: dict[str, Any]) -> None:
-    what = "The result, for programs."
-    waited(create_table_artifact([row], key="siftline-result", description=what))
+def _table(plan: BatchPlan, manifest: Manifest) -> None:
+    row = {
+        "rows": manifest.rows,
+        "rows failed": manifest.rows_failed,
+        "chunks": manifest.chunks,
+        "anomalies": manifest.anomalies,
+        "threshold": manifest.threshold,
+        "output": plan.config.output.path,
+        "job": manifest.job_id,
+    }
+    waited(create_table_artifact([row], key="siftline-result", description="Result as a table."))

@@ -15,13 +15,7 @@ from tasks.adapters.retrying import retried
 
 
 def run_step(step: Step, result: BatchResult) -> None:
-    """Call a step's function with the result, as a task of its name.
-
-    Raises
-    ------
-    StepFailed
-        When it failed every time, unless the step says that this is only a warning.
-    """
+    """Call a step's function with the result, as a task of its name; its last failure is a StepFailed."""
     try:
         call = _call.with_options(name=step.uses, task_run_name=step.uses)
         waited(retried(call, step.retries)(step, result))
@@ -30,9 +24,8 @@ def run_step(step: Step, result: BatchResult) -> None:
         if step.on_failure == "warn":
             get_run_logger().warning("%s; the run goes on", problem)
             return
-        raise StepFailed(
-            problem, f"see to it, then run again: {result.output} is published, and only the steps are left"
-        ) from error
+        remedy = f"fix it, then run again: {result.output} is published, and only the steps are left"
+        raise StepFailed(problem, remedy) from error
 
 
 @task(name="step", cache_policy=NO_CACHE, persist_result=False)

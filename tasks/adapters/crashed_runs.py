@@ -1,4 +1,4 @@
-"""Runs that died with a job, and that Prefect still shows as running."""
+"""Runs that died, and that Prefect still shows as running."""
 
 from __future__ import annotations
 

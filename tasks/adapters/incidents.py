@@ -1,4 +1,4 @@
-"""What went wrong on the way and was dealt with, in the log of the run."""
+"""Incidents in the log of the run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MOST = 20
 
 @contextmanager
 def incidents_logged() -> Iterator[None]:
-    """Log the incidents that happen within: retries as information, what is lost or set aside as warnings."""
+    """Log the incidents within the block: retries as information, losses as warnings."""
     logger = get_run_logger()
     count: Counter[str] = Counter()
 

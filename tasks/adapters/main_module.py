@@ -1,4 +1,4 @@
-"""The main module of a run's process, which multiprocessing would import in each of its children."""
+"""The main module of a run's process: multiprocessing would import it in each child."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import sys
 
 
 def spare_children_prefect() -> None:
-    """Have the children of a process that Prefect started not import Prefect's engine, which they don't use.
+    """Keep Prefect's engine, the main module of its runs, out of the children of this process.
 
-    It is the main module there (``python -m prefect.engine``), and would cost every worker of a local
-    cluster a second and 100 MB. A main module of the user's own stays what it is.
+    It would cost every worker of a local cluster a second and 100 MB. A user's main module stays.
     """
     main = sys.modules["__main__"]
     if main.__spec__ is not None and main.__spec__.name.partition(".")[0] == "prefect":

@@ -18,8 +18,7 @@ def waited(result: T | Coroutine[Any, Any, T]) -> T: ...
 def waited(result: T | Coroutine[Any, Any, T]) -> T:
     """Return a result, waiting for it if need be.
 
-    Many of Prefect's functions do their work at once when no event loop runs, are declared to perhaps
-    return a coroutine, and in third-party blocks really may.
+    Many of Prefect's functions are declared to perhaps return a coroutine; third-party blocks really do.
     """
     if inspect.iscoroutine(result):
         return cast(T, run_coro_as_sync(result))

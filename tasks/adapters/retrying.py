@@ -16,7 +16,7 @@ R = TypeVar("R")
 
 
 def retried(step: Task[P, R], retries: RetriesConfig | None) -> Task[P, R]:
-    """Return a task that is tried as often as is said; what cannot get better is not tried again."""
+    """Return a task with retries, except for errors that no retry can mend."""
     if retries is None:
         return step
     delays = [delay_after(retries, attempt) for attempt in range(1, retries.attempts)]

@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from siftline.progress import Progress
-from tasks.adapters import artifacts as progress
-from tasks.adapters.artifacts import Latest, ProgressArtifact, write_aside
+from tasks.adapters.artifacts import Latest, Pace, ProgressArtifact, write_aside
 from tests.faults import wait_until
+
+PACE = Pace(between=0.01, waiting=0.1)
 
 
 class Api:
@@ -35,9 +37,7 @@ class Api:
 
 @pytest.fixture
 def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
-    monkeypatch.setattr(progress, "get_run_logger", lambda: logging.getLogger("run"))
-    monkeypatch.setattr(progress, "_SECONDS_BETWEEN", 0.01)
-    monkeypatch.setattr(progress, "_SECONDS_TO_CLOSE", 0.1)
+    monkeypatch.setattr("tasks.adapters.artifacts.get_run_logger", lambda: logging.getLogger("run"))
     api = Api()
     yield api
     api.answers.set()
@@ -45,13 +45,11 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
 
 def test_the_latest_value_wins_and_nobody_waits(api: Api) -> None:
     api.answers.clear()
-    latest = Latest("it", api.take)
-    latest.start()
-    latest.put(1)
-    wait_until(lambda: api.asked, "the first is on its way")
-    for value in range(2, 1000):
-        latest.put(value)
-    latest.close()
+    with Latest("it", api.take, PACE) as latest:
+        latest.put(1)
+        wait_until(lambda: api.asked, "the first is on its way")
+        for value in range(2, 1000):
+            latest.put(value)
     assert api.taken == []
 
     api.answers.set()
@@ -62,31 +60,28 @@ def test_the_latest_value_wins_and_nobody_waits(api: Api) -> None:
 def test_what_fails_is_tried_again_and_logged_once(api: Api, caplog: pytest.LogCaptureFixture) -> None:
     api.failures = 3
 
-    write_aside("it", lambda: api.take("done"))
+    write_aside("it", lambda: api.take("done"), PACE)
 
     wait_until(lambda: api.taken == ["done"], "it is delivered")
     (warning,) = [record.message for record in caplog.records if record.name == "run"]
     assert warning == "it cannot be written, and is tried again: ConnectionError"
 
 
-def test_trying_ends_some_time_after_closing(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "_SECONDS_TO_CATCH_UP", 0.05)
+def test_trying_ends_some_time_after_closing(api: Api) -> None:
     api.failures = 1_000_000
-    latest = Latest("it", api.take)
-    latest.start()
-    latest.put(1)
 
-    latest.close()
+    with Latest("it", api.take, replace(PACE, afterwards=0.05)) as latest:
+        latest.put(1)
 
-    wait_until(lambda: not latest._thread.is_alive(), "the thread is over")
+    wait_until(lambda: not latest.thread.is_alive(), "the thread is over")
     assert api.taken == []
 
 
 def test_only_the_chunks_of_the_detection_are_shown(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ProgressArtifact, "_show", lambda self, percent: api.take(percent))
-    with ProgressArtifact() as shown:
+    with ProgressArtifact(PACE) as shown:
         shown(Progress("fit", 1, 1))
         shown(Progress("detect"))
         shown(Progress("detect", chunks_done=3, chunks_total=4))
 
-    assert api.taken == [75.0]
+    wait_until(lambda: api.taken == [75.0], "the share is delivered")

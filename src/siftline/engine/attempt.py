@@ -7,7 +7,6 @@ from collections.abc import Callable
 from siftline.engine.base import R, T
 from siftline.errors import OutOfMemory, SiftlineError, storage_error
 
-
 MORE_MEMORY = "give workers more memory (cluster.memory_limit), or cut smaller chunks (chunking.rows)"
 
 
