@@ -14,11 +14,7 @@ from siftline.errors import BackfillFailed
 from tasks.adapters.resolve import waited
 
 
-@flow(
-    name="backfill",
-    flow_run_name="{pipeline} {first} to {last}",
-    persist_result=False,
-)
+@flow(name="backfill", flow_run_name="{pipeline} {first} to {last}", persist_result=False)
 def backfill(
     pipeline: str, first: date, last: date, parallel: PositiveInt = 1, only_missing: bool = False
 ) -> BackfillReport:

@@ -98,17 +98,20 @@ def job_statuses(checkpoint: str) -> list[JobStatus]:
     for directory in job_directories(checkpoint):
         try:
             plan = read_plan(directory)
-        except UnknownJob:  # of another version: run it again, or remove it
+        except UnknownJob:  # of another version
             statuses.append(job_status(directory, "unreadable", 0, 0))
-            continue
-        done = Checkpoint(plan, open_checkpoints(plan)).committed()
-        statuses.append(job_status(directory, plan.config.name, len(plan.chunks), done))
+        else:
+            statuses.append(job_status(directory, plan.config.name, len(plan.chunks), _committed(plan)))
     return statuses
+
+
+def _committed(plan: BatchPlan) -> int:
+    return Checkpoint(plan, open_checkpoints(plan)).committed()
 
 
 @dataclass(frozen=True)
 class _Failed:
-    """What failed, its scheduled start, the recoveries before, and whether it was to start over."""
+    """A failed assignment, its scheduled start, the recoveries so far, and true if it started over."""
 
     assignment: Assignment
     due: datetime
@@ -124,38 +127,31 @@ def _planned(checkpoint: str, job_id: str) -> _Failed:
 
 def _run_before(flow_run_id: UUID | None) -> _Failed:
     """Find the assignment of a run; of a failed recovery, that of the run it recovered."""
-    parameters: dict[str, Any] = {"flow_run_id": flow_run_id}
+    given: dict[str, Any] = {"flow_run_id": flow_run_id}
     runs = 0
     with get_client(sync_client=True) as client:
-        while "config" not in parameters:
-            if parameters.get("job_id") is not None:
-                failed = _planned(parameters.get("checkpoint", ".siftline"), parameters["job_id"])
+        while "config" not in given:
+            if given.get("job_id") is not None:
+                failed = _planned(given.get("checkpoint", ".siftline"), given["job_id"])
                 return replace(failed, recoveries=runs)
-            if parameters.get("flow_run_id") is None:
+            if given.get("flow_run_id") is None:
                 raise ConfigError("recovery: neither flow_run_id nor job_id is given", "give one of them")
             try:
-                run = client.read_flow_run(UUID(str(parameters["flow_run_id"])))
+                run = client.read_flow_run(UUID(str(given["flow_run_id"])))
             except ObjectNotFound as error:
-                raise ConfigError(
-                    f"flow_run_id {parameters['flow_run_id']}: no such run on this server",
-                    "correct it, or give job_id",
-                ) from error
-            parameters = run.parameters
+                problem = f"flow_run_id {given['flow_run_id']}: no such run on this server"
+                raise ConfigError(problem, "correct it, or give job_id") from error
+            given = run.parameters
             runs += 1
-    return _Failed(
-        assignment_of(parameters),
-        run.expected_start_time or datetime.now(UTC),
-        runs - 1,
-        fresh=bool(parameters.get("fresh")),
-    )
+    due = run.expected_start_time or datetime.now(UTC)
+    return _Failed(assignment_of(given), due, runs - 1, fresh=bool(given.get("fresh")))
 
 
 def _refuse_endless(failed: _Failed, most: int | None) -> None:
     """Give up after too many recoveries in a row: one may fail before its job can count it."""
     if most is not None and failed.recoveries > most:
-        raise GivenUp(
-            f"{failed.recoveries} recoveries in a row did not help", "fix the cause, then run it again"
-        )
+        problem = f"{failed.recoveries} recoveries in a row did not help"
+        raise GivenUp(problem, "fix the cause, then run it again")
 
 
 def _count_recovery(plan: BatchPlan, most: int | None) -> None:
@@ -164,12 +160,10 @@ def _count_recovery(plan: BatchPlan, most: int | None) -> None:
         return
     record = read_job(plan.directory)
     if record.recoveries >= most:
-        raise GivenUp(
-            f"job {plan.job_id} failed, and {record.recoveries} recoveries did not help: {record.error}",
-            f"fix the cause, then: {resume_command(plan.directory)}",
-        )
+        problem = f"job {plan.job_id} failed, and {record.recoveries} recoveries did not help: {record.error}"
+        raise GivenUp(problem, f"fix the cause, then: {resume_command(plan.directory)}")
     number = record.recoveries + 1
     write_job(plan.directory, record.model_copy(update={"recoveries": number}))
-    left = len(plan.chunks) - Checkpoint(plan, open_checkpoints(plan)).committed()
+    left = len(plan.chunks) - _committed(plan)
     message = recovering_message(this_run(plan.config.name), plan.directory, number, most, left)
     announce_once(message, plan.config, plan.directory)

@@ -20,13 +20,7 @@ TAG = "siftline"
 
 
 def reach_api() -> None:
-    """Check that the API at ``PREFECT_API_URL`` answers; without one, start an embedded server.
-
-    Raises
-    ------
-    ApiError
-        When it does not answer, or the embedded server does not start.
-    """
+    """Check that the API at ``PREFECT_API_URL`` answers; without one, start an embedded server."""
     try:
         client = get_client(sync_client=True)
     except RuntimeError as error:
@@ -37,20 +31,12 @@ def reach_api() -> None:
 
 @contextmanager
 def server() -> Iterator[SyncPrefectClient]:
-    """Connect to the server at ``PREFECT_API_URL`` and map its errors to Siftline's.
-
-    Raises
-    ------
-    ApiError
-        When there is none, it does not answer, or it is older than this Prefect.
-    ConfigError
-        When it refuses a request.
-    """
+    """Connect to the server at ``PREFECT_API_URL`` and map its errors to ApiError and ConfigError."""
     if not PREFECT_API_URL.value():
-        raise ApiError(
-            "no Prefect server is configured",
-            "start one with `siftline up` or `prefect server start`, and set PREFECT_API_URL to its address",
+        remedy = (
+            "start one with `siftline up` or `prefect server start`, and set PREFECT_API_URL to its address"
         )
+        raise ApiError("no Prefect server is configured", remedy)
     with get_client(sync_client=True) as client:
         _check_health(client)
         try:
@@ -58,10 +44,8 @@ def server() -> Iterator[SyncPrefectClient]:
             yield client
         except httpx.HTTPStatusError as error:
             if not error.response.is_client_error:
-                status = error.response.status_code
-                raise ApiError(
-                    f"the Prefect API failed (status {status})", "check the server's log"
-                ) from error
+                problem = f"the Prefect API failed (status {error.response.status_code})"
+                raise ApiError(problem, "check the server's log") from error
             answer = " ".join(error.response.text.split())
             raise ConfigError(f"the Prefect server refuses it: {answer}", "correct it") from error
         except httpx.HTTPError as error:
@@ -82,10 +66,10 @@ def _check_health(client: SyncPrefectClient) -> None:
 def _check_version(client: SyncPrefectClient) -> None:
     theirs, ours = client.api_version(), prefect.__version__
     if _minor(theirs) < _minor(ours):
-        raise ApiError(
-            f"the Prefect server at {client.api_url} is version {theirs}, older than this Prefect, {ours}",
-            "upgrade the server: Prefect supports clients of its own version or older",
+        problem = (
+            f"the Prefect server at {client.api_url} is version {theirs}, older than this Prefect, {ours}"
         )
+        raise ApiError(problem, "upgrade the server: Prefect supports clients of its own version or older")
 
 
 def _minor(version: str) -> tuple[int, ...]:
@@ -94,25 +78,16 @@ def _minor(version: str) -> tuple[int, ...]:
 
 @contextmanager
 def flow_errors() -> Iterator[None]:
-    """Map the errors of a flow called in this process to Siftline's.
-
-    Raises
-    ------
-    Cancelled
-        When the run was stopped.
-    ApiError
-        When the API was gone for longer than a run waits.
-    """
+    """Map the errors of a flow called in this process to Cancelled and ApiError."""
     try:
         yield
     except CancelledRun as error:
-        raise Cancelled(
-            "interrupted", "run the same command again to go on: finished chunks are kept"
-        ) from error
+        remedy = "run the same command again to go on: finished chunks are kept"
+        raise Cancelled("interrupted", remedy) from error
     except httpx.HTTPError as error:
+        problem = f"the Prefect API was lost ({type(error).__name__})"
         raise ApiError(
-            f"the Prefect API was lost ({type(error).__name__})",
-            "see `siftline jobs` for the progress, and run the same command again",
+            problem, "see `siftline jobs` for the progress, and run the same command again"
         ) from error
 
 
@@ -130,19 +105,11 @@ def find_deployment(client: SyncPrefectClient, pipeline: str) -> DeploymentRespo
 
 
 def deployment_of(client: SyncPrefectClient, pipeline: str) -> DeploymentResponse:
-    """Return the deployment of a pipeline.
-
-    Raises
-    ------
-    UnknownPipeline
-        When there is none that Siftline created.
-    """
+    """Return the deployment that Siftline created for a pipeline, or raise UnknownPipeline."""
     found = find_deployment(client, pipeline)
     if found is None or TAG not in found.tags:
-        raise UnknownPipeline(
-            f"pipeline {pipeline}: the server does not have it",
-            "see `siftline pipelines list`, or create it with `siftline pipelines apply`",
-        )
+        remedy = "see `siftline pipelines list`, or create it with `siftline pipelines apply`"
+        raise UnknownPipeline(f"pipeline {pipeline}: the server does not have it", remedy)
     return found
 
 

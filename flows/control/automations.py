@@ -35,11 +35,10 @@ class _Checked(AutomationCore):
 
 
 def apply_automations(path: Path) -> list[tuple[str, str]]:
-    """Create or update the automations of the server from a file.
+    """Create or update the automations of the server from a file, by name.
 
-    Each is found by its name, so that applying twice changes nothing; of several with one name, one
-    remains. Automations missing from the file are left alone. An automation that was switched off on the
-    server stays off, unless the file says `enabled`.
+    Automations missing from the file stay as they are; of several with one name, one remains. An automation
+    that was switched off on the server stays off, unless the file says `enabled`.
 
     Parameters
     ----------
@@ -72,30 +71,19 @@ def apply_automations(path: Path) -> list[tuple[str, str]]:
 
 
 def automation_changes(client: SyncPrefectClient, entries: list[Entry], prefix: str) -> list[Change]:
-    """Return the changes after which the automations with a prefix are these, and no others.
-
-    Parameters
-    ----------
-    client : SyncPrefectClient
-        Connection to the server.
-    entries : list of dict
-        As in the file of `apply_automations`, without mistakes.
-    prefix : str
-        Beginning of their names.
-    """
+    """Return the changes after which the automations with a prefix are these valid ones, and no others."""
     wanted = _parsed(client, entries)
-    changes = [change for one in wanted if (change := _change(client, one))]
     kept = {one.name for one in wanted}
-    found = [one for one in client.read_automations() if one.name.startswith(prefix)]
-    return changes + [
-        Change("-", f"automation {one.name}", partial(client.delete_automation, one.id))
-        for one in found
-        if one.name not in kept
+    surplus = [
+        one for one in client.read_automations() if one.name.startswith(prefix) and one.name not in kept
+    ]
+    return [change for one in wanted if (change := _change(client, one))] + [
+        Change("-", f"automation {one.name}", partial(client.delete_automation, one.id)) for one in surplus
     ]
 
 
 def automation_mistakes(entries: list[Any]) -> list[str]:
-    """Return the mistakes that can be found without a server, a line for each."""
+    """Return a line for each mistake that can be found without a server."""
     names = Counter(str(entry["name"]) for entry in entries if isinstance(entry, dict) and "name" in entry)
     repeated = [f"{name}: there are {count} of this name" for name, count in names.items() if count > 1]
     return [mistake for entry in entries for mistake in _mistakes(entry)] + repeated
@@ -104,12 +92,8 @@ def automation_mistakes(entries: list[Any]) -> list[str]:
 def missing_deployments(client: SyncPrefectClient, entries: list[Entry]) -> list[str]:
     """Return a line for each named deployment that the server does not have."""
     found = _deployment_ids(client, entries)
-    return [
-        f"{entry['name']}: there is no deployment {name}"
-        for entry in entries
-        for name in _named(entry)
-        if name not in found
-    ]
+    named = [(entry["name"], name) for entry in entries for name in _named(entry)]
+    return [f"{entry}: there is no deployment {name}" for entry, name in named if name not in found]
 
 
 def _read(path: Path) -> list[Any]:

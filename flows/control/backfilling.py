@@ -74,13 +74,7 @@ class BackfillPlan:
 def plan_backfill(
     deployment: DeploymentResponse, first: date, last: date, only_missing: bool
 ) -> BackfillPlan:
-    """Plan the runs of a deployment for the intervals that start between two dates.
-
-    Raises
-    ------
-    ConfigError
-        When there is no such interval, or the pipeline has no output of its own for each.
-    """
+    """Plan the runs of a deployment for the intervals that start between two dates."""
     assignment = assignment_of(deployment.parameters)
     intervals = _intervals(deployment.name, assignment, first, last)
     root = _working_directory(deployment) / assignment.config.checkpoint.path
@@ -125,9 +119,8 @@ def run_intervals(
 def _intervals(pipeline: str, assignment: Assignment, first: date, last: date) -> list[Interval]:
     asked = f"backfill from {first} to {last}"
     if not assignment.schedules:
-        raise ConfigError(
-            f"pipeline {pipeline}: has no schedule, so it has no intervals", "give it one, and apply it"
-        )
+        problem = f"pipeline {pipeline}: has no schedule, so it has no intervals"
+        raise ConfigError(problem, "give it one, and apply it")
     if first > last:
         raise ConfigError(f"{asked}: --to is before --from", "swap the dates")
     now = datetime.now(UTC)
@@ -136,10 +129,10 @@ def _intervals(pipeline: str, assignment: Assignment, first: date, last: date) -
         raise ConfigError(f"{asked}: no interval in this range has ended yet", "correct the dates")
     outputs = {assignment.batch(now, one).output.path for one in found[:2]}
     if len(outputs) < min(len(found), 2):
-        raise ConfigError(
-            f"pipeline {pipeline}: all intervals have one output.path, so each would replace the one before",
-            "put {{ date }} or {{ interval.start }} into it, and apply it",
+        problem = (
+            f"pipeline {pipeline}: all intervals have one output.path, so each would replace the one before"
         )
+        raise ConfigError(problem, "put {{ date }} or {{ interval.start }} into it, and apply it")
     return found
 
 
@@ -156,7 +149,7 @@ def _interrupted(path: Path, asked: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _start(client: SyncPrefectClient, plan: BackfillPlan, interval: Interval) -> FlowRun:
-    """Start the run of an interval; or find it, if this backfill has started it before."""
+    """Start the run of an interval, or find the one that this backfill has started before."""
     given: dict[str, Any] = {"interval": interval.model_dump(mode="json")}
     if interval.key in plan.record["again"]:
         given["fresh"] = True

@@ -9,17 +9,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Change:
-    """Something to create, update or remove.
-
-    Attributes
-    ----------
-    sign : str
-        ``+``, ``~`` or ``-``.
-    what : str
-        Its kind and name.
-    make : callable
-        Makes the change.
-    """
+    """A creation, an update or a removal; `what` is the kind and name, and `make` makes the change."""
 
     sign: Literal["+", "~", "-"]
     what: str

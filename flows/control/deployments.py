@@ -37,26 +37,16 @@ _STRATEGIES = {"wait": "ENQUEUE", "skip": "CANCEL_NEW"}
 
 
 def check_on_server(client: SyncPrefectClient, pipeline: Pipeline) -> None:
-    """Check that a server can take a pipeline, and has the blocks and deployments it refers to.
-
-    Raises
-    ------
-    ConfigError
-        With one line for every mistake.
-    """
+    """Check that a server can take a pipeline, and has the blocks and deployments it refers to."""
     mistakes = list(_missing_blocks(client, pipeline))
     size = len(json.dumps(parameters_of(pipeline)))
     if size > _MOST_BYTES:
-        mistakes.append(
-            f"parameters: {size:,} bytes, and the server takes {_MOST_BYTES:,}: "
-            "move long values to a file that the source or your step reads"
-        )
+        problem = f"parameters: {size:,} bytes, and the server takes {_MOST_BYTES:,}"
+        mistakes.append(f"{problem}: move long values to a file that the source or your step reads")
     found = find_deployment(client, pipeline.name)
     if found is not None and TAG not in found.tags:
-        mistakes.append(
-            f"name: Siftline did not create the deployment {deployment_name(pipeline.name)} (it has no tag "
-            f"{TAG!r}): choose another name, or remove it"
-        )
+        problem = f"Siftline did not create the deployment {deployment_name(pipeline.name)}"
+        mistakes.append(f"name: {problem} (it has no tag {TAG!r}): choose another name, or remove it")
     automations = _automations(pipeline)
     mistakes += automation_mistakes(automations) or missing_deployments(client, automations)
     if mistakes:
@@ -76,20 +66,14 @@ def changes_for(client: SyncPrefectClient, pipeline: Pipeline) -> list[Change]:
 
 
 def removal_of(client: SyncPrefectClient, pipeline: str) -> list[Change]:
-    """Return the changes that remove a pipeline from a server.
-
-    Raises
-    ------
-    UnknownPipeline
-        When the server does not have it.
-    """
+    """Return the changes that remove a pipeline from a server."""
     found = deployment_of(client, pipeline)
     gone = Change("-", f"deployment {deployment_name(pipeline)}", partial(client.delete_deployment, found.id))
     return [*automation_changes(client, [], f"{pipeline}/"), gone]
 
 
 def parameters_of(pipeline: Pipeline) -> dict[str, Any]:
-    """Return the parameters of a pipeline's deployment, without those that have their defaults."""
+    """Return the parameters of a pipeline's deployment, without the defaults."""
     assignment = pipeline.assignment()
     values = assignment.model_dump(mode="json", exclude_unset=True, exclude={"schedules", "steps"})
     if not assignment.parameters:
@@ -97,7 +81,7 @@ def parameters_of(pipeline: Pipeline) -> dict[str, Any]:
     if pipeline.steps != type(pipeline).model_fields["steps"].default:
         values["steps"] = [step.model_dump(mode="json", exclude_unset=True) for step in assignment.steps]
     if assignment.schedules:
-        # Not with each schedule on the server: pausing one there takes its parameters away.
+        # Not with each schedule on the server: pausing one there clears its parameters.
         values["schedules"] = [
             one.model_dump(mode="json", exclude_unset=True, exclude={"active"})
             for one in assignment.schedules

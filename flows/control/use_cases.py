@@ -13,16 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.filters import (
-    ArtifactFilter,
-    ArtifactFilterFlowRunId,
-    ArtifactFilterKey,
-    DeploymentFilter,
-    DeploymentFilterId,
-    DeploymentFilterTags,
-    FlowRunFilter,
-    FlowRunFilterId,
-)
+from prefect.client.schemas.filters import ArtifactFilter, DeploymentFilter, FlowRunFilter
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.sorting import FlowRunSort
@@ -192,7 +183,7 @@ def pipeline_status(pipeline: str) -> PipelineStatus:
 
 def list_pipelines() -> list[PipelineStatus]:
     """Return all pipelines of the server, by name."""
-    chosen = DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG]))
+    chosen = DeploymentFilter.model_validate({"tags": {"all_": [TAG]}})
     with server() as client:
         found = client.read_deployments(deployment_filter=chosen)
         ours = [one for one in found if "config" in one.parameters]
@@ -231,8 +222,9 @@ def cancel_run(flow_run_id: UUID | str) -> RunStatus:
     with server() as client:
         run = _find_run(client, flow_run_id)
         if _final(run):
-            problem = f"run {run.id}: has ended already ({run.state_name})"
-            raise ConfigError(problem, "there is nothing to cancel")
+            raise ConfigError(
+                f"run {run.id}: has ended already ({run.state_name})", "there is nothing to cancel"
+            )
         client.set_flow_run_state(run.id, Cancelling())
     return run_status(flow_run_id)
 
@@ -246,9 +238,8 @@ def _find_run(client: SyncPrefectClient, flow_run_id: UUID | str) -> FlowRun:
     try:
         return client.read_flow_run(UUID(str(flow_run_id)))
     except (ObjectNotFound, ValueError):
-        raise UnknownPipeline(
-            f"run {flow_run_id}: the server does not have it", "see the runs with `siftline pipelines list`"
-        ) from None
+        problem = f"run {flow_run_id}: the server does not have it"
+        raise UnknownPipeline(problem, "see the runs with `siftline pipelines list`") from None
 
 
 def _final(run: FlowRun) -> bool:
@@ -256,26 +247,25 @@ def _final(run: FlowRun) -> bool:
 
 
 def _steps(client: SyncPrefectClient, run: UUID) -> tuple[StepStatus, ...]:
-    found = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run])))
+    found = client.read_task_runs(flow_run_filter=FlowRunFilter.model_validate({"id": {"any_": [run]}}))
     not_started = datetime.max.replace(tzinfo=UTC)
+    found.sort(key=lambda one: one.start_time or not_started)
     return tuple(
         StepStatus(
             name=one.name, state=one.state_name or "Unknown", started=one.start_time, ended=one.end_time
         )
-        for one in sorted(found, key=lambda one: one.start_time or not_started)
+        for one in found
     )
 
 
 def _chunks_percent(client: SyncPrefectClient, run: UUID) -> float | None:
-    chosen = ArtifactFilter(
-        flow_run_id=ArtifactFilterFlowRunId(any_=[run]), key=ArtifactFilterKey(any_=["siftline-progress"])
-    )
-    found = client.read_artifacts(artifact_filter=chosen)
+    chosen = {"flow_run_id": {"any_": [run]}, "key": {"any_": ["siftline-progress"]}}
+    found = client.read_artifacts(artifact_filter=ArtifactFilter.model_validate(chosen))
     return float(found[0].data) if found and isinstance(found[0].data, (int, float)) else None
 
 
 def _status(client: SyncPrefectClient, deployment: DeploymentResponse) -> PipelineStatus:
-    chosen = DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id]))
+    chosen = DeploymentFilter.model_validate({"id": {"any_": [deployment.id]}})
     latest_first = FlowRunSort.EXPECTED_START_TIME_DESC
     runs = client.read_flow_runs(deployment_filter=chosen, sort=latest_first, limit=200)
     last = next((run for run in runs if run.start_time is not None), None)

@@ -1,4 +1,4 @@
-"""Notifications of a run: its result, its failure, its recovery; each cause once for a job."""
+"""Notifications of a run: its result, its failure or its recovery; each cause once for a job."""
 
 from __future__ import annotations
 
@@ -19,16 +19,13 @@ from siftline.types import BatchResult
 from tasks.notify import notify, this_run
 from tasks.publish_results import report_page
 
-# Rows that a message names.
-_TOP = 3
-
 
 def announce_result(config: BatchConfig, result: BatchResult, job: Path | None, recovered: bool) -> None:
     """Notify of a published result."""
     checkpoint = _checkpoint(config, job)
     previous = previous_rates(checkpoint, config.name, result.job_id) if checkpoint is not None else ()
     run = replace(this_run(config.name, result.interval), report_url=report_page())
-    message = completed_message(run, result, previous, top_of(result, _TOP), recovered)
+    message = completed_message(run, result, previous, top_of(result, 3), recovered)
     notify(message, config.notify, checkpoint)
 
 
@@ -40,7 +37,7 @@ def announce_failure(
 
 
 def announce_once(message: Message, config: BatchConfig, job: Path | None) -> None:
-    """Notify, but of each cause only once for a job, however many runs fail for it."""
+    """Notify of each cause once for a job, however many runs fail for it."""
     if job is not None:
         record, cause = read_job(job), f"{message.event}: {message.cause}"
         if cause in record.told:

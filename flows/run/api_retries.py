@@ -1,4 +1,4 @@
-"""Runs that outlast an outage of the Prefect API."""
+"""Longer retries, with which a run outlasts an outage of the Prefect API."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from prefect.futures import PrefectFuture
 from prefect.settings import get_current_settings, temporary_settings
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
-_RETRIES = 7  # after 2, 4, … 128 s: more than 4 minutes, where Prefect's own 5 make one
+_RETRIES = 7  # after 2, 4, … 128 s: 4 minutes, where Prefect's own 5 make one
 _HEARTBEAT_SECONDS = 30
 
 
 class _PatientTaskRunner(ThreadPoolTaskRunner[Any]):
-    """Prefect's usual task runner, and patience with the API for as long as the run takes.
+    """Prefect's usual task runner, and longer retries for as long as the run takes.
 
     Prefect enters a flow's task runner before the first heartbeat of a run, and leaves it after the final
-    state. So what is set in between holds for the whole run, wherever it was started: by a worker, by the
-    command or from Python.
+    state, wherever the run was started.
     """
 
     def __enter__(self) -> Self:
@@ -31,24 +30,23 @@ class _PatientTaskRunner(ThreadPoolTaskRunner[Any]):
     def __exit__(self, *exception: Any) -> None:
         super().__exit__(*exception)
         self._settings.close()
-        # With its next event Prefect sends those again that an outage has held up: the states of the tasks.
+        # With its next event Prefect repeats those that an outage held up: the states of the tasks.
         with suppress(Exception):
             emit_event("siftline.run.ended", {"prefect.resource.id": "siftline"})
 
 
-# Flows are declared to take runners of any kind of future, which Prefect's own are declared not to be.
+# Flows are typed for runners of any kind of future, which Prefect's own are not.
 PatientTaskRunner: Callable[[], TaskRunner[PrefectFuture[Any]]] = cast(Any, _PatientTaskRunner)
 
 
 @contextmanager
 def longer_api_retries() -> Iterator[None]:
-    """Ask the API again for minutes, and send a heartbeat twice a minute; more of either stays as it is."""
+    """Retry the API for minutes and send a heartbeat twice a minute, unless the settings ask for more."""
     settings = get_current_settings()
     frequency = settings.flows.heartbeat_frequency
-    with temporary_settings(
-        {
-            "client.max_retries": max(settings.client.max_retries, _RETRIES),
-            "flows.heartbeat_frequency": frequency and min(frequency, _HEARTBEAT_SECONDS),
-        }
-    ):
+    longer = {
+        "client.max_retries": max(settings.client.max_retries, _RETRIES),
+        "flows.heartbeat_frequency": frequency and min(frequency, _HEARTBEAT_SECONDS),
+    }
+    with temporary_settings(longer):
         yield

@@ -9,7 +9,7 @@ from prefect.runtime import flow_run
 
 from flows.run.lifecycle import Run
 from siftline.batch_plan import BatchPlan
-from siftline.config.clusters import Cluster, LocalCluster
+from siftline.config.clusters import LocalCluster
 from siftline.engine.base import Executor
 from siftline.engine.clusters import open_executor
 from siftline.errors import PartDamaged
@@ -24,9 +24,9 @@ from tasks.fit_detector import fit_detector
 from tasks.publish_results import keep_in_history, publish_results
 from tasks.validate_results import validate_results
 
-# With safer resources, batches have so many times fewer rows.
+# Divides the rows of a chunk's batches in a safer run.
 SAFER_BLOCKS = 4
-# A disk that damages files faster than they are recomputed is unusable.
+# A disk that damages more files than this is unusable.
 _REPAIRS = 2
 
 
@@ -40,21 +40,13 @@ def already_published(plan: BatchPlan, run: Run) -> BatchResult | None:
 
 
 def process_batch(plan: BatchPlan, run: Run, *, safer: bool = False, partial: bool = False) -> BatchResult:
-    """Do what is left of a job, and publish its result.
+    """Do the rest of a job that the run holds, and publish its result.
 
-    Parameters
-    ----------
-    plan : BatchPlan
-        The plan, whose job the run holds.
-    run : Run
-        The run.
-    safer : bool
-        Score one chunk at a time on each worker.
-    partial : bool
-        Score nothing, and publish what earlier runs have done.
+    `safer` scores one chunk at a time on each worker; `partial` publishes the chunks of earlier runs only.
     """
-    config = plan.config
-    cluster = _safer(config.cluster) if safer else config.cluster
+    config, cluster = plan.config, plan.config.cluster
+    if safer and isinstance(cluster, LocalCluster):
+        cluster = cluster.model_copy(update={"threads": 1})
     with open_executor(cluster, functools.partial(warm_up, config.detector.kind, plan.rows)) as executor:
         detector = fit_detector(plan, executor)
         receipts, combined = _detect(plan, detector, executor, run, partial)
@@ -62,10 +54,6 @@ def process_batch(plan: BatchPlan, run: Run, *, safer: bool = False, partial: bo
     validation = validate(plan, receipts, combined, partial)
     manifest = publish_results(plan, detector, receipts, combined, validation, run.lease, not partial)
     return _result(plan, manifest, manifest.state, receipts.computed, run)
-
-
-def _safer(cluster: Cluster) -> Cluster:
-    return cluster.model_copy(update={"threads": 1}) if isinstance(cluster, LocalCluster) else cluster
 
 
 def _detect(

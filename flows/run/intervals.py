@@ -22,31 +22,21 @@ from siftline.types import BatchResult
 
 @dataclass
 class Turn:
-    """A run's turn at its interval.
-
-    Attributes
-    ----------
-    batch : BatchConfig
-        The batch, with its templates filled in.
-    interval : Interval or None
-        The interval; None without a schedule.
-    published : BatchResult or None
-        The result, once it is published.
-    """
+    """A run's turn at its interval, if there is a schedule; the templates of its batch are filled in."""
 
     batch: BatchConfig
     interval: Interval | None
     published: BatchResult | None = None
 
     def publish(self, result: BatchResult) -> BatchResult:
-        """Take the result of the run's work."""
+        """Take the published result of the run."""
         self.published = result.model_copy(update={"interval": self.interval})
         if result.state != "AlreadyPublished":
             forget_steps(self.job_of(result))
         return self.published
 
     def job_of(self, result: BatchResult) -> Path:
-        """Return the directory of the job that a result is of."""
+        """Return the directory of a result's job."""
         return CheckpointFiles.at(self.batch.checkpoint.path).job(result.job_id).directory
 
 
@@ -54,21 +44,8 @@ class Turn:
 def interval_of(run: Run, when: datetime, *, again: bool) -> Iterator[Turn]:
     """Hold the lease of a run's interval, and record in the ledger how the block ends.
 
-    Parameters
-    ----------
-    run : Run
-        The run.
-    when : datetime
-        Scheduled start of the run.
-    again : bool
-        Ignore what is published already.
-
-    Raises
-    ------
-    IntervalSkipped
-        When the run is too late for its interval.
-    JobBusy
-        When another run works on the interval.
+    `when` is the scheduled start; `again` ignores an earlier publication. A run that is too late for its
+    interval raises IntervalSkipped; one that finds another at work, JobBusy.
     """
     run.interval = interval = run.assignment.due(when)
     turn = Turn(run.assignment.batch(when, interval), interval)
@@ -80,7 +57,10 @@ def interval_of(run: Run, when: datetime, *, again: bool) -> Iterator[Turn]:
     if started_by_schedule() and schedule is not None and ledger.published(interval) is None:
         _keep_time(schedule, ledger, interval)
     with Lease(run_id()) as lease:
-        _take(lease, ledger, interval)
+        try:
+            lease.take(ledger.directory(interval))
+        except JobBusy as error:
+            raise error.about(f"interval {interval.label}") from None
         done = None if again else ledger.published(interval)
         if done is not None:
             turn.published = _already_published(done, turn.job_of(done), run.lease)
@@ -97,28 +77,19 @@ def interval_of(run: Run, when: datetime, *, again: bool) -> Iterator[Turn]:
         ledger.write(interval, "published", run_id(), result=turn.published)
 
 
-def _keep_time(schedule: Schedule, ledger: Ledger, interval: Interval) -> None:
-    """Skip an interval that it is too late for; otherwise start runs for the missed ones before it."""
-    reason = reason_to_skip(schedule, interval, datetime.now(UTC))
-    if reason is not None:
-        ledger.write(interval, "skipped", run_id(), reason)
-        raise IntervalSkipped(
-            f"interval {interval.label} is skipped: {reason}",
-            "run it all the same with `siftline backfill`",
-        )
-    if schedule.catch_up == "all":
-        schedule_missed(schedule, ledger, interval)
-
-
-def _take(lease: Lease, ledger: Ledger, interval: Interval) -> None:
-    try:
-        lease.take(ledger.directory(interval))
-    except JobBusy as error:
-        raise error.about(f"interval {interval.label}") from None
-
-
 def _already_published(done: BatchResult, job: Path, lease: Lease) -> BatchResult:
     """Take the job over from the run that published it, perhaps before it could notify."""
     if job.is_dir():
         lease.take(job)
     return done.model_copy(update={"state": "AlreadyPublished", "chunks_computed": 0})
+
+
+def _keep_time(schedule: Schedule, ledger: Ledger, interval: Interval) -> None:
+    """Skip an overdue interval; otherwise start runs for the missed ones before it."""
+    reason = reason_to_skip(schedule, interval, datetime.now(UTC))
+    if reason is not None:
+        ledger.write(interval, "skipped", run_id(), reason)
+        problem = f"interval {interval.label} is skipped: {reason}"
+        raise IntervalSkipped(problem, "run it all the same with `siftline backfill`")
+    if schedule.catch_up == "all":
+        schedule_missed(schedule, ledger, interval)

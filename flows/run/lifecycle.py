@@ -23,14 +23,7 @@ from flows.run.announcements import announce_failure, announce_result
 from flows.run.steps import run_steps
 from siftline.batch_plan import BatchPlan
 from siftline.config.schedules import Interval
-from siftline.errors import (
-    Cancelled,
-    IntervalSkipped,
-    JobBusy,
-    LeaseLost,
-    SiftlineError,
-    StorageError,
-)
+from siftline.errors import Cancelled, IntervalSkipped, JobBusy, LeaseLost, SiftlineError, StorageError
 from siftline.jobs.status import Outcome, concluded, read_job, write_job
 from siftline.pipelines.assignment import Assignment, keep_assignment
 from siftline.storage.lease import Lease
@@ -41,17 +34,7 @@ from tasks.adapters.incidents import incidents_logged
 
 @dataclass(frozen=True)
 class Ending:
-    """One way for a run to end: its state, and the outcome in the job's record.
-
-    Attributes
-    ----------
-    type, name
-        Of the state in Prefect.
-    outcome : str or None
-        Outcome in the job's record; None leaves the record as it is.
-    announced : bool
-        Send a notification of the failure.
-    """
+    """An end of a run: its state, its outcome in the job's record, and if a notification is sent."""
 
     type: StateType
     name: RunState
@@ -84,19 +67,7 @@ def ending_of(error: BaseException) -> Ending:
 
 @dataclass
 class Run:
-    """A run while it lives.
-
-    Attributes
-    ----------
-    assignment : Assignment
-        What the run is to do.
-    lease : Lease
-        Open; planning takes the job with it.
-    interval : Interval or None
-        The interval that the run is about.
-    started : float
-        Start of the run, by the monotonic clock.
-    """
+    """A run while it lives; planning takes the job with its open lease."""
 
     assignment: Assignment
     lease: Lease
@@ -111,12 +82,12 @@ class Run:
         return cast(BatchResult, self._outcome)
 
     def begin(self, plan: BatchPlan) -> BatchPlan:
-        """Keep the assignment with the job, for whoever resumes it."""
+        """Keep the assignment with the job, for a recovery."""
         keep_assignment(self.assignment.model_copy(update={"interval": self.interval}), plan.directory)
         return plan
 
     def complete(self, result: BatchResult, job: Path) -> None:
-        """Run the user's steps before the notification, record and notify, then run those after it."""
+        """Run the user's steps before the notification, record and notify, then run the steps after it."""
         result = run_steps(self.assignment, result, job, notified=False)
         record = read_job(self.lease.directory) if self.lease.directory is not None else None
         recovered = self.lease.previous is not None or (record is not None and record.had_failed)
@@ -155,23 +126,16 @@ class Run:
     def _record(self, outcome: Outcome, error: str | None = None) -> None:
         """Write the outcome into the job's record; a full disk must not change the outcome."""
         job = self.lease.directory
-        if job is None:
-            return
         try:
-            write_job(job, concluded(read_job(job), outcome, run_id(), error))
+            if job is not None:
+                write_job(job, concluded(read_job(job), outcome, run_id(), error))
         except StorageError as problem:
             get_run_logger().warning("the outcome could not be recorded with the job: %s", problem)
 
 
 @contextmanager
 def run_of(assignment: Assignment) -> Iterator[Run]:
-    """Give a run its lease, and end it as its block ends.
-
-    Raises
-    ------
-    SiftlineError
-        When the run failed, and another run may do better.
-    """
+    """Give a run its lease, and end it as its block ends; raise an error that a recovery may help."""
     with Lease(run_id()) as lease, incidents_logged():
         run = Run(assignment, lease)
         try:
@@ -181,7 +145,7 @@ def run_of(assignment: Assignment) -> Iterator[Run]:
 
 
 def failed_for_good(error: SiftlineError) -> BatchResult:
-    """End a run that has no job yet, and that no recovery can help."""
+    """End a run without a job, beyond the help of a recovery."""
     return cast(BatchResult, _ended(FAILED_FOR_GOOD, error))
 
 
@@ -221,14 +185,13 @@ def _reason(error: BaseException, lease: Lease) -> BaseException:
 def _completed(result: BatchResult) -> BatchResult | State:
     if result.state == "Completed":
         return result
-    message = f"{result.rows_failed} of {result.rows} rows have no score."
-    if result.state == "AlreadyPublished":
-        message = "Published already: nothing to do."
+    already = result.state == "AlreadyPublished"
+    missing = f"{result.rows_failed} of {result.rows} rows have no score."
+    message = "Published already: nothing to do." if already else missing
     return Completed(message=message, data=result, name=result.state)
 
 
 def _ended(ending: Ending, error: BaseException) -> State:
-    if ending.type == StateType.CANCELLED:
-        message = "Stopped on request; finished chunks are kept." if ending is STOPPED else str(error)
-        return State(type=ending.type, name=ending.name, message=message)
-    return State(type=ending.type, name=ending.name, message=str(error), data=error)
+    message = "Stopped on request; finished chunks are kept." if ending is STOPPED else str(error)
+    data = None if ending.type == StateType.CANCELLED else error
+    return State(type=ending.type, name=ending.name, message=message, data=data)

@@ -15,12 +15,9 @@ from tasks.run_step import run_step
 
 
 def run_steps(assignment: Assignment, result: BatchResult, job: Path, *, notified: bool) -> BatchResult:
-    """Run those steps before the notification, or after it, that are not done with the publication.
+    """Run the remaining steps before the notification or after it.
 
-    Returns
-    -------
-    BatchResult
-        The result; in the state of its publication, where an earlier run did not get beyond a step.
+    Returns the result, in the state of its publication if an earlier run did not get beyond a step.
     """
     for name, step in _named_steps(assignment, notified):
         if name in read_job(job).steps:
@@ -36,19 +33,19 @@ def run_steps(assignment: Assignment, result: BatchResult, job: Path, *, notifie
 
 
 def forget_steps(job: Path) -> None:
-    """Have the steps run again for a new publication."""
+    """Let the steps run again for a new publication."""
     record = read_job(job)
     if record.steps:
         write_job(job, record.model_copy(update={"steps": ()}))
 
 
 def _named_steps(assignment: Assignment, notified: bool) -> list[tuple[str, Step]]:
-    """Name the steps before the notification or after it; a function that comes twice gets a number."""
+    """Name the steps before the notification or after it; repeated functions get a number."""
+    before, after = assignment.own_steps(notified=False), assignment.own_steps(notified=True)
     count: Counter[str] = Counter()
-    named: dict[bool, list[tuple[str, Step]]] = {False: [], True: []}
-    for after in named:
-        for step in assignment.own_steps(notified=after):
-            count[step.uses] += 1
-            number = f" {count[step.uses]}" if count[step.uses] > 1 else ""
-            named[after].append((f"{assignment.config.name}: {step.uses}{number}", step))
-    return named[notified]
+    named = []
+    for step in (*before, *after):
+        count[step.uses] += 1
+        number = f" {count[step.uses]}" if count[step.uses] > 1 else ""
+        named.append((f"{assignment.config.name}: {step.uses}{number}", step))
+    return named[len(before) :] if notified else named[: len(before)]
