@@ -25,16 +25,13 @@ class DetectorRef(Record):
     path: str
     model_digest: str
     sample_rows: int
-    threshold: float | None = Field(
-        default=None, description="The score from which rows are anomalies, where it is known beforehand."
-    )
+    threshold: float | None = Field(default=None, description="Lowest score of an anomaly, if known already.")
 
 
 class ScoreSummary(Record):
-    """What the receipts say about scores: merging is exact, associative and commutative.
+    """Summary of scores; merging summaries is exact, associative and commutative.
 
-    `buckets` and `counts` are a sparse histogram over the leading bits of the scores (see
-    `siftline.stages.threshold`), which is what makes an exact global threshold cheap.
+    `buckets` and `counts` are a sparse histogram of the leading bits, see `siftline.stages.threshold`.
     """
 
     rows: int = 0
@@ -46,7 +43,7 @@ class ScoreSummary(Record):
 
 
 class Rejects(Record):
-    """The rows of a chunk that cannot be scored: the file that has them, and what is wrong with the first."""
+    """The rows of a chunk that cannot be scored: their file, and the error of the first."""
 
     file: StoredFile
     rows: int
@@ -54,21 +51,26 @@ class Rejects(Record):
 
 
 class KeptCandidates(Record):
-    """The rows of a chunk that may turn out to be anomalies: all that score `floor` or more."""
+    """The rows of a chunk that may be anomalies: all that score `floor` or more."""
 
     file: StoredFile
     floor: float
 
 
-class ChunkReceipt(Record):
-    """Proof that a chunk was scored: its part file, a summary, and the rows that were set aside.
-
-    The part file has a row for every row of the chunk; the score of one that was set aside is NaN.
-    """
+class ChunkRows(Record):
+    """Number, first row and rows of a chunk."""
 
     chunk: int
     first_row: int
     rows: int
+
+
+class ChunkReceipt(ChunkRows):
+    """Proof that a chunk was scored: its part file, a summary, and its rejects.
+
+    The part file has a row for every row of the chunk; rejects have the score NaN.
+    """
+
     part: StoredFile
     detector: str
     summary: ScoreSummary
@@ -77,23 +79,20 @@ class ChunkReceipt(Record):
 
     @property
     def rows_rejected(self) -> int:
-        """How many rows were set aside."""
+        """Number of rejects."""
         return 0 if self.rejects is None else self.rejects.rows
 
 
-class FailedChunk(Record):
-    """A chunk without scores, and why."""
+class FailedChunk(ChunkRows):
+    """A chunk without scores, with the cause."""
 
-    chunk: int
-    first_row: int
-    rows: int
     error: str
     message: str
     attempts: int
 
 
 class Receipts:
-    """The receipts in chunk order, the chunks that have none, and how many this run computed."""
+    """The receipts in chunk order, the failed chunks, and the number that this run computed."""
 
     def __init__(
         self, receipts: Iterable[ChunkReceipt], computed: int, failed: Iterable[FailedChunk] = ()
@@ -105,7 +104,7 @@ class Receipts:
 
     @property
     def rows_rejected(self) -> int:
-        """Rows that were set aside, of the chunks that were scored."""
+        """Rejects of the chunks that were scored."""
         return sum(receipt.rows_rejected for receipt in self.in_order)
 
     @property
@@ -115,7 +114,7 @@ class Receipts:
 
 
 class PublishedFile(Record):
-    """A data file of a result: its name within the output, and what it must be."""
+    """A data file of a result: its name within the output, its rows, size and digest."""
 
     name: str
     rows: int
@@ -152,7 +151,7 @@ class ValidationReport(Record):
 
     @property
     def failures(self) -> tuple[str, ...]:
-        """What failed, in words."""
+        """Failed checks, as text."""
         return tuple(f"{check.name}: {check.detail}" for check in self.checks if not check.passed)
 
 

@@ -18,11 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from siftline.batch_plan import Chunk, Piece, SourceFile
-from siftline.errors import (
-    IntegrityError,
-    SiftlineError,
-    SourceChanged,
-)
+from siftline.errors import IntegrityError, SiftlineError, SourceChanged
 from siftline.source.files import Footer, content_digest, read_footer, unreadable
 from siftline.types import Ints
 

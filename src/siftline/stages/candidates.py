@@ -23,21 +23,10 @@ _MOST = 0.25
 
 
 class Candidates:
-    """The rows with the highest scores of a chunk, collected batch by batch.
+    """The rows with the highest scores of a chunk of `rows` rows, collected batch by batch.
 
-    Parameters
-    ----------
-    rows : int
-        Rows of the chunk.
-    share : float
-        Expected share of flagged rows.
-    threshold : float or None
-        The threshold, if it is known already: then the candidates are the anomalies.
-
-    Attributes
-    ----------
-    floor : float
-        Score from which all rows are candidates: -inf while all are kept, inf if they became too many.
+    `share` is the expected share of flagged rows. With a known `threshold` the candidates are the anomalies.
+    All rows that score `floor` or more are candidates: -inf keeps all, inf none, because they are too many.
     """
 
     def __init__(self, rows: int, share: float, threshold: float | None) -> None:

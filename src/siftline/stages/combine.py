@@ -10,6 +10,8 @@ import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -22,20 +24,12 @@ from siftline.errors import JobError, PartDamaged
 from siftline.progress import Progress, emit
 from siftline.signals import stop_on_signal
 from siftline.source.reading import only_files
-from siftline.stages.labelling import Labelled, LabelTask, label_chunks, published_file
+from siftline.stages.labelling import FLAGGED, Labelled, LabelTask, label_chunks, published_file
 from siftline.stages.threshold import flagged_count, kth_largest, may_reach, merge
 from siftline.storage.files import replacing
 from siftline.storage.layout import OutputFiles
 from siftline.storage.parquet import parquet_writer, read_part, read_scores
-from siftline.types import (
-    ChunkReceipt,
-    CombinedScores,
-    DetectorRef,
-    Float64s,
-    PublishedFile,
-    Receipts,
-    ScoreSummary,
-)
+from siftline.types import ChunkReceipt, CombinedScores, DetectorRef, Float64s, PublishedFile, Receipts
 
 _CHUNKS_PER_FILE = 256
 
@@ -52,33 +46,31 @@ def combine_results(
 
     Rows at the threshold or above are anomalies. By contamination the threshold is the k-th largest score,
     k = ceil(contamination x rows), so that at least k rows are flagged: more only where others tie with
-    the k-th, because equal rows must not get different labels.
-
-    Parameters
-    ----------
-    rows_per_file : int
-        Rows of a file of the result, if its chunks are not larger.
-    sorted_rows : int
-        Most anomalies that are sorted by rank; more would need unbounded memory.
+    the k-th, because equal rows must not get different labels. A file has `rows_per_file` rows, if its chunks
+    are not larger. At most `sorted_rows` anomalies are sorted by rank: more would need unbounded memory.
 
     Raises
     ------
     PartDamaged
-        When a part file is no longer what its receipt says: its chunk must be detected again.
-    SiftlineError
-        As reading the source and writing the result do.
+        When a part file no longer matches its receipt: its chunk must be detected again.
     """
     summary = merge(receipt.summary for receipt in receipts.in_order)
     if summary.non_finite == summary.rows:
         raise JobError("no row has a score", "correct detector.params or the features' values")
-    threshold = _threshold(plan, detector, receipts, summary)
+    threshold = detector.threshold
+    if threshold is None:
+        k = flagged_count(plan.config.threshold.share, summary.rows - summary.non_finite)
+        threshold = kth_largest(k, summary, partial(_scan, plan, receipts))
     publication = f"{plan.job_id}-{plan.token}-{secrets.token_hex(4)}"
     staged = _empty_stage(plan, publication)
-    flagged = _save_flagged(plan, receipts, threshold, staged)
-    tasks = list(_label_tasks(plan, detector, receipts, threshold, staged, flagged, rows_per_file))
+    _save_flagged(plan, receipts, threshold, staged)
+    tasks = [
+        _label_task(plan, detector, number, run, threshold, staged)
+        for number, run in enumerate(_runs(receipts.in_order, rows_per_file))
+    ]
     labelled = _label(plan, executor, tasks)
     anomalies = _gather_anomalies(staged, labelled, sorted_rows)
-    flagged.unlink()
+    (staged / FLAGGED).unlink()
     return CombinedScores(
         staged=str(staged),
         publication=publication,
@@ -107,22 +99,15 @@ def _label(plan: BatchPlan, executor: Executor, tasks: Sequence[LabelTask]) -> l
     return sorted(labelled, key=lambda one: one.number)
 
 
-def _threshold(plan: BatchPlan, detector: DetectorRef, receipts: Receipts, summary: ScoreSummary) -> float:
-    if detector.threshold is not None:
-        return detector.threshold
-    k = flagged_count(plan.config.threshold.share, summary.rows - summary.non_finite)
-    return kth_largest(k, summary, lambda lowest: _scan(plan, receipts, lowest))
-
-
 def _scan(plan: BatchPlan, receipts: Receipts, lowest: float) -> Iterator[Float64s]:
-    """Give all scores that are so high or higher, and others."""
+    """Yield all scores from `lowest` upwards, and maybe others."""
     for receipt in receipts.in_order:
         if may_reach(receipt.summary, lowest):
             yield _high_scores(plan, receipt, lowest)
 
 
 def _high_scores(plan: BatchPlan, receipt: ChunkReceipt, lowest: float) -> Float64s:
-    """Read the scores of a chunk's candidates where these are enough, or else all."""
+    """Read the scores of a chunk's candidates if these suffice, else all."""
     candidates = receipt.candidates
     if candidates is not None and candidates.floor <= lowest:
         with suppress(PartDamaged):  # the part has them all
@@ -131,53 +116,43 @@ def _high_scores(plan: BatchPlan, receipt: ChunkReceipt, lowest: float) -> Float
 
 
 def _empty_stage(plan: BatchPlan, publication: str) -> Path:
-    """A place for the result on the output's own file system, so that publishing it is a rename."""
+    """Return a new directory on the output's file system, so that publishing is a rename."""
     root = OutputFiles(Path(plan.config.output.path).absolute()).staged
     for leftover in root.glob(f"{plan.job_id}-*"):
         shutil.rmtree(leftover, ignore_errors=True)
     return root / publication
 
 
-def _save_flagged(plan: BatchPlan, receipts: Receipts, threshold: float, staged: Path) -> Path:
-    """Save the flagged scores in ascending order: from them every worker can tell a row's rank."""
+def _save_flagged(plan: BatchPlan, receipts: Receipts, threshold: float, staged: Path) -> None:
+    """Save the flagged scores in ascending order, from which workers derive a row's rank."""
     found = [scores[scores >= threshold] for scores in _scan(plan, receipts, threshold)]
     flagged = np.concatenate([np.empty(0), *found])
     del found
     flagged.sort()
-    path = staged / "flagged.npy"
-    with replacing(path, durable=False) as temporary, temporary.open("wb") as file:
+    with replacing(staged / FLAGGED, durable=False) as temporary, temporary.open("wb") as file:
         np.save(file, flagged, allow_pickle=False)
-    return path
 
 
-def _label_tasks(
-    plan: BatchPlan,
-    detector: DetectorRef,
-    receipts: Receipts,
-    threshold: float,
-    staged: Path,
-    flagged: Path,
-    rows_per_file: int,
-) -> Iterator[LabelTask]:
-    for number, run in enumerate(_runs(receipts.in_order, rows_per_file)):
-        files, chunks = only_files(plan.snapshot.files, [plan.chunks[receipt.chunk] for receipt in run])
-        yield LabelTask(
-            number=number,
-            chunks=chunks,
-            receipts=tuple(run),
-            files=files,
-            detector=detector,
-            key=plan.config.source.key,
-            columns=tuple(plan.snapshot.columns),
-            threshold=threshold,
-            parts=str(plan.parts),
-            staged=str(staged),
-            flagged=str(flagged),
-        )
+def _label_task(
+    plan: BatchPlan, ref: DetectorRef, number: int, run: list[ChunkReceipt], threshold: float, staged: Path
+) -> LabelTask:
+    files, chunks = only_files(plan.snapshot.files, [plan.chunks[receipt.chunk] for receipt in run])
+    return LabelTask(
+        number=number,
+        chunks=chunks,
+        receipts=tuple(run),
+        files=files,
+        detector=ref,
+        key=plan.config.source.key,
+        columns=tuple(plan.snapshot.columns),
+        threshold=threshold,
+        parts=str(plan.parts),
+        staged=str(staged),
+    )
 
 
 def _runs(receipts: Iterable[ChunkReceipt], rows_per_file: int) -> Iterator[list[ChunkReceipt]]:
-    """Consecutive chunks of about half a million rows together: one output file each."""
+    """Yield runs of consecutive chunks, one for each output file."""
     run: list[ChunkReceipt] = []
     rows = 0
     for receipt in receipts:
@@ -191,32 +166,30 @@ def _runs(receipts: Iterable[ChunkReceipt], rows_per_file: int) -> Iterator[list
 
 
 def _gather_anomalies(staged: Path, labelled: list[Labelled], sorted_rows: int) -> PublishedFile:
-    """Make one file of the anomalies that the workers found, the highest rank first."""
-    pieces = [staged / "found" / Path(one.scores.name).name for one in labelled]
+    """Join the anomalies of all workers, by rank if they are few enough to sort."""
+    paths = [staged / "found" / Path(one.scores.name).name for one in labelled]
+    tables: Iterator[pa.Table] = map(pq.read_table, paths)
     rows = sum(one.anomalies for one in labelled)
-    name = "anomalies/part-00000.parquet"
-    with replacing(staged / name) as temporary:
-        schema = pq.read_schema(pieces[0])
-        with parquet_writer(temporary, schema) as writer:
-            if rows <= sorted_rows:
-                found = pa.concat_tables([pq.read_table(piece) for piece in pieces])
-                writer.write_table(found.sort_by("rank"))
-            else:
-                for piece in pieces:
-                    writer.write_table(pq.read_table(piece))
+    if rows <= sorted_rows:
+        tables = iter([pa.concat_tables(tables).sort_by("rank")])
+    file = _gather(tables, staged, "anomalies/part-00000.parquet", rows)
     shutil.rmtree(staged / "found")
-    return published_file(staged, name, rows)
+    return file
 
 
 def _gather_rejects(plan: BatchPlan, receipts: Receipts, staged: Path) -> tuple[PublishedFile, ...]:
-    """Make one file of the rows that were set aside, in the order of the source; none if there are none."""
+    """Join the rejects of all chunks, if any, in source order."""
     files = [receipt.rejects.file for receipt in receipts.in_order if receipt.rejects is not None]
-    if not files:
-        return ()
+    tables = (read_part(plan.failed, file) for file in files)
     name = "failed/part-00000.parquet"
+    return (_gather(tables, staged, name, receipts.rows_rejected),) if files else ()
+
+
+def _gather(tables: Iterator[pa.Table], staged: Path, name: str, rows: int) -> PublishedFile:
+    """Write at least one table as one file."""
     with replacing(staged / name) as temporary:
-        schema = read_part(plan.failed, files[0]).schema
-        with parquet_writer(temporary, schema) as writer:
-            for file in files:
-                writer.write_table(read_part(plan.failed, file))
-    return (published_file(staged, name, receipts.rows_rejected),)
+        first = next(tables)
+        with parquet_writer(temporary, first.schema) as writer:
+            for table in chain([first], tables):
+                writer.write_table(table)
+    return published_file(staged, name, rows)

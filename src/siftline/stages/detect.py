@@ -27,19 +27,14 @@ def detect_chunks(
     store: CheckpointStore,
     lease: Lease | None = None,
 ) -> Receipts:
-    """Score the chunks that have no receipt yet, and commit each receipt as it comes.
-
-    Whatever ends this early, an error or an interruption, what has arrived is committed first.
+    """Score the chunks without a receipt, and commit each receipt on arrival, also before an error.
 
     Raises
     ------
     SiftlineError
-        As soon as more rows or chunks have failed than are tolerated: the error of the last one. At once
-        when a fault is not one chunk's.
-    Cancelled
-        When a signal asked for it.
-    LeaseLost
-        When another run has taken the job over.
+        The last error, once more rows or chunks failed than tolerated; at once if not a chunk is at fault.
+    Cancelled, LeaseLost
+        After a signal; when another run has taken over the job.
     """
     detection = _Detection(plan, detector, Checkpoint(plan, store, lease))
     try:
@@ -65,13 +60,7 @@ def detect_chunks(
 
 
 def collect_receipts(plan: BatchPlan, detector: DetectorRef, store: CheckpointStore) -> Receipts:
-    """Return what earlier runs have done; the chunks that have no receipt are given up.
-
-    Raises
-    ------
-    JobError
-        When there is nothing yet.
-    """
+    """Return the receipts of earlier runs, or raise `JobError`; chunks without one count as failed."""
     done = Checkpoint(plan, store).load(detector.model_digest)
     if not done:
         raise JobError(
@@ -82,7 +71,7 @@ def collect_receipts(plan: BatchPlan, detector: DetectorRef, store: CheckpointSt
 
 
 def chunk_tasks(plan: BatchPlan, detector: DetectorRef, chunks: Iterable[int]) -> Iterator[ChunkTask]:
-    """Give the tasks of some chunks, each with the files that it reads only."""
+    """Yield the tasks of some chunks, each with only the files that it reads."""
     for index in chunks:
         files, (chunk,) = only_files(plan.snapshot.files, [plan.chunks[index]])
         yield ChunkTask(
@@ -99,37 +88,56 @@ def chunk_tasks(plan: BatchPlan, detector: DetectorRef, chunks: Iterable[int]) -
 
 
 class _Detection:
-    """The chunks of a job, as they get done."""
+    """The scored and failed chunks of a job, as detection proceeds."""
 
     def __init__(self, plan: BatchPlan, detector: DetectorRef, checkpoint: Checkpoint) -> None:
         self._plan = plan
+        self._threshold = detector.threshold
         self.checkpoint = checkpoint
-        self._done = checkpoint.load(detector.model_digest)
+        self._done: dict[int, ChunkReceipt] = {}
         self._failed: list[FailedChunk] = []
-        self._rejected = 0
-        self.todo = missing(plan, self._done)
-        self._tally = _Tally(plan, detector)
-        for receipt in self._done.values():
-            self._tally.add(receipt, reused=True)
-        self._tally.emit()
-        for receipt in self._done.values():
+        self._rejected = self._rows = self._reaching = 0
+        earlier = checkpoint.load(detector.model_digest)
+        self.todo = missing(plan, earlier)
+        for receipt in earlier.values():
+            self._add(receipt)
+        self._emit()
+        for receipt in earlier.values():
             self._count_rejects(receipt)
 
     def take(self, settled: Settled[ChunkTask, ChunkReceipt]) -> None:
-        """Take what became of a chunk; raise when the job has failed."""
+        """Take a settled chunk; raise if the job has failed."""
         if settled.error is not None:
             self._fail(self._plan.chunks[settled.item.chunk.index], settled.error, settled.attempts)
             return
         receipt = settled.result()
         self.checkpoint.add(receipt)
-        self._done[receipt.chunk] = receipt
-        self._tally.add(receipt)
-        self._tally.emit()
+        self._add(receipt)
+        self._emit()
         self._count_rejects(receipt)
 
     def receipts(self) -> Receipts:
-        """Return what was done."""
         return Receipts(self._done.values(), len(self.todo) - len(self._failed), self._failed)
+
+    def _add(self, receipt: ChunkReceipt) -> None:
+        self._done[receipt.chunk] = receipt
+        self._rows += receipt.rows
+        if self._threshold is not None:
+            self._reaching += count_from(receipt.summary, self._threshold)
+
+    def _emit(self) -> None:
+        expected = flagged_count(self._plan.config.threshold.share, self._rows)
+        emit(
+            Progress(
+                "detect",
+                chunks_done=len(self._done),
+                chunks_total=len(self._plan.chunks),
+                rows_done=self._rows,
+                rows_total=self._plan.rows,
+                reused=len(self._plan.chunks) - len(self.todo),
+                anomalies=expected if self._threshold is None else self._reaching,
+            )
+        )
 
     def _count_rejects(self, receipt: ChunkReceipt) -> None:
         rejects = receipt.rejects
@@ -172,39 +180,9 @@ def _count(number: int, what: str) -> str:
 
 
 def _tidy(plan: BatchPlan, receipts: Receipts) -> None:
-    """Remove the part files of attempts that came to nothing."""
+    """Remove the part files of failed attempts."""
     named = {receipt.part.name for receipt in receipts.in_order}
     named |= {one.candidates.file.name for one in receipts.in_order if one.candidates is not None}
     for path in plan.parts.glob("*"):
         if path.name not in named:
             path.unlink(missing_ok=True)
-
-
-class _Tally:
-    """How far detection is."""
-
-    def __init__(self, plan: BatchPlan, detector: DetectorRef) -> None:
-        self._plan = plan
-        self._threshold = detector.threshold
-        self._chunks = self._rows = self._reused = self._reaching = 0
-
-    def add(self, receipt: ChunkReceipt, reused: bool = False) -> None:
-        self._chunks += 1
-        self._rows += receipt.rows
-        self._reused += reused
-        if self._threshold is not None:
-            self._reaching += count_from(receipt.summary, self._threshold)
-
-    def emit(self) -> None:
-        expected = flagged_count(self._plan.config.threshold.share, self._rows)
-        emit(
-            Progress(
-                "detect",
-                chunks_done=self._chunks,
-                chunks_total=len(self._plan.chunks),
-                rows_done=self._rows,
-                rows_total=self._plan.rows,
-                reused=self._reused,
-                anomalies=expected if self._threshold is None else self._reaching,
-            )
-        )

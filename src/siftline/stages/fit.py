@@ -24,27 +24,19 @@ R = TypeVar("R")
 
 
 def fit_detector(plan: BatchPlan, executor: Executor) -> DetectorRef:
-    """Fit the detector of a job on a worker, or take the one that is already there.
+    """Fit a job's detector on a worker, unless an earlier run did or ``detector.model`` names one.
 
-    Already there is the one that an earlier run of the job fitted, or the configured ``detector.model``.
-
-    Raises
-    ------
-    FeatureError
-        When the sample shows a feature that cannot be used.
-    ModelError
-        When the estimator refuses the sample.
+    A feature that is unusable in the sample raises `FeatureError`, a refusal of the estimator `ModelError`.
     """
     emit(Progress("fit", rows_total=plan.rows))
     slower = lacking(plan.config.detector.kind, plan.rows)
     if slower is not None:
         emit(Incident("slower", slower))
-    retries = plan.config.retries
+    retries, rule = plan.config.retries, plan.config.threshold
     ref = _earlier(plan)
     if ref is None:
         ref = _given(plan) or _only(executor, fit_on_sample, plan, retries)
         _record(plan).write(ref)
-    rule = plan.config.threshold
     threshold = rule.score
     if rule.quantile is not None:
         threshold = _only(executor, sample_quantile, (plan, ref), retries)

@@ -29,7 +29,8 @@ from siftline.storage.layout import OutputFiles
 class Inspection:
     """Facts about a job that are known before its work.
 
-    For CSV, `parquet` is empty, and integers of the columns `exact` stay integers.
+    For CSV, `parquet` is empty, integers of the columns `exact` stay integers, and the numbers of rows are
+    None, because they are unknown before staging.
     """
 
     files: tuple[Path, ...]
@@ -43,17 +44,7 @@ class Inspection:
 
 
 def inspect_batch(config: BatchConfig) -> Inspection:
-    """Check everything that can be checked without writing.
-
-    Parameters
-    ----------
-    config : BatchConfig
-        The configuration, with templates rendered.
-
-    Returns
-    -------
-    Inspection
-        `rows` is None for CSV, because its rows are unknown before staging.
+    """Check a configuration, templates rendered, as far as possible without writing.
 
     Raises
     ------
@@ -73,10 +64,8 @@ def inspect_batch(config: BatchConfig) -> Inspection:
         _check_same(file, files[0], found, schemas[0], columns)
     _check_detector(config)
     _check_output(config)
-    rows = None
     if parquet:
         check_values(config, features, parquet)
-        rows = sum(file.rows for file in parquet)
     return Inspection(
         files=tuple(files),
         format=kind,
@@ -84,8 +73,8 @@ def inspect_batch(config: BatchConfig) -> Inspection:
         features=features,
         columns=columns,
         exact=frozenset(exact),
-        rows=rows,
-        chunk_rows=rows and planned_chunk_rows(config, features, parquet),
+        rows=sum(file.rows for file in parquet) if parquet else None,
+        chunk_rows=planned_chunk_rows(config, features, parquet) if parquet else None,
     )
 
 

@@ -19,6 +19,9 @@ from siftline.storage.files import file_digest, replacing
 from siftline.storage.parquet import parquet_writer, read_part, write_parquet
 from siftline.types import ChunkReceipt, DetectorRef, Ints, PublishedFile
 
+# Name of a file in the staged result: all flagged scores, ascending.
+FLAGGED = "flagged.npy"
+
 
 @dataclass(frozen=True)
 class LabelTask:
@@ -34,7 +37,6 @@ class LabelTask:
     threshold: float
     parts: str
     staged: str
-    flagged: str
 
     def __str__(self) -> str:
         return f"labels of chunks {self.chunks[0].index}-{self.chunks[-1].index}"
@@ -110,7 +112,7 @@ def _kept(task: LabelTask, receipt: ChunkReceipt) -> dict[str, pa.ChunkedArray]:
 def _explained(task: LabelTask, rows: pa.Table) -> pa.Table:
     """Add rank and reasons to flagged rows, and order the columns."""
     model = cached_model(task.detector)
-    flagged = np.load(task.flagged, mmap_mode="r", allow_pickle=False)
+    flagged = np.load(Path(task.staged) / FLAGGED, mmap_mode="r", allow_pickle=False)
     scores = rows["score"].to_numpy()
     ranks = len(flagged) - np.searchsorted(flagged, scores, side="right") + 1
     key = list(task.key) or ["row"]

@@ -1,10 +1,10 @@
-"""Planning: what the input is, whether the job can be done at all, and how it is cut."""
+"""Planning: the snapshot of the input, the job's id, the cut into chunks, and ``plan.json``."""
 
 from __future__ import annotations
 
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -27,7 +27,7 @@ from siftline.storage.files import digest, file_digest, read_record, write_recor
 from siftline.storage.layout import CheckpointFiles, JobFiles, Version
 from siftline.storage.lease import Lease
 
-# Raise it when the same configuration and input would score differently.
+# To be raised when the same configuration and input would score differently.
 _SCORING_VERSION = 1
 _BUNDLE_CHUNKS = 16
 _BUNDLE_ROWS = 10_000
@@ -39,24 +39,13 @@ def plan_batch(
 ) -> BatchPlan:
     """Plan a job: take the input's snapshot, cut it, and write ``plan.json``.
 
-    The plan of an earlier run of the same job is taken up again, with its chunks, so that what that run
-    committed still fits.
-
-    Parameters
-    ----------
-    config : BatchConfig
-        With its templates filled in.
-    fresh : bool
-        Give up what an earlier run of the job has done.
-    lease : Lease, optional
-        Taken before anything of the job is touched.
-    blocks : int
-        How many times fewer rows are read and scored at once than usual: less memory is taken.
+    Unless `fresh`, the plan of an earlier run of the job is used again, so that committed receipts still fit
+    its chunks. The lease is taken first. Batches are `blocks` times smaller than usual, to save memory.
 
     Raises
     ------
     InputError, StorageError
-        As `inspect_batch`; and while CSV is read.
+        As `inspect_batch`, and on reading CSV.
     JobBusy
         When another run is working on the job.
     """
@@ -69,16 +58,16 @@ def plan_batch(
     directory = checkpoint.job(job_id).directory
     if lease is not None:
         lease.take(directory)
-    groups = list(_row_groups(parquet))
+    groups = [(number, *group) for number, file in enumerate(parquet) for group in enumerate(file.row_groups)]
     earlier = None if fresh else _earlier(directory, config, inspection.features, snapshot, groups)
     if earlier is not None:
         return replace(earlier, blocks=blocks)
     _clear(directory)
     rows = planned_chunk_rows(config, inspection.features, parquet)
     chunks = cut_chunks(groups, rows)
-    # Very many tiny chunks travel together, and their receipts come together: so they are committed.
-    bundle = min(_BUNDLE_CHUNKS, len(chunks) // _MIN_BUNDLES, _BUNDLE_ROWS * len(chunks) // snapshot.rows)
-    bundle = max(1, bundle)
+    # Very many tiny chunks travel together; so do their receipts, which are then committed together.
+    most = min(_BUNDLE_CHUNKS, len(chunks) // _MIN_BUNDLES, _BUNDLE_ROWS * len(chunks) // snapshot.rows)
+    bundle = max(1, most)
     plan = BatchPlan(
         job_id=job_id,
         token=secrets.token_hex(4),
@@ -97,26 +86,14 @@ def plan_batch(
 
 
 def identify_job(config: BatchConfig) -> str:
-    """Return the id of the job that a configuration makes of the input as it is now.
-
-    Raises
-    ------
-    InputError, StorageError
-        As `plan_batch`.
-    """
+    """Return the id of the job for the present input; raise errors as `plan_batch` does."""
     inspection = inspect_batch(config)
     parquet = _as_parquet(config, inspection, CheckpointFiles.at(config.checkpoint.path).staged)
     return _job_id(config, inspection.features, _snapshot(inspection, parquet))
 
 
 def read_plan(directory: Path) -> BatchPlan:
-    """Read the plan of a job; its configuration lacks what may be secret.
-
-    Raises
-    ------
-    UnknownJob
-        When no job was planned there.
-    """
+    """Read the plan of a job, without possible secrets; raise `UnknownJob` if there is none."""
     try:
         record = read_record(JobFiles(directory).plan, Version.PLAN)
         return BatchPlan(
@@ -141,12 +118,7 @@ def read_plan(directory: Path) -> BatchPlan:
 def planned_config(directory: Path) -> BatchConfig:
     """Read the configuration of a planned job, with absolute paths.
 
-    Raises
-    ------
-    UnknownJob
-        When no job was planned there.
-    ConfigError
-        When what may be secret is needed, and was not written down.
+    Without a plan it raises `UnknownJob`; if possible secrets are needed, which are not saved, `ConfigError`.
     """
     config = read_plan(directory).config
     if isinstance(config.cluster, FactoryCluster):
@@ -217,12 +189,6 @@ def _job_id(config: BatchConfig, features: Sequence[Feature], snapshot: Snapshot
     return digest(identity)[:16]
 
 
-def _row_groups(files: Iterable[ParquetFile]) -> Iterator[tuple[int, int, int]]:
-    for number, file in enumerate(files):
-        for group, rows in enumerate(file.row_groups):
-            yield number, group, rows
-
-
 def _earlier(
     directory: Path,
     config: BatchConfig,
@@ -235,12 +201,12 @@ def _earlier(
         plan = read_plan(directory)
     except UnknownJob:
         return None
-    # CSV that is staged anew, for other columns, may be elsewhere; its row groups are the same.
+    # CSV staged for other columns is another file with the same row groups.
     if plan.chunks.row_groups() != [group for group in row_groups if group[2]]:
         return None
     current = replace(plan, config=config, snapshot=snapshot, features=features)
     if _anywhere(config).stated() != plan.config.stated():
-        # What cannot change a score may have changed: a job is resumed as it was last asked for.
+        # The parts that change no score may differ: the last configuration counts.
         _write(current)
     return current
 

@@ -24,7 +24,7 @@ from siftline.storage.lease import Lease
 from siftline.storage.locks import locked
 from siftline.types import CombinedScores, DetectorRef, PublishedFile, Receipts, ValidationReport
 
-# What a result depends on beside the job.
+# Sections of the configuration that affect a result, but not the job.
 _SECTIONS = ("name", "threshold", "tolerate", "validation")
 _LIBRARIES = ("siftline", "scikit-learn", "numpy", "pyarrow", "dask", "distributed", "prefect")
 
@@ -44,19 +44,12 @@ def publish_results(
 
     The files of the previous publication are kept for its readers; older ones are removed.
 
-    Parameters
-    ----------
-    lock_seconds : float
-        How long to wait for another run that is publishing there.
-
     Raises
     ------
     StorageError
-        When the output cannot be written; the previous result is then still the result.
-    LeaseLost
-        When another run has taken over the job and will publish it.
-    JobBusy
-        When another run is still publishing there.
+        When the output cannot be written; the previous result then remains.
+    LeaseLost, JobBusy
+        When another run has taken over the job; when one is publishing there for more than `lock_seconds`.
     """
     emit(Progress("publish", rows_total=plan.rows))
     output = Path(plan.config.output.path).absolute()
@@ -96,7 +89,7 @@ def publish_results(
             failed_files=_move(combined, combined.failed_files, "failed", output),
             replaces=previous.publication if previous else None,
         )
-        # Now that it is empty: a run that is killed once the manifest is there leaves nothing to be done.
+        # Empty by now; removed first, so that a run killed after writing the manifest leaves nothing to do.
         shutil.rmtree(combined.staged, ignore_errors=True)
         manifest_record(output).write(manifest)
         _clean(output, {manifest.publication, manifest.replaces})
@@ -104,7 +97,7 @@ def publish_results(
 
 
 def published_already(plan: BatchPlan) -> Manifest | None:
-    """Return the manifest of what is published, if it is the whole result of this very job."""
+    """Return the published manifest, if it is the complete result of this job."""
     output = Path(plan.config.output.path).absolute()
     manifest = manifest_record(output).read_or(None)
     if manifest is None or manifest.job_id != plan.job_id or not manifest.complete:

@@ -37,27 +37,11 @@ def score_around(
 ) -> tuple[Float64s, list[Reject]]:
     """Score the rows of a table, except those that cannot be scored.
 
-    If `score` does not name the rows it refuses, bisection finds them: one of n takes at most
-    ``2 * ceil(log2(n)) + 1`` calls.
+    `score` returns float64 of shape (n,) or raises `RowError`; without finite score a row is rejected too. If
+    `score` does not name the rows it refuses, bisection finds them: one of n takes at most
+    ``2 * ceil(log2(n)) + 1`` calls. After more than `limit` rejects the remaining rows are not tried.
 
-    Parameters
-    ----------
-    score : callable
-        Returns the scores of a table, float64 of shape (n,), or raises `RowError`. A row whose score is not
-        finite is rejected too.
-    table : Table
-        n rows.
-    first_row : int
-        Position of the first row in the source.
-    limit : int
-        Tolerated number of rejects.
-
-    Returns
-    -------
-    scores : ndarray of shape (n,), float64
-        NaN where a row cannot be scored.
-    rejects : list of Reject
-        In row order. With more than `limit`, the remaining rows are not tried.
+    Returns the scores, NaN where there is none, and the rejects in row order.
     """
     scores = np.full(table.num_rows, np.nan)
     rejects: list[Reject] = []
@@ -74,9 +58,8 @@ def score_around(
             scores[rows] = found
             bad = ~np.isfinite(found)
             scores[rows[bad]] = np.nan
-            rejects += _rejects(
-                rows[bad] + first_row, "RowError", "the detector returned no finite score", attempts
-            )
+            what = "the detector returned no finite score"
+            rejects += _rejects(rows[bad] + first_row, "RowError", what, attempts)
     return scores, sorted(rejects, key=lambda reject: reject.row)
 
 
@@ -94,15 +77,9 @@ def _rest(rows: Ints, bad: Ints) -> list[Ints]:
 
 
 def rejected_rows(table: pa.Table, key: Sequence[str], first_row: int, rejects: Sequence[Reject]) -> pa.Table:
-    """Return a table of rejects: key columns, position, error, message and attempts.
-
-    A key column with the name of another column is renamed to ``key_…``.
-    """
+    """Return a table of rejects: the columns of `SCHEMA` and the keys, named ``key_…`` where both clash."""
     positions = pa.array([reject.row - first_row for reject in rejects], pa.int64())
-    others = {
-        field.name: pa.array([getattr(reject, field.name) for reject in rejects], field.type)
-        for field in SCHEMA
-    }
+    others = {one.name: pa.array([getattr(row, one.name) for row in rejects], one.type) for one in SCHEMA}
     keys = {f"key_{name}" if name in others else name: table[name].take(positions) for name in key}
     return pa.table(keys | others)
 

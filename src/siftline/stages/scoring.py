@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import sys
 from collections.abc import Iterator
@@ -65,13 +66,7 @@ def score_chunk(task: ChunkTask) -> ChunkReceipt:
     """Score one chunk on a worker, and write its part file: key columns and scores.
 
     Repeating it is harmless: each file has a new name, and the committed receipt names the one that counts.
-
-    Raises
-    ------
-    RowError
-        When more rows than tolerated cannot be scored.
-    SourceError, StorageError, IntegrityError
-        As reading, scoring and writing do.
+    More rejects than tolerated raise `RowError`.
     """
     name = f"chunk-{task.chunk.index:07d}-{secrets.token_hex(4)}"
     part = Path(task.parts) / f"{name}.parquet"
@@ -99,13 +94,9 @@ class _Scored:
     candidates: Candidates
 
 
-def _rows_at_once(task: ChunkTask) -> int:
-    return -(-min(task.chunk.rows, BATCH_ROWS) // task.blocks)
-
-
 def _batches(task: ChunkTask, columns: list[str]) -> Iterator[pa.Table]:
     """Read a chunk, each batch while the previous one is scored."""
-    rows = _rows_at_once(task)
+    rows = -(-min(task.chunk.rows, BATCH_ROWS) // task.blocks)
     batches = read_chunk(task.files, task.chunk, columns, rows)
     return read_ahead(batches) if task.chunk.rows > rows else batches
 
@@ -116,7 +107,9 @@ def _write_part(task: ChunkTask, path: Path) -> _Scored:
     columns = [*dict.fromkeys([*task.key, *(feature.column for feature in model.features)])]
     scores = np.full(task.chunk.rows, np.nan)
     keys, rejects = [], []
-    candidates = Candidates(task.chunk.rows, task.share, task.detector.threshold)
+    # None of a small chunk, or while memory is short.
+    keep = task.chunk.rows >= _MIN_CANDIDATE_ROWS and task.blocks == 1
+    candidates = Candidates(task.chunk.rows, task.share, task.detector.threshold if keep else math.inf)
     rejected = start = 0
     for table in _batches(task, columns):
         first_row, stop = task.chunk.first_row + start, start + table.num_rows
@@ -126,13 +119,11 @@ def _write_part(task: ChunkTask, path: Path) -> _Scored:
         scores[start:stop] = found
         keys.append(key_columns(table, task.key, first_row))
         rejects.append(rejected_rows(table, task.key, first_row, refused))
-        if _keeps_candidates(task):
-            candidates.add(table, found)
+        candidates.add(table, found)
         start, rejected = stop, rejected + len(refused)
         if rejected > task.tolerated_rows:
             break
-    rows = joined(keys).append_column("score", pa.array(scores[:start]))
-    write_parquet(rows, path)
+    write_parquet(joined(keys).append_column("score", pa.array(scores[:start])), path)
     return _Scored(scores, pa.concat_tables(rejects), candidates)
 
 
@@ -161,18 +152,13 @@ def _keep_candidates(
     task: ChunkTask, scored: _Scored, summary: ScoreSummary, name: str
 ) -> KeptCandidates | None:
     """Save likely anomalies, so that the source need not be read again."""
-    rows = scored.candidates.rows() if _keeps_candidates(task) and summary.minimum is not None else None
+    rows = scored.candidates.rows() if summary.minimum is not None else None
     if rows is None:
         return None
     path = Path(task.parts) / name
     with replacing(path, durable=False) as temporary:
         write_parquet(rows, temporary)
     return KeptCandidates(file=stored(path), floor=max(scored.candidates.floor, -sys.float_info.max))
-
-
-def _keeps_candidates(task: ChunkTask) -> bool:
-    """Return True if keeping candidates pays, and memory is not short."""
-    return task.chunk.rows >= _MIN_CANDIDATE_ROWS and task.blocks == 1
 
 
 @cache

@@ -11,6 +11,7 @@ digit first (Knuth, The Art of Computer Programming 3, 5.2.5).
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 
@@ -55,48 +56,34 @@ def summarise(scores: Float64s) -> ScoreSummary:
 
 def merge(summaries: Iterable[ScoreSummary]) -> ScoreSummary:
     """Merge summaries: associative and commutative, with the empty summary as neutral element."""
-    rows = non_finite = 0
-    low: float | None = None
-    high: float | None = None
-    counts: dict[int, int] = {}
+    summaries = list(summaries)
+    counts: Counter[int] = Counter()
     for one in summaries:
-        rows += one.rows
-        non_finite += one.non_finite
-        low = _pick(min, low, one.minimum)
-        high = _pick(max, high, one.maximum)
-        for bucket, count in zip(one.buckets, one.counts, strict=True):
-            counts[bucket] = counts.get(bucket, 0) + count
+        counts.update(_histogram(one))
     buckets = sorted(counts)
     return ScoreSummary(
-        rows=rows,
-        non_finite=non_finite,
-        minimum=low,
-        maximum=high,
+        rows=sum(one.rows for one in summaries),
+        non_finite=sum(one.non_finite for one in summaries),
+        minimum=min((one.minimum for one in summaries if one.minimum is not None), default=None),
+        maximum=max((one.maximum for one in summaries if one.maximum is not None), default=None),
         buckets=tuple(buckets),
         counts=tuple(counts[bucket] for bucket in buckets),
     )
 
 
-def _pick(choose: Callable[[float, float], float], one: float | None, other: float | None) -> float | None:
-    if one is None or other is None:
-        return other if one is None else one
-    return choose(one, other)
+def _histogram(summary: ScoreSummary) -> dict[int, int]:
+    return dict(zip(summary.buckets, summary.counts, strict=True))
 
 
 def flagged_count(share: float, rows: int) -> int:
-    """Return the number of rows to flag: ``ceil(share * rows)``, in decimal arithmetic.
-
-    In binary floating point, 0.07 x 100 is 7.000000000000001.
-    """
+    """Return ``ceil(share * rows)``, in decimals: 0.07 x 100 is 7.000000000000001 in floating point."""
     return math.ceil(Decimal(repr(share)) * rows)
 
 
 def count_from(summary: ScoreSummary, threshold: float) -> int:
     """Count the summarised scores from the threshold's bucket upwards: an upper bound, within 1.6 %."""
     first = int(ordered_bits(np.array([threshold]))[0]) >> _SHIFT
-    return sum(
-        count for bucket, count in zip(summary.buckets, summary.counts, strict=True) if bucket >= first
-    )
+    return sum(count for bucket, count in _histogram(summary).items() if bucket >= first)
 
 
 def may_reach(summary: ScoreSummary, threshold: float) -> bool:
@@ -105,21 +92,12 @@ def may_reach(summary: ScoreSummary, threshold: float) -> bool:
 
 
 def kth_largest(k: int, summary: ScoreSummary, scan: Scan, hold: int = 1 << 21) -> float:
-    """Return the k-th largest finite score, exactly.
+    """Return the k-th largest finite score, exactly; k is 1 for the largest.
 
-    Parameters
-    ----------
-    k : int
-        1 for the largest; at most the number of finite scores.
-    summary : ScoreSummary
-        The merged summary of all scores.
-    scan : callable
-        Yields all scores from a given one upwards, and maybe others, in arrays of any size and order;
-        called once or a few times.
-    hold : int
-        Most scores to hold in memory.
+    `summary` is that of all scores. `scan`, called once or a few times, yields all scores from a given one
+    upwards, and maybe others, in arrays of any size and order. At most `hold` scores are held in memory.
     """
-    counts = dict(zip(summary.buckets, summary.counts, strict=True))
+    counts = _histogram(summary)
     shift = _SHIFT
     while True:
         bucket, above = _locate(k, counts)
@@ -154,9 +132,8 @@ def _largest(k: int, inside: Iterable[npt.NDArray[np.uint64]]) -> float:
 
 def _refine(shift: int, inside: Iterable[npt.NDArray[np.uint64]]) -> tuple[int, dict[int, int]]:
     finer = max(0, shift - _DIGIT)
-    counts: dict[int, int] = {}
+    counts: Counter[int] = Counter()
     for bits in inside:
         values, numbers = np.unique(bits >> np.uint64(finer), return_counts=True)
-        for value, number in zip(values.tolist(), numbers.tolist(), strict=True):
-            counts[value] = counts.get(value, 0) + number
+        counts.update(dict(zip(values.tolist(), numbers.tolist(), strict=True)))
     return finer, counts

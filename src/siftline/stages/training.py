@@ -64,17 +64,7 @@ def _sample(plan: BatchPlan) -> pa.Table:
 
 
 def fit_model(sample: pa.Table, features: Sequence[Feature], config: BatchConfig) -> FittedModel:
-    """Fit preprocessing and detector on a sample.
-
-    Parameters
-    ----------
-    sample : Table
-        The columns of the features.
-    features : sequence of Feature
-        The features.
-    config : BatchConfig
-        The configuration, for its preprocess and detector sections.
-    """
+    """Fit preprocessing and detector on a sample that has the features' columns."""
     plain = plain_numbers(features, config.preprocess)
     categories = learn_categories(sample, features)
     dtype = np.float32 if plain else np.float64

@@ -12,30 +12,17 @@ from siftline.batch_plan import BatchPlan
 from siftline.errors import ValidationFailed
 from siftline.progress import Progress, emit
 from siftline.storage.files import file_digest
-from siftline.types import (
-    Check,
-    ChunkReceipt,
-    CombinedScores,
-    FailedChunk,
-    PublishedFile,
-    Receipts,
-    ValidationReport,
-)
+from siftline.types import Check, CombinedScores, PublishedFile, Receipts, ValidationReport
 
-Footers = dict[str, pq.FileMetaData | str]
+Footers = dict[str, pq.FileMetaData | str]  # a text says why a footer cannot be read
 
 
 def validate_results(
     plan: BatchPlan, receipts: Receipts, combined: CombinedScores, partial: bool = False
 ) -> ValidationReport:
-    """Audit a staged result; all checks are made, even if some fail.
+    """Audit a staged result; a partial one may have more rejects than tolerated.
 
-    A partial result may have more rejects than tolerated.
-
-    Raises
-    ------
-    ValidationFailed
-        With all failures; the staged result stays for inspection.
+    All checks are made; `ValidationFailed` has all failures, and the staged result stays for inspection.
     """
     emit(Progress("validate", rows_total=plan.rows))
     footers = _footers(combined)
@@ -61,11 +48,9 @@ def validate_results(
 def _coverage(plan: BatchPlan, receipts: Receipts) -> Check:
     """Check that receipts and failures cover every chunk once."""
     expected = [(chunk.index, chunk.first_row, chunk.rows) for chunk in plan.chunks]
-    accounts: list[ChunkReceipt | FailedChunk] = [*receipts.in_order, *receipts.failed]
-    found = sorted((one.chunk, one.first_row, one.rows) for one in accounts)
-    detail = (
-        f"{len(receipts.in_order)} receipts and {len(receipts.failed)} failures for {len(expected)} chunks"
-    )
+    scored, failed = receipts.in_order, receipts.failed
+    found = sorted((one.chunk, one.first_row, one.rows) for one in (*scored, *failed))
+    detail = f"{len(scored)} receipts and {len(failed)} failures for {len(expected)} chunks"
     return Check(name="coverage", passed=found == expected, detail=detail)
 
 
@@ -134,13 +119,13 @@ def _schema(plan: BatchPlan, combined: CombinedScores, footers: Footers) -> Chec
     key = plan.config.source.key
     expected = {name: plan.snapshot.columns[name] for name in key} or {"row": str(pa.int64())}
     expected |= {"score": str(pa.float64()), "label": str(pa.int8())}
-    wrong = []
-    for file in combined.scores:
-        footer = footers[file.name]
-        if isinstance(footer, str):
-            continue
-        if {field.name: str(field.type) for field in footer.schema.to_arrow_schema()} != expected:
-            wrong.append(file.name)
+    found = {file.name: footers[file.name] for file in combined.scores}
+    wrong = [
+        name
+        for name, footer in found.items()
+        if not isinstance(footer, str)
+        and {field.name: str(field.type) for field in footer.schema.to_arrow_schema()} != expected
+    ]
     detail = f"not as planned in {', '.join(wrong)}" if wrong else "as planned"
     return Check(name="schema", passed=not wrong, detail=detail)
 
