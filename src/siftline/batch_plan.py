@@ -14,40 +14,34 @@ from pydantic import Field
 
 from siftline.config.batch import BatchConfig
 from siftline.storage.layout import JobFiles
-from siftline.storage.records import Record as Record
-from siftline.storage.records import StoredFile as StoredFile
+from siftline.storage.records import Record
 from siftline.types import Ints
 
 
 class SourceFile(Record):
-    """One file of the input, as it was when the job was planned.
-
-    `path` is what is read, `origin` what the user gave; for CSV they differ: what is read was staged.
-    """
+    """One file of the input at planning: `path` is read, `origin` given by the user (for CSV they differ)."""
 
     path: str
     size: int
     mtime_ns: int
     footer: str = Field(default="", description="SHA-256 of the Parquet footer; empty: not to be checked.")
     contents: dict[int, str] = Field(
-        default={},
-        description="SHA-256 of the bytes of row groups, by their number; none: not to be checked.",
+        default={}, description="SHA-256 of the bytes of row groups, by number; none: not to be checked."
     )
     rows: int
     origin: str
     staged: bool = False
 
     def only(self, row_groups: Collection[int]) -> SourceFile:
-        """Return what is to be known of the file to read some of its row groups: it crosses the network."""
+        """Return the record without the digests of other row groups, because it crosses the network."""
         if not self.contents:
             return self
-        return self.model_copy(
-            update={"contents": {group: self.contents[group] for group in sorted(row_groups)}}
-        )
+        contents = {group: self.contents[group] for group in sorted(row_groups)}
+        return self.model_copy(update={"contents": contents})
 
 
 class Snapshot(Record):
-    """The input of a job: which files, of which sizes, times and digests, with which columns."""
+    """The input of a job: its files with sizes, times and digests, and its columns."""
 
     files: tuple[SourceFile, ...]
     columns: dict[str, str] = Field(description="Arrow type of every column that the job reads.")
@@ -60,13 +54,13 @@ class Snapshot(Record):
 
 
 class Feature(Record):
-    """One column of the raw matrix: how it is had from the source's columns."""
+    """One column of the raw matrix, and the source column from which it is derived."""
 
     name: str
     column: str
     kind: Literal["numeric", "categorical", "time_part"] = "numeric"
     time_part: str | None = None
-    period: float | None = Field(default=None, description="Of a cyclic feature, in its own unit.")
+    period: float | None = Field(default=None, description="Period of a cyclic feature, in its own unit.")
 
 
 class Piece(NamedTuple):
@@ -98,12 +92,8 @@ class Chunk:
 class ChunkTable(Sequence[Chunk]):
     """All chunks of a job, kept as flat integers: 100,000 of them are a few megabytes.
 
-    Parameters
-    ----------
-    pieces : ndarray of shape (n_pieces, 4), int64
-        File, row group, offset and rows of every piece, in source order.
-    bounds : ndarray of shape (n_chunks + 1,), int64
-        Chunk ``i`` owns the pieces ``bounds[i]:bounds[i + 1]``.
+    `pieces`, of shape (n_pieces, 4), has the file, row group, offset and rows of every piece, in source order.
+    Chunk ``i`` owns the pieces ``bounds[i]:bounds[i + 1]``.
     """
 
     def __init__(self, pieces: Ints, bounds: Ints) -> None:
@@ -126,14 +116,11 @@ class ChunkTable(Sequence[Chunk]):
         return (self[index] for index in range(len(self)))
 
     def row_groups(self) -> list[tuple[int, int, int]]:
-        """File, number and rows of every row group, in source order: the same however they are cut."""
+        """Return (file, row group, rows) of every row group, in source order, for any cut."""
         groups, counts = self.pieces[:, :2], self.pieces[:, 3]
         first = np.flatnonzero(np.append(True, (groups[1:] != groups[:-1]).any(axis=1)))
         rows = np.add.reduceat(counts, first)
-        return [
-            (int(file), int(group), int(size))
-            for (file, group), size in zip(groups[first], rows, strict=True)
-        ]
+        return [tuple(row) for row in np.column_stack([groups[first], rows]).tolist()]
 
     def to_lists(self) -> dict[str, list[Any]]:
         """Return the table as JSON-able lists."""
@@ -141,19 +128,18 @@ class ChunkTable(Sequence[Chunk]):
 
     @classmethod
     def from_lists(cls, lists: dict[str, list[Any]]) -> ChunkTable:
-        """Rebuild the table from what `to_lists` gave."""
+        """Rebuild a table from the lists of `to_lists`."""
         pieces = np.asarray(lists["pieces"], dtype=np.int64).reshape(-1, 4)
         return cls(pieces, np.asarray(lists["bounds"], dtype=np.int64))
 
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """What a job will do: the input's snapshot, the features, the chunks, and where it keeps its work.
+    """Plan of a job: the input's snapshot, the features, the chunks, and the directory of its work.
 
-    `token` names this start of the job: receipts and part files of a start that was given up
-    (``--fresh``) are never taken for those of another, and `fresh` says that one was given up. `bundle`
-    chunks travel to a worker together, and `commit_every` are committed together. A chunk is scored in
-    batches; `blocks` says how many times smaller than usual they are.
+    `token` names this start of the job, so that receipts and part files of one given up (``--fresh``) do not
+    count for another; `fresh` is true if one was given up. `bundle` chunks travel to a worker together, and
+    `commit_every` are committed together. A chunk is scored in batches, `blocks` times smaller than usual.
     """
 
     job_id: str
@@ -190,15 +176,15 @@ class BatchPlan:
 
     @property
     def tolerated_rows(self) -> int:
-        """How many rows may be set aside."""
+        """Most rows that may be set aside."""
         return _tolerated(self.config.tolerate.rows, self.rows)
 
     @property
     def tolerated_chunks(self) -> int:
-        """How many chunks may fail."""
+        """Most chunks that may fail."""
         return _tolerated(self.config.tolerate.chunks, len(self.chunks))
 
 
 def _tolerated(tolerance: int | str, of: int) -> int:
-    """A tolerance as a number; in decimal arithmetic, because floats would make 28 of 29 % of 100."""
+    """Return a tolerance as a number; in decimals, because in floats 29 % of 100 is less than 29."""
     return tolerance if isinstance(tolerance, int) else math.floor(Decimal(tolerance[:-1]) * of / 100)

@@ -35,11 +35,7 @@ _TRUSTED = [
 
 @dataclass(frozen=True)
 class Typical:
-    """Typical value of a feature in the sample, for the reasons.
-
-    `value` is the median, or the code of the most frequent category. `spread` is a robust standard
-    deviation, or 0.
-    """
+    """Median of a feature in the sample, or code of the most frequent category, and robust spread."""
 
     value: float
     spread: float
@@ -62,19 +58,10 @@ class FittedModel:
         return raw_matrix(table, self.features, self.categories, dtype)
 
     def score(self, matrix: Matrix, rows_at_once: int = 65_536) -> Float64s:
-        """Score a raw matrix of shape (n, d): higher is more anomalous.
+        """Score a raw matrix of shape (n, d), float64 of shape (n,): higher is more anomalous.
 
-        Parameters
-        ----------
-        matrix : ndarray of shape (n, d)
-            As `matrix` returns it.
-        rows_at_once : int
-            Most rows given to the estimator, which bounds its memory for chunks of any size.
-
-        Raises
-        ------
-        RowError
-            When a value is missing and the detector needs it, or becomes infinite.
+        `rows_at_once` bounds the estimator's memory. A value that is missing and needed, or becomes infinite,
+        raises `RowError`.
         """
         scores = np.empty(len(matrix), dtype=np.float64)
         for start in range(0, len(matrix), rows_at_once):
@@ -103,15 +90,7 @@ class FittedModel:
 
 
 def save_model(model: FittedModel, directory: Path) -> tuple[Path, str]:
-    """Save a model under its digest.
-
-    Returns
-    -------
-    path : Path
-        ``<digest>.skops`` in `directory`.
-    digest : str
-        SHA-256 of the file.
-    """
+    """Save a model as ``<digest>.skops``, and return path and digest (SHA-256 of the file)."""
     import skops.io
 
     record = {
@@ -133,13 +112,7 @@ def save_model(model: FittedModel, directory: Path) -> tuple[Path, str]:
 
 
 def load_model(path: Path) -> FittedModel:
-    """Load a model saved by `save_model`.
-
-    Raises
-    ------
-    ModelError
-        When it cannot be read, contains untrusted types, or has another format version.
-    """
+    """Load a saved model; raise `ModelError` for damage, untrusted types or another format version."""
     import skops.io
     from skops.io.exceptions import UntrustedTypesFoundException
 
@@ -195,14 +168,6 @@ def _load_by_digest(path: str, digest: str) -> FittedModel:
 
 
 def cached_model(ref: DetectorRef) -> FittedModel:
-    """Load a model once per process, for all its threads.
-
-    Raises
-    ------
-    IntegrityError
-        When the file does not match its digest.
-    ModelError
-        When it cannot be reached or read.
-    """
+    """Load a model once per process, for all its threads; raise `IntegrityError` if its digest differs."""
     with _loading:
         return _load_by_digest(ref.path, ref.model_digest)

@@ -69,21 +69,14 @@ def lacking(kind: str, rows: int) -> str | None:
 
 
 def make_estimator(kind: str, params: Mapping[str, Any], seed: int) -> Any:
-    """Return the unfitted estimator; scikit-learn itself checks the parameters.
-
-    Raises
-    ------
-    ModelError
-        When a parameter is unknown, reserved, or its value not allowed.
-    """
+    """Return the unfitted estimator; raise `ModelError` if scikit-learn refuses a parameter."""
     estimator = _estimator_class(kind)()
-    name = type(estimator).__name__
     allowed = sorted(set(estimator.get_params()) - set(RESERVED))
     for param in params:
         if param in RESERVED:
             raise ModelError(f"detector.params.{param}: cannot be set here", RESERVED[param])
         if param not in allowed:
-            problem = f"detector.params.{param}: {name} has no such parameter"
+            problem = f"detector.params.{param}: {type(estimator).__name__} has no such parameter"
             raise ModelError(problem, f"allowed: {', '.join(allowed)}")
     estimator.set_params(**params)
     if "random_state" in estimator.get_params():

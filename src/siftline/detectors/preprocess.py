@@ -24,11 +24,9 @@ TIME_PERIODS = {"minute": 60.0, "hour": 24.0, "day_of_week": 7.0, "day": 31.0, "
 
 def is_numeric(kind: pa.DataType) -> bool:
     """Return True if an Arrow type is numeric or boolean."""
-    return bool(
-        pa.types.is_integer(kind)
-        or pa.types.is_floating(kind)
-        or pa.types.is_boolean(kind)
-        or pa.types.is_decimal(kind)
+    types = pa.types
+    return any(
+        check(kind) for check in (types.is_integer, types.is_floating, types.is_boolean, types.is_decimal)
     )
 
 
@@ -65,28 +63,10 @@ def raw_matrix(
     categories: Mapping[str, Sequence[str]],
     dtype: type[np.float32] | type[np.float64],
 ) -> Matrix:
-    """Return one number per row and feature.
+    """Return one number per row and feature, column-major, of shape (n, d); missing values are NaN.
 
-    Parameters
-    ----------
-    table : Table
-        Columns of the source, n rows.
-    features : sequence of Feature
-        The features, d of them.
-    categories : mapping of str to sequence of str
-        Known categories. The code of a category is its position, -1 if unknown.
-    dtype : float32 or float64
-        float32 without a transform, float64 before one.
-
-    Returns
-    -------
-    ndarray of shape (n, d)
-        Column-major. Missing values are NaN.
-
-    Raises
-    ------
-    RowError
-        When a value is infinite, or too large for float32; with the rows.
+    The code of a category is its position among the known `categories`, -1 if unknown. `dtype` is float32
+    without a transform, float64 before one. A value that is infinite in it raises `RowError` with the rows.
     """
     matrix: Matrix = np.empty((table.num_rows, len(features)), dtype=dtype, order="F")
     with np.errstate(over="ignore"):
@@ -104,10 +84,8 @@ def _numbers(
 ) -> pa.ChunkedArray:
     if feature.kind == "categorical":
         text = _text(column)
-        codes = pc.index_in(text, value_set=pa.array(categories[feature.name], pa.string())).cast(
-            pa.float64()
-        )
-        return pc.if_else(pc.is_null(text), None, pc.fill_null(codes, -1.0))
+        codes = pc.index_in(text, value_set=pa.array(categories[feature.name], pa.string()))
+        return pc.if_else(pc.is_null(text), None, pc.fill_null(codes.cast(pa.float64()), -1.0))
     if feature.kind == "time_part":
         return getattr(pc, str(feature.time_part))(column).cast(pa.float64())
     # Via float64 even to float32, as in scikit-learn for an array of mixed types.
@@ -119,21 +97,9 @@ def _text(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def refuse_infinite(values: Matrix, what: str, before: int = 0) -> None:
-    """Raise an error for infinite values, whose scores would be meaningless.
+    """Raise `RowError` for infinite values of shape (n, d), whose scores would be meaningless.
 
-    Parameters
-    ----------
-    values : ndarray of shape (n, d)
-        Values to check.
-    what : str
-        Name of the values, for the message.
-    before : int
-        Number of rows before these, for the positions in the error.
-
-    Raises
-    ------
-    RowError
-        With all rows that have one.
+    `what` names the values in the message; the error has all their rows, counted from `before`.
     """
     infinite = np.isinf(values)
     if infinite.any():
@@ -150,19 +116,9 @@ def rows_of(bad: Any, before: int = 0) -> tuple[int, ...]:
 
 
 def cyclic(values: Matrix, period: float) -> Matrix:
-    """Place values on a circle.
+    """Place values of shape (n, 1), in the unit of `period`, on a circle: sine and cosine, of shape (n, 2).
 
-    Parameters
-    ----------
-    values : ndarray of shape (n, 1)
-        Values in the unit of `period`.
-    period : float
-        Period of the values.
-
-    Returns
-    -------
-    ndarray of shape (n, 2)
-        Sine and cosine. From scikit-learn's "Time-related feature engineering".
+    From scikit-learn's "Time-related feature engineering".
     """
     angle = np.asarray(values, dtype=np.float64) * (2 * np.pi / period)
     return np.hstack([np.sin(angle), np.cos(angle)])

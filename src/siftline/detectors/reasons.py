@@ -20,38 +20,20 @@ from siftline.detectors.fitted import FittedModel
 from siftline.types import Float64s, Ints, Matrix
 
 REASON = pa.struct(
-    [
-        pa.field("feature", pa.string()),
-        pa.field("value", pa.string()),
-        pa.field("typical", pa.string()),
-        pa.field("direction", pa.string()),
-        pa.field("distance", pa.float64()),
-        pa.field("contribution", pa.float64()),
-    ]
+    {
+        **dict.fromkeys(["feature", "value", "typical", "direction"], pa.string()),
+        **dict.fromkeys(["distance", "contribution"], pa.float64()),
+    }
 )
 _TOP = 3
 
 
 def explain(model: FittedModel, matrix: Matrix, scores: Float64s, rows_at_once: int = 65_536) -> pa.Array:
-    """Return the reasons for the scores of rows.
+    """Return the reasons for the scores, of shape (n,), of a raw matrix of shape (n, d).
 
-    Parameters
-    ----------
-    model : FittedModel
-        The model that scored them.
-    matrix : ndarray of shape (n, d)
-        The rows' raw matrix.
-    scores : ndarray of shape (n,), float64
-        The rows' scores.
-    rows_at_once : int
-        Most rows given to the model at once, which bounds memory.
-
-    Returns
-    -------
-    ListArray of length n
-        Up to three reasons per row, the largest contribution first: the feature, its value and the typical
-        one as text, the direction (``high``, ``low``, ``missing``, ``other``), the distance from typical
-        in robust standard deviations (null if undefined), and the contribution to the score.
+    A row has up to three reasons, the largest contribution first: the feature, its value and the typical one
+    as text, the direction (``high``, ``low``, ``missing``, ``other``), the distance from typical in robust
+    standard deviations (null if undefined), and the contribution to the score. `rows_at_once` bounds memory.
     """
     top, contributions = _top_contributions(model, matrix, scores, rows_at_once)
     counts = np.maximum(1, (contributions > 0).sum(axis=1))
@@ -59,15 +41,14 @@ def explain(model: FittedModel, matrix: Matrix, scores: Float64s, rows_at_once: 
     columns = top[chosen]
     values = matrix[np.repeat(np.arange(len(matrix)), counts), columns].astype(np.float64)
     offsets = np.append(0, np.cumsum(counts)).astype(np.int32)
-    return pa.ListArray.from_arrays(
-        pa.array(offsets), _reasons(model, columns, values, contributions[chosen])
-    )
+    reasons = _reasons(model, columns, values, contributions[chosen])
+    return pa.ListArray.from_arrays(pa.array(offsets), reasons)
 
 
 def _top_contributions(
     model: FittedModel, matrix: Matrix, scores: Float64s, rows_at_once: int
 ) -> tuple[Ints, Float64s]:
-    """Return the features that contribute most to each row, and how much, both of shape (n, at most 3)."""
+    """Return the features that contribute most to each row, and the amounts, of shape (n, at most 3)."""
     rows, width = matrix.shape
     typical: Matrix = np.empty_like(matrix, shape=(1, width))
     typical[0] = [one.value for one in model.typical]

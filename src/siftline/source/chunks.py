@@ -25,26 +25,10 @@ _COPIES = 3
 def chunk_rows(
     chunking: ChunkingConfig, cluster: Cluster, rows: int, row_bytes: int, row_group: int = 0
 ) -> int:
-    """Rows per chunk.
+    """Return the rows per chunk; raise `ConfigError` if a chunk of the configured size does not fit a worker.
 
-    Parameters
-    ----------
-    chunking : ChunkingConfig
-        The configured size.
-    cluster : Cluster
-        The cluster, for its number of workers and their memory.
-    rows : int
-        Rows of the input.
-    row_bytes : int
-        Memory of a row's features and keys.
-    row_group : int
-        Rows of the input's largest row group. Reading part of one decodes all rows before it: so row groups
-        that fit, and keep all slots busy, are not cut.
-
-    Raises
-    ------
-    ConfigError
-        When a chunk of the configured size does not fit a worker.
+    The input has `rows` rows, at most `row_group` in a row group; keys and features of one take `row_bytes`.
+    Reading part of a row group decodes all rows before it: those that fit and keep all slots busy stay whole.
     """
     slots, memory = _slots_and_memory(cluster)
     if chunking.rows != "auto":
@@ -67,7 +51,7 @@ def chunk_rows(
 
 
 def _slots_and_memory(cluster: Cluster) -> tuple[int, int]:
-    """Return how many chunks are scored at once, and the memory in bytes for each."""
+    """Return the number of chunks scored at once, and the memory in bytes for each."""
     cores = os.cpu_count() or 1
     if isinstance(cluster, SerialCluster):
         return 1, parse_bytes("2GiB")
@@ -78,16 +62,9 @@ def _slots_and_memory(cluster: Cluster) -> tuple[int, int]:
 
 
 def cut_chunks(row_groups: Sequence[tuple[int, int, int]], rows: int) -> ChunkTable:
-    """Cut row groups into chunks of at most `rows` rows.
+    """Cut row groups, given as (file, row group, rows) in source order, into chunks of at most `rows` rows.
 
     Small row groups are joined, large ones split into equal parts.
-
-    Parameters
-    ----------
-    row_groups : sequence of (file, row_group, rows)
-        Every row group, in source order.
-    rows : int
-        Most rows of a chunk.
     """
     pieces: list[tuple[int, int, int, int]] = []
     bounds = [0]

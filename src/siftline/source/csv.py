@@ -21,30 +21,15 @@ _ROW_GROUP_ROWS = 131_072
 
 
 def csv_schema(path: Path, exact: Collection[str] = (), read_bytes: int = 8 << 20) -> pa.Schema:
-    """Return the columns of a CSV file, with types inferred from its beginning.
+    """Return the columns of a CSV file, with types inferred from its first `read_bytes`.
 
-    Integers become floating point, because a later row may have a fraction; so do columns without a value.
-
-    Parameters
-    ----------
-    path : Path
-        The CSV file.
-    exact : collection of str
-        Columns whose whole numbers stay integers (keys and carried columns).
-    read_bytes : int
-        Bytes to read and parse at once, and to infer the types from.
-
-    Raises
-    ------
-    SourceError
-        When the file is empty or not CSV.
+    Integers become floating point, because a later row may have a fraction, except in the columns `exact`
+    (keys and carried). So do columns without a value. An empty or unreadable file raises `SourceError`.
     """
 
     def settle(field: pa.Field) -> pa.Field:
-        unsettled = pa.types.is_null(field.type) or (
-            pa.types.is_integer(field.type) and field.name not in exact
-        )
-        return field.with_type(pa.float64()) if unsettled else field
+        integer = pa.types.is_integer(field.type) and field.name not in exact
+        return field.with_type(pa.float64()) if integer or pa.types.is_null(field.type) else field
 
     with _reader(path, pc.ConvertOptions(), read_bytes) as reader:
         return pa.schema([settle(field) for field in reader.schema])
@@ -53,37 +38,18 @@ def csv_schema(path: Path, exact: Collection[str] = (), read_bytes: int = 8 << 2
 def open_csv(
     path: Path, columns: Sequence[str], exact: Collection[str], directory: Path, content: bool
 ) -> ParquetFile:
-    """Stage a CSV file and open the copy; its stamp is that of the CSV file.
-
-    Parameters
-    ----------
-    path, columns, exact, directory
-        As for `stage_csv`.
-    content : bool
-        True to include the bytes of the file in the stamp.
-
-    Raises
-    ------
-    SourceError, StorageError
-        As `stage_csv`.
-    """
+    """Stage a CSV file and open the copy; its stamp is that of the CSV file, with its bytes if `content`."""
     stamp = csv_stamp(path, content)
     staged = stage_csv(path, columns, exact, directory, stamp)
     return replace(open_parquet(staged), stamp=stamp)
 
 
 def csv_stamp(path: Path, content: bool = False) -> Stamp:
-    """Return the identity of a CSV file: size, time, and optionally the SHA-256 of its bytes.
-
-    Raises
-    ------
-    SourceError
-        When it is missing or cannot be read.
-    """
+    """Return the identity of a CSV file: path, size, time, and optionally the SHA-256 of its bytes."""
     try:
         stat = path.stat()
-        name = str(path.absolute())
-        return Stamp(name, stat.st_size, stat.st_mtime_ns, file_digest(path) if content else "")
+        digested = file_digest(path) if content else ""
+        return Stamp(str(path.absolute()), stat.st_size, stat.st_mtime_ns, digested)
     except OSError as error:
         raise unreadable(path, error) from error
 
@@ -96,22 +62,10 @@ def stage_csv(
     stamp: Stamp | None = None,
     read_bytes: int = 8 << 20,
 ) -> Path:
-    """Stream a CSV file into a Parquet file, in bounded memory, and return its path.
+    """Stream columns of a CSV file into a Parquet file in `directory`, in bounded memory; return its path.
 
-    Parameters
-    ----------
-    path : Path
-        The CSV file; may be compressed with gzip, bzip2 or zstd.
-    columns : sequence of str
-        The columns to keep.
-    exact : collection of str
-        As for `csv_schema`.
-    directory : Path
-        Directory of staged files.
-    stamp : Stamp, optional
-        Identity of the file, checked before and after. Default: its present size and time.
-    read_bytes : int
-        As for `csv_schema`.
+    The file may be compressed with gzip, bzip2 or zstd. It must have the `stamp` (default: its present one)
+    during the conversion. `exact` and `read_bytes` are as for `csv_schema`.
 
     Raises
     ------
@@ -119,8 +73,6 @@ def stage_csv(
         When a line has too many or too few fields, or a value does not fit its column; it names the row.
     SourceChanged
         When the file changes during the conversion.
-    StorageError
-        When the staged file cannot be written.
     """
     stamp = stamp or csv_stamp(path)
     schema = csv_schema(path, exact, read_bytes)

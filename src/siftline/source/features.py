@@ -19,12 +19,7 @@ RESERVED_NAMES = ("score", "label", "rank", "reasons")
 def choose_features(config: BatchConfig, schema: pa.Schema) -> tuple[Feature, ...]:
     """Return the configured features, or all numeric columns, checked against the schema.
 
-    Raises
-    ------
-    FeatureError
-        When a column is missing, or has an unsuitable type.
-    ModelError
-        When ``detector.model`` is set and cannot be used.
+    A missing or unsuitable column raises `FeatureError`, an unusable ``detector.model`` `ModelError`.
     """
     if config.detector.model is not None:
         return _model_features(config.detector.model, schema)
@@ -40,14 +35,9 @@ def choose_features(config: BatchConfig, schema: pa.Schema) -> tuple[Feature, ..
                 f"source.timestamp {timestamp}: a {schema.field(timestamp).type}, not a timestamp",
                 "give a timestamp column, or leave preprocess.time_parts out",
             )
+        name, period = f"{timestamp}.{part}", TIME_PERIODS[part]
         features.append(
-            Feature(
-                name=f"{timestamp}.{part}",
-                column=str(timestamp),
-                kind="time_part",
-                time_part=part,
-                period=TIME_PERIODS[part],
-            )
+            Feature(name=name, column=str(timestamp), kind="time_part", time_part=part, period=period)
         )
     if not features:
         raise FeatureError("source.features: the source has no numeric column", "name the features")
@@ -99,12 +89,7 @@ def _field(schema: pa.Schema, name: str, role: str) -> pa.Field:
 def choose_columns(config: BatchConfig, features: Iterable[Feature], schema: pa.Schema) -> tuple[str, ...]:
     """Return all columns that the job reads: keys, features, carried columns.
 
-    Raises
-    ------
-    FeatureError
-        When a column is missing.
-    ConfigError
-        When its name is reserved for a column of the results.
+    A missing column raises `FeatureError`, one with the name of a result column `ConfigError`.
     """
     used = tuple(feature.column for feature in features)
     key, carried = config.source.key, config.output.columns

@@ -31,10 +31,9 @@ class Stamp(NamedTuple):
 
 @dataclass(frozen=True)
 class ParquetFile:
-    """Metadata of a Parquet file.
+    """Metadata of a Parquet file; `row_groups` has the rows of each row group.
 
-    `row_groups` has the rows of each row group. `stamp` identifies the user's file, which for CSV is another
-    one. `contents` has digests of the row groups' bytes, if they are verified.
+    `stamp` identifies the user's file, which may be CSV. `contents` has digests of row groups, if verified.
     """
 
     path: Path
@@ -52,13 +51,7 @@ class ParquetFile:
         return sum(self.row_groups)
 
     def read_metadata(self) -> pq.FileMetaData:
-        """Read the footer; it is not kept, because many would fill the memory.
-
-        Raises
-        ------
-        SourceError
-            When it cannot be read.
-        """
+        """Read the footer; it is not kept, because many would fill the memory."""
         try:
             return pq.read_metadata(self.path)
         except (pa.ArrowException, OSError) as error:
@@ -66,14 +59,9 @@ class ParquetFile:
 
 
 def find_files(source: SourceConfig) -> tuple[list[Path], str]:
-    """Return the files of a source, sorted by path, and their format.
+    """Return the files of a source, sorted by path, and their format; raise `SourceError` if unclear or none.
 
     In a directory, names that start with a dot or an underscore are skipped.
-
-    Raises
-    ------
-    SourceError
-        When there are no files, or their format is unclear.
     """
     root = Path(source.path)
     formats = [source.format] if source.format != "auto" else list(_SUFFIXES)
@@ -99,13 +87,9 @@ def _is_data(path: Path) -> bool:
 
 
 def _format_by_name(files: Sequence[Path]) -> str:
-    found = {
-        next((name for name, suffixes in _SUFFIXES.items() if file.name.lower().endswith(suffixes)), None)
-        for file in files
-    }
-    name = found.pop()
-    if name is not None and not found:
-        return name
+    for name, suffixes in _SUFFIXES.items():
+        if all(file.name.lower().endswith(suffixes) for file in files):
+            return name
     raise SourceError(
         f"{files[0].parent}: the files' names do not indicate one format",
         "set source.format to parquet or csv, and source.path to a glob of such files",
@@ -113,25 +97,18 @@ def _format_by_name(files: Sequence[Path]) -> str:
 
 
 def open_parquet(path: Path) -> ParquetFile:
-    """Read a Parquet file's footer.
-
-    Raises
-    ------
-    SourceError
-        When it is missing, unreadable or corrupt.
-    """
+    """Read a Parquet file's footer; raise `SourceError` if it is missing, unreadable or corrupt."""
     try:
         with pa.OSFile(str(path)) as handle, pq.ParquetFile(handle) as file:
             stat = os.fstat(handle.fileno())
             footer = read_footer(handle).digest
+            groups = (file.metadata.row_group(group) for group in range(file.num_row_groups))
             return ParquetFile(
                 path=path,
                 size=stat.st_size,
                 mtime_ns=stat.st_mtime_ns,
                 footer=footer,
-                row_groups=tuple(
-                    file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)
-                ),
+                row_groups=tuple(group.num_rows for group in groups),
                 schema=file.schema_arrow,
                 stamp=Stamp(str(path.absolute()), stat.st_size, stat.st_mtime_ns, footer),
             )
@@ -140,13 +117,7 @@ def open_parquet(path: Path) -> ParquetFile:
 
 
 def with_contents(file: ParquetFile) -> ParquetFile:
-    """Add digests of the row groups' bytes, by reading the whole file.
-
-    Raises
-    ------
-    SourceError
-        When it cannot be read.
-    """
+    """Add digests of the row groups' bytes, by reading the whole file."""
     metadata = file.read_metadata()
     groups = range(metadata.num_row_groups)
     try:
@@ -159,18 +130,14 @@ def with_contents(file: ParquetFile) -> ParquetFile:
 
 
 def unreadable(path: object, error: Exception) -> SourceError:
-    """Map an error of pyarrow or the operating system to a `SourceError`.
-
-    Transient errors become a `SourceUnavailable`.
-    """
+    """Map an error of pyarrow or the operating system to a `SourceError`; transient ones can be retried."""
     if isinstance(error, FileNotFoundError):
         return SourceError(f"{path}: no such file", "put it back, or correct source.path")
     if isinstance(error, PermissionError):
         return SourceError(f"{path}: permission denied", "make it readable for this user")
     if may_pass(error):
-        what = os.strerror(error.errno or 0)
-        remedy = "check the storage; it is tried again"
-        return SourceUnavailable(f"{path}: cannot be read just now: {what}", remedy)
+        what = f"{path}: cannot be read just now: {os.strerror(error.errno or 0)}"
+        return SourceUnavailable(what, "check the storage; it is tried again")
     what = " ".join(str(error).split())
     return SourceError(f"{path}: cannot be read: {what}", "replace the file with an intact one")
 

@@ -10,15 +10,10 @@ T = TypeVar("T")
 
 
 def read_ahead(items: Iterator[T]) -> Generator[T]:
-    """Yield items that a thread fetches one ahead, for example from a disk.
+    """Yield items, none of them None, that a thread fetches one ahead, for example from a disk.
 
     At most one item is held besides the one in use. Exceptions of `items` are raised here, in order. Closing
     the iterator waits for the item being fetched.
-
-    Parameters
-    ----------
-    items : iterator
-        Items other than None.
     """
     with ThreadPoolExecutor(1, "siftline-ahead") as thread:
         # Popped before an error is raised: error and frame would refer to each other, and to batches.

@@ -30,18 +30,7 @@ _RUN_AGAIN = "run again: the changed input is a new job"
 def read_pieces(
     files: Sequence[SourceFile], pieces: Sequence[Piece], columns: Sequence[str], rows: int = BATCH_ROWS
 ) -> Iterator[pa.RecordBatch]:
-    """Read pieces of the source, in order, in batches.
-
-    Parameters
-    ----------
-    files : sequence of SourceFile
-        The files, which pieces refer to by number.
-    pieces : sequence of Piece
-        The pieces to read.
-    columns : sequence of str
-        The columns to read, in this order.
-    rows : int
-        Most rows of a batch.
+    """Read pieces of the source, in order, in batches of at most `rows` rows.
 
     Raises
     ------
@@ -67,9 +56,8 @@ def _damaged(file: SourceFile, error: Exception) -> SiftlineError:
     if not file.staged or problem.fault != "chunk":
         return problem
     Path(file.path).unlink(missing_ok=True)
-    return IntegrityError(
-        f"{file.path}: this copy of {file.origin} was damaged", "run again: a new copy is made"
-    )
+    what = f"{file.path}: this copy of {file.origin} was damaged"
+    return IntegrityError(what, "run again: a new copy is made")
 
 
 def _read(
@@ -105,13 +93,7 @@ def _slice(batches: Iterator[pa.RecordBatch], piece: Piece) -> Iterator[pa.Recor
 def read_chunk(
     files: Sequence[SourceFile], chunk: Chunk, columns: Sequence[str], rows: int = BATCH_ROWS
 ) -> Iterator[pa.Table]:
-    """Read a chunk's columns as tables of at most `rows` rows.
-
-    Raises
-    ------
-    SourceChanged, SourceError
-        As `read_pieces`, and when there are fewer rows than planned.
-    """
+    """Read a chunk's columns as tables of at most `rows` rows; raise `SourceChanged` if rows are missing."""
     found = held = 0
     batches: list[pa.RecordBatch] = []
     for batch in read_pieces(files, chunk.pieces, columns, rows):
@@ -166,15 +148,7 @@ def only_files(
 
 
 def check_unchanged(file: SourceFile) -> None:
-    """Raise an error if a file is not the planned one.
-
-    Raises
-    ------
-    SourceChanged
-        When it is gone, or its size, time, footer, or contents (if verified) differ.
-    SourceError
-        When it cannot be read.
-    """
+    """Raise `SourceChanged` if a file is gone, or differs in size, time, footer or (if verified) content."""
     try:
         with pa.OSFile(file.path) as handle:
             metadata = _planned(file, handle)

@@ -26,25 +26,9 @@ def draw_sample(
     rows: int,
     seed: int,
 ) -> pa.Table:
-    """Draw the training sample.
+    """Draw the training sample: `rows` rows in source order; a smaller input is used whole.
 
-    Parameters
-    ----------
-    files : sequence of SourceFile
-        The files of the input.
-    row_groups : sequence of (file, row_group, rows)
-        Every row group of the input, in source order.
-    columns : sequence of str
-        The columns to read.
-    rows : int
-        Rows to draw. A smaller input is used whole, in order.
-    seed : int
-        Seed of the draw.
-
-    Returns
-    -------
-    Table
-        At most `rows` rows, in source order.
+    `row_groups` has (file, row group, rows) of every row group, in source order.
     """
     total = sum(size for _, _, size in row_groups)
     generator = np.random.default_rng(seed)
@@ -61,10 +45,9 @@ def _draw_groups(
     row_groups: Sequence[tuple[int, int, int]], rows: int, generator: np.random.Generator
 ) -> list[tuple[int, int, int]]:
     """Draw row groups stratum by stratum, until rows and places suffice."""
-    order = _stratified_order(len(row_groups), generator)
     drawn: list[int] = []
     held = 0
-    for group in order:
+    for group in _stratified_order(len(row_groups), generator):
         if held >= _READ_PER_SAMPLED * rows and len(drawn) >= _MIN_GROUPS:
             break
         drawn.append(group)

@@ -36,16 +36,8 @@ _SOURCES = Path(__file__).parent
 class Kernels:
     """Kernels, loaded or compiled as soon as that pays; `KERNELS` are those of the process.
 
-    The defaults are measured, in seconds of a core, imports included.
-
-    Parameters
-    ----------
-    cache : Path, optional
-        Where compiled code is kept. Default: the user's cache directory.
-    compile_seconds, load_seconds : float
-        Time to compile the kernels, and to load compiled ones.
-    row_seconds : float
-        Time that scikit-learn takes for a row, with the usual 100 trees.
+    Compiled code is kept in `cache` (default: in the user's cache). Times are measured, in seconds of a
+    core, imports included; scikit-learn takes `row_seconds` for a row with the usual 100 trees.
     """
 
     def __init__(
@@ -181,7 +173,7 @@ def _is_private(directory: Path) -> bool:
 
 
 def processor() -> list[str]:
-    """Return the processor's model and features: what decides about compiled code."""
+    """Return the processor's model and features, on which compiled code depends."""
     info = Path("/proc/cpuinfo")
     first = info.read_text().partition("\n\n")[0].splitlines() if info.exists() else []
     kept = ("vendor_id", "model name", "flags", "CPU implementer", "CPU part", "Features")

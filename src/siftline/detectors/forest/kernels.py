@@ -27,50 +27,27 @@ _OPTIONS = {"nogil": True, "error_model": "numpy"}
 
 
 class Scratch(NamedTuple):
-    """Memory of a call, for one block of rows.
+    """Memory of a call, for one block of rows; see `Program` for planes and slots."""
 
-    Attributes
-    ----------
-    values, ranks : ndarray of shape (BLOCK,)
-        One feature of the rows, and its rank among the thresholds.
-    planes, slots : ndarray of shape (…, BLOCK)
-        See `siftline.detectors.forest.program.Program`.
-    """
-
-    values: Float32s
+    values: Float32s  # of shape (BLOCK,), as ranks: one feature of the rows
     ranks: npt.NDArray[np.int32]
-    planes: Bytes
+    planes: Bytes  # of shape (…, BLOCK), as slots
     slots: Bytes
 
 
-def _array(kind: Any, dimensions: int) -> Any:
+def _array(kind: Any, dimensions: int = 1) -> Any:
     return types.Array(kind, dimensions, "C")
 
 
+_INT64S, _FLOAT32S, _FLOAT64S = map(_array, (types.int64, types.float32, types.float64))
 _PROGRAM = types.NamedTuple(
-    (
-        _array(types.int64, 1),
-        _array(numba.from_dtype(OP), 1),
-        _array(types.int64, 1),
-        _array(types.float64, 2),
-        types.int64,
-    ),
-    Program,
+    (_INT64S, _array(numba.from_dtype(OP)), _INT64S, _array(types.float64, 2), types.int64), Program
 )
 _RANK_TABLES = types.NamedTuple(
-    (
-        _array(types.float32, 1),
-        _array(types.float32, 1),
-        _array(types.int32, 2),
-        _array(types.int64, 1),
-        _array(types.int64, 1),
-        _array(types.float32, 1),
-    ),
-    RankTables,
+    (_FLOAT32S, _FLOAT32S, _array(types.int32, 2), _INT64S, _INT64S, _FLOAT32S), RankTables
 )
 _SCRATCH = types.NamedTuple(
-    (_array(types.float32, 1), _array(types.int32, 1), _array(types.uint8, 2), _array(types.uint8, 2)),
-    Scratch,
+    (_FLOAT32S, _array(types.int32), _array(types.uint8, 2), _array(types.uint8, 2)), Scratch
 )
 _MATRIX = types.Array(types.float32, 2, "A", readonly=True)  # of any layout, writable or not
 
@@ -187,7 +164,7 @@ def _run(program: Program, tree: int, missing: bool, scratch: Scratch) -> None:
                 out[row] = one if ranks[row] <= rank else other
 
 
-@_compiled(_MATRIX, _RANK_TABLES, _PROGRAM, _SCRATCH, _array(types.float64, 1))
+@_compiled(_MATRIX, _RANK_TABLES, _PROGRAM, _SCRATCH, _FLOAT64S)
 def add_depths(
     matrix: Float32s, tables: RankTables, program: Program, scratch: Scratch, depths: Float64s
 ) -> None:

@@ -31,36 +31,18 @@ OP = np.dtype(
 
 
 class Program(NamedTuple):
-    """A forest as operations on bytes.
+    """A forest as operations on bytes; tree ``t`` has its result in slot ``slots + t % TREES``."""
 
-    Attributes
-    ----------
-    planes : ndarray of shape (features + 1,)
-        First plane of each feature; the last number is their total.
-    ops : ndarray of OP
-        The operations of all trees, children before parents.
-    starts : ndarray of shape (trees + 1,)
-        First operation of each tree.
-    leaves : ndarray of shape (trees, 256)
-        Depth that each leaf class of a tree adds to a row.
-    slots : int
-        Number of simultaneous intermediate results. Tree ``t`` has its result in ``slots + t % TREES``.
-    """
-
-    planes: Ints
-    ops: npt.NDArray[np.void]
-    starts: Ints
-    leaves: Float64s
-    slots: int
+    planes: Ints  # of shape (features + 1,): first plane of each feature, and the number of planes
+    ops: npt.NDArray[np.void]  # of OP: the operations of all trees, children before parents
+    starts: Ints  # of shape (trees + 1,): first operation of each tree
+    leaves: Float64s  # of shape (trees, 256): depth that each leaf class adds to a row
+    slots: int  # number of simultaneous intermediate results
 
 
 @dataclass(frozen=True)
 class _Tree:
-    """A tree, node by node.
-
-    `classes` has the leaf class of a node if all leaves below have the same value, else -1. `slots` has the
-    number of slots needed to compute the node.
-    """
+    """A tree, node by node."""
 
     left: list[int]
     right: list[int]
@@ -68,24 +50,15 @@ class _Tree:
     threshold: Float32s
     missing_left: list[bool]
     values: list[float]
-    classes: list[int]
-    slots: list[int]
+    classes: list[int]  # leaf class of a node if all leaves below have the same value, else -1
+    slots: list[int]  # number of slots needed to compute the node
 
 
 def compile_forest(forest: Any) -> tuple[Program, list[Float32s]]:
     """Compile a fitted ``sklearn.ensemble.IsolationForest``.
 
-    Returns
-    -------
-    program : Program
-        The forest.
-    thresholds : list of ndarray
-        For every feature the distinct thresholds, ascending, by which values are to be ranked.
-
-    Raises
-    ------
-    ValueError
-        When a tree has more leaf values than a byte can tell apart.
+    Returns the program, and the distinct thresholds of every feature, ascending, by which values are ranked.
+    A tree with more leaf values than a byte can number raises `ValueError`.
     """
     trees = [_prune(*parts) for parts in _parts(forest)]
     thresholds = _thresholds(trees, forest.n_features_in_)

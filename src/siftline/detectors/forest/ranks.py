@@ -19,27 +19,14 @@ class RankTables(NamedTuple):
     The rank of a value is the number of thresholds below it: that of its bucket, plus the result of a binary
     search. This is exact because a larger value never has a lower bucket, and because the kernel computes
     buckets by the same float32 operations.
-
-    Attributes
-    ----------
-    lows, scales : ndarray of shape (features,)
-        The grids; see `buckets`.
-    firsts : ndarray of shape (features, BUCKETS)
-        Number of thresholds in the buckets before each.
-    steps : ndarray of shape (features,)
-        Steps of the binary search, enough for the fullest bucket.
-    offsets : ndarray of shape (features + 1,)
-        Position of each feature's first threshold.
-    thresholds : ndarray
-        Ascending for each feature, padded with infinities for the search.
     """
 
-    lows: Float32s
+    lows: Float32s  # of shape (features,), as scales: the grids
     scales: Float32s
-    firsts: npt.NDArray[np.int32]
-    steps: Ints
-    offsets: Ints
-    thresholds: Float32s
+    firsts: npt.NDArray[np.int32]  # of shape (features, BUCKETS): number of thresholds in lower buckets
+    steps: Ints  # of shape (features,): steps of the binary search, enough for the fullest bucket
+    offsets: Ints  # of shape (features + 1,): position of each feature's first threshold
+    thresholds: Float32s  # ascending for each feature, padded with infinities for the search
 
 
 def rank_tables(thresholds: Sequence[Float32s]) -> RankTables:

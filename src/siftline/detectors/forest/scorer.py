@@ -20,15 +20,7 @@ _CACHE_LINE = 64
 
 
 class ForestScorer:
-    """Scorer of an isolation forest, for any number of threads.
-
-    Parameters
-    ----------
-    forest : sklearn.ensemble.IsolationForest
-        A fitted forest.
-    kernels : Kernels
-        The kernels to use. Default: those of the process.
-    """
+    """Scorer of a fitted ``sklearn.ensemble.IsolationForest``, for any number of threads."""
 
     def __init__(self, forest: Any, kernels: Kernels = KERNELS) -> None:
         self._forest = forest
@@ -40,15 +32,7 @@ class ForestScorer:
     def score_samples(self, matrix: Matrix) -> Float64s:
         """Score every row; the result equals the forest's own ``score_samples`` to the last bit.
 
-        Parameters
-        ----------
-        matrix : ndarray of shape (n, d)
-            Floats in any memory layout. Anything else goes to scikit-learn, which converts or refuses it.
-
-        Returns
-        -------
-        ndarray of shape (n,)
-            Scores; lower is more anomalous, as in scikit-learn.
+        Anything but a float matrix of shape (n, d) goes to scikit-learn, which converts or refuses it.
         """
         compiled = self._compiled_forest() if self._is_matrix(matrix) else None
         if compiled is not None:
@@ -84,20 +68,7 @@ class ForestScorer:
 
 
 class CompiledForest:
-    """A compiled forest.
-
-    Parameters
-    ----------
-    forest : sklearn.ensemble.IsolationForest
-        A fitted forest.
-    kernels : module
-        `siftline.detectors.forest.kernels`.
-
-    Raises
-    ------
-    ValueError
-        When the forest cannot be compiled.
-    """
+    """A compiled forest; `kernels` is the module. A forest that cannot be compiled raises `ValueError`."""
 
     def __init__(self, forest: Any, kernels: Any) -> None:
         from sklearn.ensemble import IsolationForest
@@ -124,10 +95,7 @@ class CompiledForest:
     def check(self) -> None:
         """Compare with scikit-learn on rows around the thresholds, with and without missing values.
 
-        Raises
-        ------
-        ValueError
-            When a score differs in a bit.
+        A score that differs in a bit raises `ValueError`.
         """
         rows = self._rows_around_thresholds()
         for matrix in (rows, np.where(np.random.default_rng(1).random(rows.shape) < 0.1, np.nan, rows)):
@@ -136,13 +104,9 @@ class CompiledForest:
 
     def _rows_around_thresholds(self) -> Float32s:
         generator = np.random.default_rng(0)
-        columns = [
-            generator.choice(np.append(known, np.float32(0)), _CHECKED_ROWS) for known in self._thresholds
-        ]
-        towards = generator.choice(
-            np.array([-np.inf, 0, np.inf], dtype=np.float32), (_CHECKED_ROWS, len(columns))
-        )
-        rows = np.column_stack(columns)
+        known = [np.append(found, np.float32(0)) for found in self._thresholds]
+        rows = np.column_stack([generator.choice(values, _CHECKED_ROWS) for values in known])
+        towards = generator.choice(np.array([-np.inf, 0, np.inf], dtype=np.float32), rows.shape)
         with np.errstate(over="ignore"):
             return np.where(towards == 0, rows, np.nextafter(rows, towards))
 
