@@ -11,7 +11,7 @@ from pydantic import PositiveInt
 from flows.control.backfilling import BackfillReport, plan_backfill, run_intervals
 from flows.server import deployment_of, server, workers_online
 from siftline.errors import BackfillFailed
-from tasks.adapters.resolve import waited
+from tasks.adapters.resolve import resolve
 
 
 @flow(name="backfill", flow_run_name="{pipeline} {first} to {last}", persist_result=False)
@@ -36,7 +36,7 @@ def backfill(
             get_run_logger().warning("work pool %s has no worker: the runs wait", deployment.work_pool_name)
         plan = plan_backfill(deployment, first, last, only_missing)
         report = run_intervals(client, plan, parallel)
-    waited(
+    resolve(
         create_table_artifact(report.table(), key="siftline-backfill", description=f"Backfill of {pipeline}.")
     )
     failed = [one for one in report.intervals if not one.good]

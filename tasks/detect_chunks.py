@@ -20,10 +20,11 @@ def detect_chunks(
     plan: BatchPlan, detector: DetectorRef, executor: Executor, lease: Lease, partial: bool
 ) -> Receipts:
     """Score the missing chunks, or give them up if `partial`; see `siftline.stages.detect`."""
+    store = open_checkpoints(plan)
     if partial:
-        return detect.collect_receipts(plan, detector, open_checkpoints(plan))
+        return detect.collect_receipts(plan, detector, store)
     link_dashboard(executor.dashboard)
     with ProgressArtifact() as progress, listening(progress):
-        receipts = detect.detect_chunks(plan, detector, executor, open_checkpoints(plan), lease)
+        receipts = detect.detect_chunks(plan, detector, executor, store, lease)
     get_run_logger().info("%d chunks computed, %d reused", receipts.computed, receipts.reused)
     return receipts

@@ -22,7 +22,7 @@ from siftline.config.schedules import Interval
 from siftline.notices.delivery import Delivery, NotDelivered, Send, deliver
 from siftline.notices.messages import Message, RunInfo
 from siftline.storage.layout import CheckpointFiles
-from tasks.adapters.resolve import waited
+from tasks.adapters.resolve import resolve
 
 
 @task(name="notify", task_run_name="notify", cache_policy=NO_CACHE, persist_result=False)
@@ -55,7 +55,7 @@ def _load(name: str) -> Send:
     import prefect.blocks.notifications  # noqa: F401  registers Prefect's own block types
 
     try:
-        block = waited(Block.load(name))
+        block = resolve(Block.load(name))
     except Exception as error:  # noqa: BLE001  a saved block may fail to load in any way
         missing = isinstance(error.__cause__, ObjectNotFound)
         reason = "no such block on this server" if missing else type(error).__name__
@@ -67,7 +67,7 @@ def _load(name: str) -> Send:
         with _hearing_apprise() as heard:
             try:
                 with block.raise_on_failure():
-                    waited(block.notify(body, subject))
+                    resolve(block.notify(body, subject))
             except Exception as error:  # noqa: BLE001  a foreign service may raise anything
                 raise _not_delivered(error, heard.status) from None
 

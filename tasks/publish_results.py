@@ -23,7 +23,7 @@ from siftline.stages import publish
 from siftline.storage.lease import Lease
 from siftline.types import CombinedScores, DetectorRef, Receipts, ValidationReport
 from tasks.adapters.artifacts import write_aside
-from tasks.adapters.resolve import waited
+from tasks.adapters.resolve import resolve
 
 _TOP = 10
 _REPORT = "siftline-report"
@@ -45,8 +45,7 @@ def publish_results(
         plan, detector, receipts, combined, validation, flow_run.id, lease, complete
     )
     keep_in_history(plan, manifest)
-    write_aside("the table of the result", lambda: _table(plan, manifest))
-    write_aside("the report", lambda: _report(plan, manifest))
+    write_aside("the report", lambda: _show(plan, manifest))
     return manifest
 
 
@@ -78,12 +77,8 @@ def report_page() -> str | None:
     return f"{pages}/artifacts/artifact/{found[0].id}" if found else None
 
 
-def _report(plan: BatchPlan, manifest: Manifest) -> None:
-    text = report(manifest, top_rows(open_results(plan.config.output.path), _TOP))
-    waited(create_markdown_artifact(text, key=_REPORT, description="The result, with reasons."))
-
-
-def _table(plan: BatchPlan, manifest: Manifest) -> None:
+def _show(plan: BatchPlan, manifest: Manifest) -> None:
+    """Create the table and the report of a publication on the run's page."""
     row = {
         "rows": manifest.rows,
         "rows failed": manifest.rows_failed,
@@ -93,4 +88,6 @@ def _table(plan: BatchPlan, manifest: Manifest) -> None:
         "output": plan.config.output.path,
         "job": manifest.job_id,
     }
-    waited(create_table_artifact([row], key="siftline-result", description="Result as a table."))
+    text = report(manifest, top_rows(open_results(plan.config.output.path), _TOP))
+    resolve(create_table_artifact([row], key="siftline-result", description="Result as a table."))
+    resolve(create_markdown_artifact(text, key=_REPORT, description="The result, with reasons."))

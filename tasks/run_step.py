@@ -10,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from siftline.errors import StepFailed
 from siftline.pipelines.steps import Step, import_step
 from siftline.types import BatchResult
-from tasks.adapters.resolve import waited
+from tasks.adapters.resolve import resolve
 from tasks.adapters.retrying import retried
 
 
@@ -18,7 +18,7 @@ def run_step(step: Step, result: BatchResult) -> None:
     """Call a step's function with the result, as a task of its name; its last failure is a StepFailed."""
     try:
         call = _call.with_options(name=step.uses, task_run_name=step.uses)
-        waited(retried(call, step.retries)(step, result))
+        resolve(retried(call, step.retries)(step, result))
     except Exception as error:
         problem = f"step {step.uses}: {type(error).__name__}: {error}"
         if step.on_failure == "warn":

@@ -92,7 +92,7 @@ class Chunk:
 class ChunkTable(Sequence[Chunk]):
     """All chunks of a job, kept as flat integers: 100,000 of them are a few megabytes.
 
-    `pieces`, of shape (n_pieces, 4), has the file, row group, offset and rows of every piece, in source order.
+    `pieces`, of shape (n_pieces, 4): file, row group, offset and rows of every piece, in source order.
     Chunk ``i`` owns the pieces ``bounds[i]:bounds[i + 1]``.
     """
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from siftline.config.schedules import Interval
-from siftline.storage.records import Record, StoredFile
+from siftline.storage.records import PublishedFile, Record, StoredFile
 
 Float64s = npt.NDArray[np.float64]
 Float32s = npt.NDArray[np.float32]
@@ -111,15 +111,6 @@ class Receipts:
     def rows_failed(self) -> int:
         """Rows without a score."""
         return self.rows_rejected + sum(chunk.rows for chunk in self.failed)
-
-
-class PublishedFile(Record):
-    """A data file of a result: its name within the output, its rows, size and digest."""
-
-    name: str
-    rows: int
-    size: int
-    digest: str
 
 
 class CombinedScores(Record):

@@ -16,7 +16,7 @@ from prefect.artifacts import create_link_artifact, create_progress_artifact, up
 from prefect.settings import temporary_settings
 
 from siftline.progress import Progress
-from tasks.adapters.resolve import waited
+from tasks.adapters.resolve import resolve
 
 T = TypeVar("T")
 
@@ -102,11 +102,11 @@ class ProgressArtifact(Latest[float]):
 
     def _show(self, percent: float) -> None:
         if self._artifact is None:
-            self._artifact = waited(
+            self._artifact = resolve(
                 create_progress_artifact(percent, key="siftline-progress", description="Chunks scored.")
             )
         else:
-            waited(update_progress_artifact(self._artifact, percent))
+            resolve(update_progress_artifact(self._artifact, percent))
 
 
 def write_aside(what: str, write: Callable[[], object], pace: Pace = PACE) -> None:
@@ -119,4 +119,4 @@ def link_dashboard(address: str | None) -> None:
     """Link the Dask dashboard, if there is one, from the page of the flow run."""
     if address is not None:
         link = partial(create_link_artifact, address, "Dask dashboard", "siftline-dask-dashboard")
-        write_aside("the link to the Dask dashboard", lambda: waited(link("Live Dask dashboard.")))
+        write_aside("the link to the Dask dashboard", lambda: resolve(link("Live Dask dashboard.")))

@@ -11,7 +11,7 @@ from prefect.serializers import JSONSerializer
 
 from siftline.batch_plan import BatchPlan
 from siftline.errors import CheckpointError
-from tasks.adapters.resolve import waited
+from tasks.adapters.resolve import resolve
 
 _REMEDY = "check the storage, then run the same command again"
 
@@ -38,7 +38,7 @@ class PrefectCheckpoints:
     def load(self, key: str) -> Any | None:
         """Return a record; None if it is missing, torn or foreign."""
         try:
-            content = waited(self._storage.read_path(self._prefix + key))
+            content = resolve(self._storage.read_path(self._prefix + key))
         except Exception as error:  # every storage block has errors of its own
             if _says_missing(error):
                 return None
@@ -66,7 +66,7 @@ def open_checkpoints(plan: BatchPlan) -> PrefectCheckpoints:
     if block is None:
         return PrefectCheckpoints(LocalFileSystem(basepath=str(plan.files.receipts)))
     try:
-        return PrefectCheckpoints(waited(resolve_result_storage(block)), prefix=f"{plan.job_id}/")
+        return PrefectCheckpoints(resolve(resolve_result_storage(block)), prefix=f"{plan.job_id}/")
     except ValueError as error:
         problem = f"checkpoint.block {block}: no such block on the Prefect server"
         raise CheckpointError(problem, "create it, or correct the name") from error

@@ -12,10 +12,10 @@ T = TypeVar("T")
 
 
 @overload
-def waited(result: Coroutine[Any, Any, T]) -> T: ...
+def resolve(result: Coroutine[Any, Any, T]) -> T: ...
 @overload
-def waited(result: T | Coroutine[Any, Any, T]) -> T: ...
-def waited(result: T | Coroutine[Any, Any, T]) -> T:
+def resolve(result: T | Coroutine[Any, Any, T]) -> T: ...
+def resolve(result: T | Coroutine[Any, Any, T]) -> T:
     """Return a result, waiting for it if need be.
 
     Many of Prefect's functions are declared to perhaps return a coroutine; third-party blocks really do.

@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from siftline.errors import SourceError
 from siftline.storage.layout import OutputFiles, Version
-from siftline.storage.records import RecordFile
-from siftline.types import Counts, FailedChunk, PublishedFile, ResultState, ValidationReport
+from siftline.storage.records import PublishedFile, RecordFile
+from siftline.types import Counts, FailedChunk, ResultState, ValidationReport
 
 if TYPE_CHECKING:
     import pyarrow.dataset as ds

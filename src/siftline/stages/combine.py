@@ -24,12 +24,13 @@ from siftline.errors import JobError, PartDamaged
 from siftline.progress import Progress, emit
 from siftline.signals import stop_on_signal
 from siftline.source.reading import only_files
-from siftline.stages.labelling import FLAGGED, Labelled, LabelTask, label_chunks, published_file
+from siftline.stages.labelling import FLAGGED, Labelled, LabelTask, label_chunks
 from siftline.stages.threshold import flagged_count, kth_largest, may_reach, merge
 from siftline.storage.files import replacing
 from siftline.storage.layout import OutputFiles
-from siftline.storage.parquet import parquet_writer, read_part, read_scores
-from siftline.types import ChunkReceipt, CombinedScores, DetectorRef, Float64s, PublishedFile, Receipts
+from siftline.storage.parquet import parquet_writer, published_file, read_part, read_scores
+from siftline.storage.records import PublishedFile
+from siftline.types import ChunkReceipt, CombinedScores, DetectorRef, Float64s, Receipts
 
 _CHUNKS_PER_FILE = 256
 

@@ -15,9 +15,10 @@ from siftline.detectors.fitted import cached_model
 from siftline.detectors.reasons import explain
 from siftline.errors import PartDamaged
 from siftline.source.reading import read_pieces, take_rows
-from siftline.storage.files import file_digest, replacing
-from siftline.storage.parquet import parquet_writer, read_part, write_parquet
-from siftline.types import ChunkReceipt, DetectorRef, Ints, PublishedFile
+from siftline.storage.files import replacing
+from siftline.storage.parquet import parquet_writer, published_file, read_part, write_parquet
+from siftline.storage.records import PublishedFile
+from siftline.types import ChunkReceipt, DetectorRef, Ints
 
 # Name of a file in the staged result: all flagged scores, ascending.
 FLAGGED = "flagged.npy"
@@ -119,9 +120,3 @@ def _explained(task: LabelTask, rows: pa.Table) -> pa.Table:
     order = [*key, *(name for name in task.columns if name not in key), "score"]
     table = rows.select(order).append_column("rank", pa.array(ranks, pa.int64()))
     return table.append_column("reasons", explain(model, model.matrix(rows), scores))
-
-
-def published_file(staged: Path, name: str, rows: int) -> PublishedFile:
-    """Return the record of a staged file: its rows, size and digest."""
-    path = staged / name
-    return PublishedFile(name=name, rows=rows, size=path.stat().st_size, digest=file_digest(path))

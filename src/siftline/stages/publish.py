@@ -22,7 +22,8 @@ from siftline.storage.files import rename
 from siftline.storage.layout import OutputFiles
 from siftline.storage.lease import Lease
 from siftline.storage.locks import locked
-from siftline.types import CombinedScores, DetectorRef, PublishedFile, Receipts, ValidationReport
+from siftline.storage.records import PublishedFile
+from siftline.types import CombinedScores, DetectorRef, Receipts, ValidationReport
 
 # Sections of the configuration that affect a result, but not the job.
 _SECTIONS = ("name", "threshold", "tolerate", "validation")

@@ -12,7 +12,8 @@ from siftline.batch_plan import BatchPlan
 from siftline.errors import ValidationFailed
 from siftline.progress import Progress, emit
 from siftline.storage.files import file_digest
-from siftline.types import Check, CombinedScores, PublishedFile, Receipts, ValidationReport
+from siftline.storage.records import PublishedFile
+from siftline.types import Check, CombinedScores, Receipts, ValidationReport
 
 Footers = dict[str, pq.FileMetaData | str]  # a text says why a footer cannot be read
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from siftline.errors import PartDamaged
 from siftline.storage.files import file_digest
-from siftline.storage.records import StoredFile
+from siftline.storage.records import PublishedFile, StoredFile
 
 _REMEDY = "run the same command again: it is recomputed"
 
@@ -59,6 +59,11 @@ def write_parquet(table: pa.Table, path: Path) -> None:
 def stored(path: Path) -> StoredFile:
     """Return the name, size and digest of a file."""
     return StoredFile(name=path.name, size=path.stat().st_size, digest=file_digest(path))
+
+
+def published_file(root: Path, name: str, rows: int) -> PublishedFile:
+    """Return the name below a directory, rows, size and digest of a file."""
+    return PublishedFile(**vars(stored(root / name)) | {"name": name}, rows=rows)
 
 
 def is_intact(directory: Path, file: StoredFile) -> bool:

@@ -32,6 +32,12 @@ class StoredFile(Record):
     digest: str
 
 
+class PublishedFile(StoredFile):
+    """A data file of a result, by its name within the output."""
+
+    rows: int
+
+
 @dataclass(frozen=True)
 class RecordFile(Generic[T]):
     """A record on disk: its file, its model, and the one format version that is accepted."""

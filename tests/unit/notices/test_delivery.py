@@ -146,11 +146,11 @@ def test_transient_failures_are_retried_and_a_message_is_sent_once(
 
 
 def test_attempts_are_a_delay_apart_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    waited: list[float] = []
-    monkeypatch.setattr("siftline.notices.delivery.time.sleep", waited.append)
+    resolve: list[float] = []
+    monkeypatch.setattr("siftline.notices.delivery.time.sleep", resolve.append)
     blocks = Blocks(ops=passing(9))
     deliver(COMPLETED, [rule()], blocks.load, delays=(1.0, 4.0))
-    assert waited == [1.0, 4.0]
+    assert resolve == [1.0, 4.0]
 
 
 @pytest.fixture
