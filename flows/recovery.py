@@ -14,7 +14,7 @@ from prefect.runtime import flow_run
 
 from flows.run.announcements import announce_once
 from flows.run.api_retries import PatientTaskRunner
-from flows.run.batch import SAFER_BLOCKS, already_published, process_batch
+from flows.run.batch import SAFER_DIVISOR, already_published, process_batch
 from flows.run.intervals import interval_of
 from flows.run.lifecycle import failed_for_good, run_of
 from siftline.batch_plan import BatchPlan
@@ -63,7 +63,7 @@ def recovery(
             result = turn.published
             if result is None:
                 _refuse_endless(failed, max_recoveries)
-                plan = plan_batch(turn.batch, False, run.lease, SAFER_BLOCKS if safer else 1)
+                plan = plan_batch(turn.batch, False, run.lease, SAFER_DIVISOR if safer else 1)
                 result = already_published(plan, run)
                 if result is None:
                     _count_recovery(plan, max_recoveries)

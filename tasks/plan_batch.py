@@ -14,8 +14,8 @@ from tasks.adapters.main_module import spare_children_prefect
 
 
 @task(name="plan_batch", task_run_name="plan_batch", cache_policy=NO_CACHE, persist_result=False)
-def plan_batch(config: BatchConfig, fresh: bool, lease: Lease, blocks: int = 1) -> BatchPlan:
+def plan_batch(config: BatchConfig, fresh: bool, lease: Lease, batch_divisor: int = 1) -> BatchPlan:
     """Plan the job while the workers' imports begin; see `siftline.stages.plan.plan_batch`."""
     spare_children_prefect()
     prepare_executor(config.cluster)
-    return plan.plan_batch(config, fresh, lease, blocks)
+    return plan.plan_batch(config, fresh, lease, batch_divisor)

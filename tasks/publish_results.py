@@ -52,7 +52,7 @@ def publish_results(
 def keep_in_history(plan: BatchPlan, manifest: Manifest) -> None:
     """Add a publication to the history of its pipeline, once; a failure is only logged."""
     try:
-        remember(plan.files.checkpoint.root, manifest)
+        remember(plan.files.checkpoint.history(manifest.name), manifest)
     except StorageError as error:
         get_run_logger().warning("the history of the publications could not be written: %s", error)
 

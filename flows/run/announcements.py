@@ -14,7 +14,7 @@ from siftline.jobs.history import previous_rates
 from siftline.jobs.status import read_job, write_job
 from siftline.notices.messages import Message, completed_message, failed_message
 from siftline.notices.top_rows import top_of
-from siftline.storage.layout import JobFiles
+from siftline.storage.layout import CheckpointFiles, JobFiles
 from siftline.types import BatchResult
 from tasks.notify import notify, this_run
 from tasks.publish_results import report_page
@@ -23,7 +23,8 @@ from tasks.publish_results import report_page
 def announce_result(config: BatchConfig, result: BatchResult, job: Path | None, recovered: bool) -> None:
     """Notify of a published result."""
     checkpoint = _checkpoint(config, job)
-    previous = previous_rates(checkpoint, config.name, result.job_id) if checkpoint is not None else ()
+    history = CheckpointFiles(checkpoint).history(config.name) if checkpoint is not None else None
+    previous = previous_rates(history, result.job_id) if history is not None else ()
     run = replace(this_run(config.name, result.interval), report_url=report_page())
     message = completed_message(run, result, previous, top_of(result, 3), recovered)
     notify(message, config.notify, checkpoint)

@@ -25,7 +25,7 @@ from tasks.publish_results import keep_in_history, publish_results
 from tasks.validate_results import validate_results
 
 # Divides the rows of a chunk's batches in a safer run.
-SAFER_BLOCKS = 4
+SAFER_DIVISOR = 4
 # A disk that damages more files than this is unusable.
 _REPAIRS = 2
 

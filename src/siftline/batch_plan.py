@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from siftline.config.batch import BatchConfig
-from siftline.storage.layout import JobFiles
+from siftline.storage.layout import JobFiles, OutputFiles
 from siftline.storage.records import Record
 from siftline.types import Ints
 
@@ -139,7 +139,7 @@ class BatchPlan:
 
     `token` names this start of the job, so that receipts and part files of one given up (``--fresh``) do not
     count for another; `fresh` is true if one was given up. `bundle` chunks travel to a worker together, and
-    `commit_every` are committed together. A chunk is scored in batches, `blocks` times smaller than usual.
+    `commit_every` are committed together. A chunk is scored in batches, `batch_divisor` times smaller than usual.
     """
 
     job_id: str
@@ -151,7 +151,7 @@ class BatchPlan:
     bundle: int
     commit_every: int
     directory: Path
-    blocks: int = 1
+    batch_divisor: int = 1
     fresh: bool = False
 
     @property
@@ -163,6 +163,11 @@ class BatchPlan:
     def files(self) -> JobFiles:
         """The job's files on disk."""
         return JobFiles(self.directory)
+
+    @property
+    def output(self) -> OutputFiles:
+        """The files of the result on disk."""
+        return OutputFiles(Path(self.config.output.path).absolute())
 
     @property
     def parts(self) -> Path:

@@ -75,20 +75,20 @@ def test_any_cut_gives_the_same_bytes(
 
 
 @settings(max_examples=5)
-@given(blocks=st.integers(2, 9), **cuts)
+@given(batch_divisor=st.integers(2, 9), **cuts)
 def test_any_number_of_blocks_gives_the_same_bytes(
     tmp_path_factory: pytest.TempPathFactory,
     whole_preprocessed: Job,
-    blocks: int,
+    batch_divisor: int,
     chunk_rows: int,
     files: int,
     row_group: int,
 ) -> None:
-    case, home = Case(PREPROCESSED), tmp_path_factory.mktemp("blocks")
+    case, home = Case(PREPROCESSED), tmp_path_factory.mktemp("batch_divisor")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tests.support.plan_batch", functools.partial(plan_batch, blocks=blocks))
+        patch.setattr("tests.support.plan_batch", functools.partial(plan_batch, batch_divisor=batch_divisor))
         job = case.job(home, chunk_rows, files, row_group)
-    assert job.plan.blocks == blocks
+    assert job.plan.batch_divisor == batch_divisor
     assert job.outcome() == whole_preprocessed.outcome()
 
 

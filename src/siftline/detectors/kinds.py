@@ -26,13 +26,13 @@ class Acceleration(Protocol):
         """Return a scorer for a fitted estimator."""
 
     def preload(self) -> None:
-        """Load what is cheap to load, before workers are forked."""
+        """Load cheap things before workers are forked."""
 
     def prepare(self, rows: int) -> None:
         """Prepare this process for scoring that many rows."""
 
     def lacking(self, rows: int) -> str | None:
-        """Return what is not installed and would pay off for that many rows, if anything."""
+        """Name an optional library that is missing and would pay off for that many rows, if any."""
 
 
 def _acceleration(kind: str) -> Acceleration | None:
@@ -48,7 +48,7 @@ def make_scorer(kind: str, estimator: Any) -> Scorer:
 
 
 def preload() -> None:
-    """Import every estimator, and what accelerates it, before workers are forked."""
+    """Import every estimator and its acceleration, before workers are forked."""
     for kind in DETECTORS:
         _estimator_class(kind)
         if fast := _acceleration(kind):
@@ -63,7 +63,7 @@ def prepare(kind: str, rows: int) -> None:
 
 
 def lacking(kind: str, rows: int) -> str | None:
-    """Return what is not installed and would speed up scoring that many rows, if anything."""
+    """Name an optional library that is missing and would speed up scoring that many rows, if any."""
     fast = _acceleration(kind)
     return fast.lacking(rows) if fast else None
 

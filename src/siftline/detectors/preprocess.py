@@ -24,10 +24,8 @@ TIME_PERIODS = {"minute": 60.0, "hour": 24.0, "day_of_week": 7.0, "day": 31.0, "
 
 def is_numeric(kind: pa.DataType) -> bool:
     """Return True if an Arrow type is numeric or boolean."""
-    types = pa.types
-    return any(
-        check(kind) for check in (types.is_integer, types.is_floating, types.is_boolean, types.is_decimal)
-    )
+    checks = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_decimal)
+    return any(check(kind) for check in checks)
 
 
 def is_categorical(kind: pa.DataType) -> bool:

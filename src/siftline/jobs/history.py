@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from siftline.errors import StorageError
 from siftline.jobs.results import Manifest
-from siftline.storage.layout import CheckpointFiles, Version
+from siftline.storage.layout import Version
 from siftline.storage.records import RecordFile
 
 _MOST = 30
@@ -35,7 +35,7 @@ class _History(BaseModel):
     publications: tuple[Publication, ...] = ()
 
 
-def remember(checkpoint: Path, manifest: Manifest) -> None:
+def remember(path: Path, manifest: Manifest) -> None:
     """Add a complete publication to the history of its pipeline, once."""
     if not manifest.complete:
         return
@@ -46,23 +46,23 @@ def remember(checkpoint: Path, manifest: Manifest) -> None:
         rows=manifest.scored,
         anomalies=manifest.anomalies,
     )
-    with _record(checkpoint, manifest.name).updating() as history:
+    with _record(path).updating() as history:
         if latest.publication not in {one.publication for one in history.publications}:
             history.publications = (*history.publications, latest)[-_MOST:]
 
 
-def read_history(checkpoint: Path, name: str) -> tuple[Publication, ...]:
+def read_history(path: Path) -> tuple[Publication, ...]:
     """Return the last publications of a pipeline, the newest last; none if they are unknown."""
     try:
-        return _record(checkpoint, name).read().publications
+        return _record(path).read().publications
     except (FileNotFoundError, StorageError):
         return ()
 
 
-def previous_rates(checkpoint: Path, name: str, job_id: str) -> tuple[float, ...]:
+def previous_rates(path: Path, job_id: str) -> tuple[float, ...]:
     """Return the rates of the publications of a pipeline's other jobs, newest first."""
-    return tuple(one.rate for one in reversed(read_history(checkpoint, name)) if one.job_id != job_id)
+    return tuple(one.rate for one in reversed(read_history(path)) if one.job_id != job_id)
 
 
-def _record(checkpoint: Path, name: str) -> RecordFile[_History]:
-    return RecordFile(CheckpointFiles(checkpoint).history(name), _History, Version.HISTORY)
+def _record(path: Path) -> RecordFile[_History]:
+    return RecordFile(path, _History, Version.HISTORY)

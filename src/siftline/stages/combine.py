@@ -27,7 +27,6 @@ from siftline.source.reading import only_files
 from siftline.stages.labelling import FLAGGED, Labelled, LabelTask, label_chunks
 from siftline.stages.threshold import flagged_count, kth_largest, may_reach, merge
 from siftline.storage.files import replacing
-from siftline.storage.layout import OutputFiles
 from siftline.storage.parquet import parquet_writer, published_file, read_part, read_scores
 from siftline.storage.records import PublishedFile
 from siftline.types import ChunkReceipt, CombinedScores, DetectorRef, Float64s, Receipts
@@ -118,10 +117,9 @@ def _high_scores(plan: BatchPlan, receipt: ChunkReceipt, lowest: float) -> Float
 
 def _empty_stage(plan: BatchPlan, publication: str) -> Path:
     """Return a new directory on the output's file system, so that publishing is a rename."""
-    root = OutputFiles(Path(plan.config.output.path).absolute()).staged
-    for leftover in root.glob(f"{plan.job_id}-*"):
+    for leftover in plan.output.staged.glob(f"{plan.job_id}-*"):
         shutil.rmtree(leftover, ignore_errors=True)
-    return root / publication
+    return plan.output.staged / publication
 
 
 def _save_flagged(plan: BatchPlan, receipts: Receipts, threshold: float, staged: Path) -> None:

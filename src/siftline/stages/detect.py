@@ -82,7 +82,7 @@ def chunk_tasks(plan: BatchPlan, detector: DetectorRef, chunks: Iterable[int]) -
             parts=str(plan.parts),
             failed=str(plan.failed),
             tolerated_rows=plan.tolerated_rows,
-            blocks=min(plan.blocks, chunk.rows),
+            batch_divisor=min(plan.batch_divisor, chunk.rows),
             share=plan.config.threshold.share,
         )
 

@@ -35,12 +35,12 @@ _MIN_BUNDLES = 256
 
 
 def plan_batch(
-    config: BatchConfig, fresh: bool = False, lease: Lease | None = None, blocks: int = 1
+    config: BatchConfig, fresh: bool = False, lease: Lease | None = None, batch_divisor: int = 1
 ) -> BatchPlan:
     """Plan a job: take the input's snapshot, cut it, and write ``plan.json``.
 
     Unless `fresh`, the plan of an earlier run of the job is used again, so that committed receipts still fit
-    its chunks. The lease is taken first. Batches are `blocks` times smaller than usual, to save memory.
+    its chunks. The lease is taken first. Batches are `batch_divisor` times smaller than usual, to save memory.
 
     Raises
     ------
@@ -61,7 +61,7 @@ def plan_batch(
     groups = [(number, *group) for number, file in enumerate(parquet) for group in enumerate(file.row_groups)]
     earlier = None if fresh else _earlier(directory, config, inspection.features, snapshot, groups)
     if earlier is not None:
-        return replace(earlier, blocks=blocks)
+        return replace(earlier, batch_divisor=batch_divisor)
     _clear(directory)
     rows = planned_chunk_rows(config, inspection.features, parquet)
     chunks = cut_chunks(groups, rows)
@@ -78,7 +78,7 @@ def plan_batch(
         bundle=bundle,
         commit_every=max(bundle, config.checkpoint.every),
         directory=directory,
-        blocks=blocks,
+        batch_divisor=batch_divisor,
         fresh=fresh,
     )
     _write(plan)

@@ -68,7 +68,7 @@ def _rejects(rows: Ints, error: str, message: str, attempts: int) -> list[Reject
 
 
 def _rest(rows: Ints, bad: Ints) -> list[Ints]:
-    """Return what to try next: the other rows if the bad ones are known, else both halves."""
+    """Return the rows to try next: the others if the bad ones are known, else both halves."""
     if not len(bad):
         middle = len(rows) // 2
         return [rows[middle:], rows[:middle]]

@@ -37,7 +37,7 @@ _MIN_CANDIDATE_ROWS = 10_000
 class ChunkTask:
     """Task of scoring one chunk; small, because it crosses the network.
 
-    Batches are `blocks` times smaller than usual. With more than `tolerated_rows` rejects, the job
+    Batches are `batch_divisor` times smaller than usual. With more than `tolerated_rows` rejects, the job
     fails. `share` is the expected share of flagged rows.
     """
 
@@ -48,7 +48,7 @@ class ChunkTask:
     parts: str
     failed: str
     tolerated_rows: int
-    blocks: int
+    batch_divisor: int
     share: float
 
     def __str__(self) -> str:
@@ -57,9 +57,9 @@ class ChunkTask:
 
 def halved(task: ChunkTask) -> ChunkTask | None:
     """Return the same task for half the memory, or None at the smallest batches."""
-    blocks = 2 * task.blocks
+    batch_divisor = 2 * task.batch_divisor
     rows = min(task.chunk.rows, BATCH_ROWS)
-    return replace(task, blocks=blocks) if rows >= blocks * _FLOOR_ROWS else None
+    return replace(task, batch_divisor=batch_divisor) if rows >= batch_divisor * _FLOOR_ROWS else None
 
 
 def score_chunk(task: ChunkTask) -> ChunkReceipt:
@@ -96,7 +96,7 @@ class _Scored:
 
 def _batches(task: ChunkTask, columns: list[str]) -> Iterator[pa.Table]:
     """Read a chunk, each batch while the previous one is scored."""
-    rows = -(-min(task.chunk.rows, BATCH_ROWS) // task.blocks)
+    rows = -(-min(task.chunk.rows, BATCH_ROWS) // task.batch_divisor)
     batches = read_chunk(task.files, task.chunk, columns, rows)
     return read_ahead(batches) if task.chunk.rows > rows else batches
 
@@ -108,7 +108,7 @@ def _write_part(task: ChunkTask, path: Path) -> _Scored:
     scores = np.full(task.chunk.rows, np.nan)
     keys, rejects = [], []
     # None of a small chunk, or while memory is short.
-    keep = task.chunk.rows >= _MIN_CANDIDATE_ROWS and task.blocks == 1
+    keep = task.chunk.rows >= _MIN_CANDIDATE_ROWS and task.batch_divisor == 1
     candidates = Candidates(task.chunk.rows, task.share, task.detector.threshold if keep else math.inf)
     rejected = start = 0
     for table in _batches(task, columns):
@@ -170,6 +170,6 @@ def _native_libraries() -> Any:
 
 
 def warm_up(kind: str, rows: int) -> None:
-    """Import what scoring that many rows needs, so that no chunk waits for it."""
+    """Import the libraries for scoring that many rows, so that no chunk waits for them."""
     kinds.prepare(kind, rows)
     _native_libraries()

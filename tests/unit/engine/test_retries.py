@@ -67,14 +67,16 @@ class Item:
     """Something to do, whole or in halves."""
 
     name: int
-    blocks: int = 1
+    batch_divisor: int = 1
 
     def __str__(self) -> str:
         return f"item {self.name}"
 
 
 def split_to(floor: int) -> Callable[[Item], Item | None]:
-    return lambda item: replace(item, blocks=2 * item.blocks) if item.blocks < floor else None
+    return lambda item: (
+        replace(item, batch_divisor=2 * item.batch_divisor) if item.batch_divisor < floor else None
+    )
 
 
 @dataclass
@@ -352,8 +354,8 @@ def test_a_suspect_that_may_be_split_is(clock: Clock) -> None:
     executor = ScriptedExecutor(clock, {1: ["kill"] * 3})
     settled, incidents = run(executor, 4, split=split_to(4))
     assert by_name(settled)[1].result() == 10
-    assert by_name(settled)[1].item == Item(1, blocks=4)
-    assert [execution.item.blocks for execution in executor.of(1)] == [1, 1, 2, 4]
+    assert by_name(settled)[1].item == Item(1, batch_divisor=4)
+    assert [execution.item.batch_divisor for execution in executor.of(1)] == [1, 1, 2, 4]
     assert [one.kind for one in incidents if "item 1" in one.text] == ["worker lost", "split", "split"]
 
 
@@ -381,7 +383,7 @@ def test_what_lacks_memory_is_halved_and_not_delayed(clock: Clock) -> None:
     executor = ScriptedExecutor(clock, {1: ["memory"] * 3}, slots=1)
     settled, incidents = run(executor, 3, split=split_to(64))
     one = by_name(settled)[1]
-    assert (one.result(), one.item, one.attempts) == (10, Item(1, blocks=8), 4)
+    assert (one.result(), one.item, one.attempts) == (10, Item(1, batch_divisor=8), 4)
     assert [one.kind for one in incidents] == ["split"] * 3
     assert incidents[0].text == "item 1: out of memory; it is done in halves"
     assert waits(executor, 1) == [0, 0, 0]
@@ -397,7 +399,7 @@ def test_at_the_floor_it_has_failed(clock: Clock) -> None:
     executor = ScriptedExecutor(clock, {1: ["memory"] * 9})
     settled, _ = run(executor, 3, split=split_to(4))
     one = by_name(settled)[1]
-    assert (one.error, one.item.blocks, one.attempts) == (ERRORS["memory"], 4, 3)
+    assert (one.error, one.item.batch_divisor, one.attempts) == (ERRORS["memory"], 4, 3)
     assert executor.counts() == {0: 1, 1: 3, 2: 1}
 
 

@@ -28,8 +28,8 @@ def numbered(manifest: Manifest, number: int) -> Manifest:
 
 def test_a_publication_is_kept_once(tmp_path: Path, manifest: Manifest) -> None:
     for _ in range(2):
-        remember(tmp_path, manifest)
-    assert read_history(tmp_path, manifest.name) == (
+        remember(tmp_path / "history" / "flights.json", manifest)
+    assert read_history(tmp_path / "history" / "flights.json") == (
         Publication(
             publication=manifest.publication,
             published_at=manifest.published_at,
@@ -42,39 +42,37 @@ def test_a_publication_is_kept_once(tmp_path: Path, manifest: Manifest) -> None:
 
 def test_the_last_thirty_are_kept(tmp_path: Path, manifest: Manifest) -> None:
     for number in range(33):
-        remember(tmp_path, numbered(manifest, number))
-    assert [one.publication for one in read_history(tmp_path, manifest.name)] == [
+        remember(tmp_path / "history" / "flights.json", numbered(manifest, number))
+    assert [one.publication for one in read_history(tmp_path / "history" / "flights.json")] == [
         f"p-{number}" for number in range(3, 33)
     ]
 
 
 def test_the_rates_before_are_those_of_other_jobs_newest_first(tmp_path: Path, manifest: Manifest) -> None:
     for number in (5, 10, 20):
-        remember(tmp_path, numbered(manifest, number))
-    assert previous_rates(tmp_path, manifest.name, "j-20") == (10 / 500, 5 / 500)
-    assert previous_rates(tmp_path, manifest.name, "j-9") == (20 / 500, 10 / 500, 5 / 500)
-    assert previous_rates(tmp_path, "another", "j-9") == ()
+        remember(tmp_path / "history" / "flights.json", numbered(manifest, number))
+    assert previous_rates(tmp_path / "history" / "flights.json", "j-20") == (10 / 500, 5 / 500)
+    assert previous_rates(tmp_path / "history" / "flights.json", "j-9") == (20 / 500, 10 / 500, 5 / 500)
+    assert previous_rates(tmp_path / "history" / "another.json", "j-9") == ()
 
 
 def test_a_partial_publication_is_left_out(tmp_path: Path, manifest: Manifest) -> None:
-    remember(tmp_path, manifest.model_copy(update={"complete": False}))
-    assert read_history(tmp_path, manifest.name) == ()
+    remember(tmp_path / "history" / "flights.json", manifest.model_copy(update={"complete": False}))
+    assert read_history(tmp_path / "history" / "flights.json") == ()
 
 
 @pytest.mark.parametrize("publications", [None, "none", [3], [{"publication": "p"}]])
 def test_a_history_that_cannot_be_read_starts_anew(
     tmp_path: Path, manifest: Manifest, publications: object
 ) -> None:
-    write_record(
-        tmp_path / "history" / f"{manifest.name}.json", {"publications": publications}, Version.HISTORY
-    )
-    assert read_history(tmp_path, manifest.name) == ()
-    remember(tmp_path, manifest)
-    assert len(read_history(tmp_path, manifest.name)) == 1
+    write_record(tmp_path / "history" / "flights.json", {"publications": publications}, Version.HISTORY)
+    assert read_history(tmp_path / "history" / "flights.json") == ()
+    remember(tmp_path / "history" / "flights.json", manifest)
+    assert len(read_history(tmp_path / "history" / "flights.json")) == 1
 
 
 def test_a_history_that_cannot_be_written_is_a_storage_error(tmp_path: Path, manifest: Manifest) -> None:
     (tmp_path / "history").touch()
     with pytest.raises(StorageError):
-        remember(tmp_path, manifest)
-    assert read_history(tmp_path, manifest.name) == ()
+        remember(tmp_path / "history" / "flights.json", manifest)
+    assert read_history(tmp_path / "history" / "flights.json") == ()

@@ -126,14 +126,14 @@ def test_a_plan_is_read_as_it_was_made(config: BatchConfig) -> None:
     assert list(read.chunks) == list(made.chunks)
     for name in ("job_id", "token", "config", "snapshot", "features", "bundle", "commit_every", "directory"):
         assert getattr(read, name) == getattr(made, name), name
-    assert (read.blocks, read.parts, read.failed) == (1, made.parts, made.failed)
+    assert (read.batch_divisor, read.parts, read.failed) == (1, made.parts, made.failed)
 
 
 def test_a_plan_that_is_taken_up_again_is_planned_in_other_blocks(config: BatchConfig) -> None:
-    first, second = plan_batch(config), plan_batch(config, blocks=4)
-    assert (first.blocks, second.blocks) == (1, 4)
+    first, second = plan_batch(config), plan_batch(config, batch_divisor=4)
+    assert (first.batch_divisor, second.batch_divisor) == (1, 4)
     assert second.token == first.token
-    assert plan_batch(config, fresh=True, blocks=4).blocks == 4
+    assert plan_batch(config, fresh=True, batch_divisor=4).batch_divisor == 4
 
 
 @pytest.mark.parametrize(

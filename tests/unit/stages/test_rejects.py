@@ -384,9 +384,9 @@ def test_a_chunk_with_bad_rows_scores_the_others_and_sets_those_aside(tmp_path: 
     assert receipt.rejects.first.startswith("row 7: feature x is infinite")
 
 
-@pytest.mark.parametrize("blocks", [2, 3, 8])
+@pytest.mark.parametrize("batch_divisor", [2, 3, 8])
 def test_in_blocks_a_chunk_takes_less_memory_and_has_the_same_scores_and_rejects(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blocks: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch_divisor: int
 ) -> None:
     sizes: list[int] = []
 
@@ -396,14 +396,14 @@ def test_in_blocks_a_chunk_takes_less_memory_and_has_the_same_scores_and_rejects
 
     monkeypatch.setattr("siftline.stages.scoring.score_table", watched)
     task = tasks_with(tmp_path, {0: math.inf, 1_499: math.inf, 2_999: math.inf}, rows=3_000, tolerated=3)
-    whole, pieces = score_chunk(task), score_chunk(replace(task, blocks=blocks))
+    whole, pieces = score_chunk(task), score_chunk(replace(task, batch_divisor=batch_divisor))
     parts = [part_of(task, receipt) for receipt in (whole, pieces)]
     assert parts[0]["score"].to_numpy().tobytes() == parts[1]["score"].to_numpy().tobytes()
     assert parts[0]["id"].equals(parts[1]["id"])
     assert failed_of(task, whole).equals(failed_of(task, pieces))
     assert whole.summary == pieces.summary
     assert sizes[0] == 3_000
-    assert max(sizes[2:]) <= 3_000 // blocks
+    assert max(sizes[2:]) <= 3_000 // batch_divisor
 
 
 def test_a_chunk_with_one_bad_row_too_many_is_refused_with_the_evidence_kept(tmp_path: Path) -> None:

@@ -190,9 +190,9 @@ def test_an_earlier_interval_is_read(tmp_path: Path) -> None:
 def test_an_earlier_history_is_read_although_it_names_intervals(tmp_path: Path) -> None:
     path = written("history", CheckpointFiles(tmp_path).history("flights"))
     assert "interval_start" in path.read_text()
-    (publication,) = read_history(tmp_path, "flights")
+    (publication,) = read_history(tmp_path / "history" / "flights.json")
     assert (publication.job_id, publication.rows, publication.anomalies) == (JOB, 200, 2)
-    assert previous_rates(tmp_path, "flights", "another") == (0.01,)
+    assert previous_rates(tmp_path / "history" / "flights.json", "another") == (0.01,)
 
 
 def test_earlier_notifications_are_remembered(tmp_path: Path) -> None:

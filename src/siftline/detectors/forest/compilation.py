@@ -66,7 +66,7 @@ class Kernels:
             self._load()
 
     def lacking(self, rows: int) -> str | None:
-        """Return what is not installed and would pay off for that many rows, if anything."""
+        """Name an optional library that is missing and would pay off for that many rows, if any."""
         if find_spec("numba") is not None or rows * self.row_seconds <= self.compile_seconds:
             return None
         return f"{_SLOWER}: numba is not installed, which comes with siftline[fast]"
