@@ -139,7 +139,8 @@ class BatchPlan:
 
     `token` names this start of the job, so that receipts and part files of one given up (``--fresh``) do not
     count for another; `fresh` is true if one was given up. `bundle` chunks travel to a worker together, and
-    `commit_every` are committed together. A chunk is scored in batches, `batch_divisor` times smaller than usual.
+    `commit_every` are committed together. A chunk is scored in batches `batch_divisor` times smaller
+    than usual.
     """
 
     job_id: str

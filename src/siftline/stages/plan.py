@@ -40,7 +40,7 @@ def plan_batch(
     """Plan a job: take the input's snapshot, cut it, and write ``plan.json``.
 
     Unless `fresh`, the plan of an earlier run of the job is used again, so that committed receipts still fit
-    its chunks. The lease is taken first. Batches are `batch_divisor` times smaller than usual, to save memory.
+    its chunks. The lease is taken first. Batches `batch_divisor` times smaller than usual save memory.
 
     Raises
     ------

@@ -53,7 +53,7 @@ def publish_results(
         When another run has taken over the job; when one is publishing there for more than `lock_seconds`.
     """
     emit(Progress("publish", rows_total=plan.rows))
-    output = plan.output.root
+    output = Path(plan.config.output.path).absolute()
     with locked(plan.output.publishing, lock_seconds) as alone:
         if not alone:
             raise JobBusy(f"{output}: another run has been publishing there for a while", "end that run")
