@@ -279,7 +279,7 @@ class Queued(distributed.LocalCluster):
     closed = threading.Event()
 
     def __init__(self, **kwargs: object) -> None:
-        super().__init__(n_workers=0, processes=False, dashboard_address=None)
+        super().__init__(n_workers=0, processes=False, dashboard_address="127.0.0.1:0")
 
     def scale(self, *args: object, **kwargs: object) -> None:
         pass
@@ -335,7 +335,7 @@ def test_workers_that_come_later_get_work_as_well() -> None:
 
     with (
         distributed.LocalCluster(
-            n_workers=1, threads_per_worker=8, processes=False, dashboard_address=None
+            n_workers=1, threads_per_worker=8, processes=False, dashboard_address="127.0.0.1:0"
         ) as cluster,
         distributed.Client(cluster, set_as_default=False) as client,
     ):
