@@ -40,23 +40,9 @@ def apply_automations(path: Path) -> list[tuple[str, str]]:
     Automations missing from the file stay as they are; of several with one name, one remains. An automation
     that was switched off on the server stays off, unless the file says `enabled`.
 
-    Parameters
-    ----------
-    path : Path
-        A YAML file with a list `automations`, each in Prefect's schema; an action that runs a deployment
-        may name it, ``deployment: flow/deployment``, instead of giving its id.
-
-    Returns
-    -------
-    list of (str, str)
-        Name and outcome (``created``, ``updated`` or ``unchanged``), in the order of the file.
-
-    Raises
-    ------
-    ConfigError
-        When the file cannot be read, has mistakes, or names a deployment that the server does not have.
-    ApiError
-        When there is no server, or it does not answer.
+    The YAML file has a list `automations`, each in Prefect's schema; an action may name the deployment that
+    it runs, ``deployment: flow/deployment``, instead of giving its id. Returns each name and its outcome
+    (``created``, ``updated`` or ``unchanged``), in the order of the file.
     """
     entries = _read(path)
     _refuse(path, automation_mistakes(entries), "correct the file")

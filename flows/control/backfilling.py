@@ -16,11 +16,10 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
 
 from siftline.config.schedules import Interval, intervals_of
-from siftline.errors import ConfigError, IntegrityError
+from siftline.errors import ConfigError
 from siftline.jobs.intervals import Ledger
 from siftline.pipelines.assignment import Assignment, assignment_of
-from siftline.storage.files import read_record, write_record
-from siftline.storage.records import Record
+from siftline.storage.records import Record, RecordFile
 
 FORMAT_VERSION = 1
 _PUBLISHED = "published before"
@@ -56,6 +55,17 @@ class BackfillReport(Record):
         ]
 
 
+class BackfillRecord(Record):
+    """The last backfill of a pipeline: its dates, and the intervals to do again."""
+
+    first: date
+    last: date
+    only_missing: bool
+    token: str
+    again: tuple[str, ...]
+    done: bool = False
+
+
 @dataclass(frozen=True)
 class BackfillPlan:
     """A backfill: its intervals, and the record from which it continues after an interruption."""
@@ -63,12 +73,12 @@ class BackfillPlan:
     deployment: DeploymentResponse
     intervals: list[Interval]
     ledger: Ledger
-    path: Path
-    record: dict[str, Any]
+    file: RecordFile[BackfillRecord]
+    record: BackfillRecord
 
     def finish(self) -> None:
         """Let the next backfill with the same dates start anew."""
-        write_record(self.path, {**self.record, "done": True}, FORMAT_VERSION)
+        self.file.write(self.record.model_copy(update={"done": True}))
 
 
 def plan_backfill(
@@ -79,15 +89,16 @@ def plan_backfill(
     intervals = _intervals(deployment.name, assignment, first, last)
     root = _working_directory(deployment) / assignment.config.checkpoint.path
     ledger = Ledger(root, assignment.config.name)
-    path = root / "backfills" / f"{deployment.name}.json"
-    asked = {"first": str(first), "last": str(last), "only_missing": only_missing}
-    record = _interrupted(path, asked)
-    if record is None:
-        again = [] if only_missing else [one.key for one in intervals if ledger.published(one)]
-        record = {**asked, "token": secrets.token_hex(4), "again": again, "done": False}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_record(path, record, FORMAT_VERSION)
-    return BackfillPlan(deployment, intervals, ledger, path, record)
+    file = RecordFile(root / "backfills" / f"{deployment.name}.json", BackfillRecord, FORMAT_VERSION)
+    asked: dict[str, Any] = {"first": first, "last": last, "only_missing": only_missing}
+    record = file.read_or(None)
+    if record is not None and not record.done and record.model_dump(include=set(asked)) == asked:
+        get_run_logger().info("continuing the interrupted backfill")
+    else:
+        again = () if only_missing else tuple(one.key for one in intervals if ledger.published(one))
+        record = BackfillRecord(**asked, token=secrets.token_hex(4), again=again)
+        file.write(record)
+    return BackfillPlan(deployment, intervals, ledger, file, record)
 
 
 def run_intervals(
@@ -95,7 +106,7 @@ def run_intervals(
 ) -> BackfillReport:
     """Start the runs of a backfill, the oldest interval first, and wait for all of them."""
     done: dict[str, BackfilledInterval] = {}
-    if plan.record["only_missing"]:
+    if plan.record.only_missing:
         published = [one for one in plan.intervals if plan.ledger.published(one)]
         done = {one.key: _backfilled(plan, one, _PUBLISHED) for one in published}
     waiting = [one for one in plan.intervals if one.key not in done][::-1]
@@ -136,22 +147,10 @@ def _intervals(pipeline: str, assignment: Assignment, first: date, last: date) -
     return found
 
 
-def _interrupted(path: Path, asked: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the record of the same backfill, if it was interrupted."""
-    try:
-        record = read_record(path, FORMAT_VERSION)
-    except (FileNotFoundError, NotADirectoryError, IntegrityError):
-        return None
-    if record.get("done") or {key: record.get(key) for key in asked} != asked:
-        return None
-    get_run_logger().info("continuing the interrupted backfill")
-    return record
-
-
 def _start(client: SyncPrefectClient, plan: BackfillPlan, interval: Interval) -> FlowRun:
     """Start the run of an interval, or find the one that this backfill has started before."""
     given: dict[str, Any] = {"interval": interval.model_dump(mode="json")}
-    if interval.key in plan.record["again"]:
+    if interval.key in plan.record.again:
         given["fresh"] = True
     attempt = 0
     while True:
@@ -159,7 +158,7 @@ def _start(client: SyncPrefectClient, plan: BackfillPlan, interval: Interval) ->
             plan.deployment.id,
             parameters=given,
             tags=["backfill"],
-            idempotency_key=f"backfill {plan.record['token']} {interval.key} {attempt}",
+            idempotency_key=f"backfill {plan.record.token} {interval.key} {attempt}",
         )
         if run.state is None or not run.state.is_final() or run.state.name in _GOOD:
             return run

@@ -85,13 +85,7 @@ def signals_deferred() -> Iterator[None]:
 
 
 class Stop:
-    """A request to stop: nothing new begins, and running work has a grace period.
-
-    Attributes
-    ----------
-    signal : int or None
-        The signal that requested it.
-    """
+    """A request to stop, perhaps by a `signal`: nothing new begins, and running work has a grace period."""
 
     def __init__(self, grace_seconds: float = GRACE_SECONDS) -> None:
         self._grace = grace_seconds

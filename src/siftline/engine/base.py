@@ -33,10 +33,7 @@ class Session(Protocol[T, R]):
     def wait(self, seconds: float) -> list[Answer[T, R]]:
         """Return the answers that have arrived; wait at most `seconds` for the first.
 
-        Raises
-        ------
-        ClusterError
-            When all workers or the scheduler are lost.
+        Raises a ClusterError when all workers or the scheduler are lost.
         """
 
 
@@ -50,15 +47,8 @@ class Executor(Protocol):
     def session(
         self, function: Callable[[T], R], bundle: int = 1, timeout_seconds: float | None = None
     ) -> AbstractContextManager[Session[T, R]]:
-        """Open a session for a function; leaving it cancels what is in flight.
+        """Open a session for a function, importable on the workers; leaving it cancels what is in flight.
 
-        Parameters
-        ----------
-        function : callable
-            Importable on the workers.
-        bundle : int
-            Number of small items that travel together; each trip costs milliseconds.
-        timeout_seconds : float, optional
-            Longest run of an item; then its worker restarts and the answer is a `ChunkTimeout`.
-            Has no effect in this process.
+        `bundle` small items travel together, because each trip costs milliseconds. On a cluster, the worker
+        of an item that exceeds its time restarts, and the answer is a `ChunkTimeout`.
         """

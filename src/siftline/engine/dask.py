@@ -24,16 +24,16 @@ _LOST_AFTER_SECONDS = 60.0
 _AGAIN = "run the same command again: finished chunks are kept"
 
 
+@dataclass(frozen=True)
 class DaskExecutor:
     """Runs items on a Dask cluster; `connected` returns its client, after a wait while the cluster starts."""
 
-    def __init__(self, connected: Callable[[], Any]) -> None:
-        self._connected = connected
+    connected: Callable[[], Any]
 
     @property
     def client(self) -> Any:
         """Dask's client, connected to a scheduler with at least one worker."""
-        return self._connected()
+        return self.connected()
 
     @property
     def dashboard(self) -> str | None:

@@ -71,19 +71,10 @@ def run_with_retries(
         Importable on the workers; harmless to run twice.
     split : callable, optional
         Gives an item that does the same in less memory, or None if there is none.
-    bundle, timeout_seconds
-        As `Executor.session`.
     stop : Stop, optional
-        Once requested, nothing more begins, and running items get a grace period.
+        Once requested, nothing more begins; after the results of running items Cancelled is raised.
     poll_seconds : float
         Longest wait before `stop` is checked again.
-
-    Raises
-    ------
-    Cancelled
-        When a stop was requested, after the results of running items.
-    ClusterError
-        When all workers or the scheduler are lost.
     """
     stop = stop or Stop()
     attempts: _Attempts[T, R] = _Attempts(items, retries, split, stop)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Generic
 
 from siftline.engine.attempt import attempt
@@ -23,20 +24,20 @@ class SerialExecutor:
         return nullcontext(_SerialSession(function))
 
 
+@dataclass
 class _SerialSession(Generic[T, R]):
-    def __init__(self, function: Callable[[T], R]) -> None:
-        self._function = function
-        self._items: tuple[T, ...] = ()
+    function: Callable[[T], R]
+    items: tuple[T, ...] = ()
 
     @property
     def room(self) -> int:
-        return 1 - len(self._items)
+        return 1 - len(self.items)
 
     def submit(self, items: tuple[T, ...]) -> None:
-        self._items += items
+        self.items += items
 
     def wait(self, seconds: float) -> list[Answer[T, R]]:
-        if not self._items:
+        if not self.items:
             time.sleep(seconds)
-        items, self._items = self._items, ()
-        return [Answer(item, *attempt(self._function, item)) for item in items]
+        items, self.items = self.items, ()
+        return [Answer(item, *attempt(self.function, item)) for item in items]

@@ -26,20 +26,9 @@ _QUIET = {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PYT
 
 @dataclass(frozen=True)
 class Service:
-    """One of the processes.
+    """One of the processes; `environment` is added to ours, and `arguments` are of `subprocess.Popen`.
 
-    Attributes
-    ----------
-    address : str
-        Its address, or another short description.
-    command : tuple of str
-        Without secrets.
-    healthy : callable
-        Returns true while it works.
-    environment : mapping
-        Added to our own environment.
-    arguments : mapping
-        More arguments of `subprocess.Popen`.
+    Commands are without secrets, because every user of the machine can see them.
     """
 
     name: str

@@ -37,23 +37,9 @@ def supervise(
 ) -> None:
     """Start a stack and watch it until a signal asks for its end; then end it, the last service first.
 
-    Parameters
-    ----------
-    stack : Stack
-        The stack to start.
-    say : callable
-        Called with a line for each event.
-    ready : callable
-        Called once everything is healthy.
-    start_seconds : float
-        Longest start of a service.
-    backoff_seconds : float
-        Delay before a service is first revived; it doubles each time.
-
-    Raises
-    ------
-    StackError
-        When it cannot be started, or a service ends again and again. Nothing is left running.
+    Calls `say` with a line for each event, and `ready` once everything is healthy. A service has
+    `start_seconds` to become healthy; the delay before it is revived doubles each time. If the stack cannot
+    be started, or a service ends again and again, raises a StackError and leaves nothing running.
     """
     # An ignored signal stays ignored, as with nohup; asking twice changes nothing.
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
