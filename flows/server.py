@@ -85,10 +85,8 @@ def flow_errors() -> Iterator[None]:
         remedy = "run the same command again to go on: finished chunks are kept"
         raise Cancelled("interrupted", remedy) from error
     except httpx.HTTPError as error:
-        problem = f"the Prefect API was lost ({type(error).__name__})"
-        raise ApiError(
-            problem, "see `siftline jobs` for the progress, and run the same command again"
-        ) from error
+        remedy = "see `siftline jobs` for the progress, and run the same command again"
+        raise ApiError(f"the Prefect API was lost ({type(error).__name__})", remedy) from error
 
 
 def deployment_name(pipeline: str) -> str:

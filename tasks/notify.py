@@ -32,13 +32,13 @@ def notify(message: Message, rules: Sequence[NotifyConfig], checkpoint: Path | N
     logger.log(message.level, "%s\n%s", message.subject, message.body)
     memory = CheckpointFiles(checkpoint).notified(message.variables.name) if checkpoint is not None else None
     deliveries = deliver(message, rules, _load, memory)
-    for delivery in deliveries:
-        if delivery.error is not None:
-            logger.warning("notification through %s was not delivered: %s", delivery.block, delivery.error)
-        if delivery.held:
-            logger.info("notification through %s was held back by at_most_every", delivery.block)
-        if delivery.remark is not None:
-            logger.warning("notification through %s: %s", delivery.block, delivery.remark)
+    for one in deliveries:
+        if one.error is not None:
+            logger.warning("notification through %s was not delivered: %s", one.block, one.error)
+        if one.held:
+            logger.info("notification through %s was held back by at_most_every", one.block)
+        if one.remark is not None:
+            logger.warning("notification through %s: %s", one.block, one.remark)
     return deliveries
 
 

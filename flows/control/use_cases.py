@@ -222,9 +222,8 @@ def cancel_run(flow_run_id: UUID | str) -> RunStatus:
     with server() as client:
         run = _find_run(client, flow_run_id)
         if _final(run):
-            raise ConfigError(
-                f"run {run.id}: has ended already ({run.state_name})", "there is nothing to cancel"
-            )
+            problem = f"run {run.id}: has ended already ({run.state_name})"
+            raise ConfigError(problem, "there is nothing to cancel")
         client.set_flow_run_state(run.id, Cancelling())
     return run_status(flow_run_id)
 
@@ -249,12 +248,11 @@ def _final(run: FlowRun) -> bool:
 def _steps(client: SyncPrefectClient, run: UUID) -> tuple[StepStatus, ...]:
     found = client.read_task_runs(flow_run_filter=FlowRunFilter.model_validate({"id": {"any_": [run]}}))
     not_started = datetime.max.replace(tzinfo=UTC)
-    found.sort(key=lambda one: one.start_time or not_started)
     return tuple(
         StepStatus(
             name=one.name, state=one.state_name or "Unknown", started=one.start_time, ended=one.end_time
         )
-        for one in found
+        for one in sorted(found, key=lambda one: one.start_time or not_started)
     )
 
 

@@ -1,4 +1,4 @@
-"""The user's own steps around the notification: each is done once for what is published."""
+"""The user's own steps around the notification: each runs once per publication."""
 
 from __future__ import annotations
 

@@ -170,10 +170,8 @@ class _DaskSession(Generic[T, R]):
     def _timed_out(self, worker: str) -> SiftlineError:
         known = self._client.scheduler_info(n_workers=-1)["workers"].get(worker)
         if known is not None and not known.get("nanny"):
-            return ClusterError(
-                f"worker {worker} hangs, and has no nanny that could restart it",
-                f"end it, start workers with a nanny (Dask's default), and {_AGAIN}",
-            )
+            problem = f"worker {worker} hangs, and has no nanny that could restart it"
+            return ClusterError(problem, f"end it, start workers with a nanny (Dask's default), and {_AGAIN}")
 
         def restart() -> None:
             with suppress(KeyError, TimeoutError, OSError):  # it is gone already
@@ -181,10 +179,8 @@ class _DaskSession(Generic[T, R]):
 
         # In the background, because killing a hung worker takes seconds.
         threading.Thread(target=restart, name="siftline-restart", daemon=True).start()
-        return ChunkTimeout(
-            f"no result after {self._timeout:g} s; the worker was restarted",
-            "raise chunking.timeout_seconds, or cut smaller chunks (chunking.rows)",
-        )
+        problem = f"no result after {self._timeout:g} s; the worker was restarted"
+        return ChunkTimeout(problem, "raise chunking.timeout_seconds, or cut smaller chunks (chunking.rows)")
 
 
 def _error(future: Any) -> Exception:

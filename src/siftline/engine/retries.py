@@ -151,7 +151,7 @@ class _Attempts(Generic[T, R]):
             if error is not None and not isinstance(error, SiftlineError):
                 raise error
             if error is not None and error.fault in follow:
-                # What a stop leaves undone has not failed.
+                # Work that a stop leaves undone has not failed.
                 error = None if self._stop.requested else follow[error.fault](attempt, error)
                 if error is None:
                     continue

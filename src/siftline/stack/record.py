@@ -58,7 +58,6 @@ def claimed(home: Path) -> Iterator[None]:
     """Be the only process that runs a stack in `home`, or raise a StackError."""
     with locked(home / "lock") as alone:
         if not alone:
-            raise StackError(
-                f"another `siftline up` is at work in {home}", "wait for it, or stop it with `siftline down`"
-            )
+            problem = f"another `siftline up` is at work in {home}"
+            raise StackError(problem, "wait for it, or stop it with `siftline down`")
         yield
