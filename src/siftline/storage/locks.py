@@ -25,7 +25,7 @@ def locked(path: Path, seconds: float = 0.0, poll_seconds: float = 0.05) -> Iter
     with ExitStack() as stack:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context(path.open("w"))
+            file = stack.enter_context(path.open("a"))
             while (alone := try_lock(file)) is False and time.monotonic() < deadline:
                 time.sleep(poll_seconds)
         except OSError as error:
