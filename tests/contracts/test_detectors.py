@@ -193,7 +193,7 @@ def test_warnings_are_errors_here() -> None:
 THIRD = """
 import sys
 import pytest
-from siftline.config.detectors import DetectorKind
+from siftline.config.detectors import DETECTORS, DetectorKind
 DETECTORS["gaussian_mixture"] = DetectorKind(
     "sklearn.mixture.GaussianMixture", exact=False, takes_missing=False
 )

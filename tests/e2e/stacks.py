@@ -13,7 +13,7 @@ from siftline.stack import StackRecord, postgresql, read_stack
 from tests.e2e.processes import Finished, Shell, free_port
 
 NOT_INSTALLED = "PostgreSQL is not installed (Debian: apt-get install postgresql)"
-INSTALLED = bool(postgresql._installed())
+INSTALLED = bool(postgresql.installed_versions())
 
 
 class Place:

@@ -113,7 +113,7 @@ def test_a_run_of_a_finished_job_is_one_task_run_that_plans(tmp_path: Path) -> N
     assert flow_run(run_id).state_name == "AlreadyPublished"
     after = written()
     changed = {path.name for path in before.keys() | after if before.get(path) != after.get(path)}
-    assert changed == {"lease-000001.json", "lease-000002.json", "test.lock"}
+    assert changed == {"lease-000001.json", "lease-000002.json"}
 
 
 @pytest.mark.e2e

@@ -262,7 +262,7 @@ def test_a_step_that_fails_fails_the_run_but_not_what_is_published(tmp_path: Pat
     failed = run(values, steps=steps("a", "b", "c", at=2))
 
     assert (failed.type.value, failed.name) == ("FAILED", "FailedForGood")
-    with pytest.raises(StepFailed, match="step company:b: ConnectionError: b has no network; see to it, "):
+    with pytest.raises(StepFailed, match="step company:b: ConnectionError: b has no network; fix it, "):
         failed.result()
     assert own.names == ["a", "b"]
     assert entry(tmp_path).outcome == "published"

@@ -55,7 +55,7 @@ def identity() -> dict[str, Any]:
 
 def program(stack: Stack, name: str, packages: Path = _PACKAGES) -> str:
     """Find one of PostgreSQL's programs, in the version of the data if there is any, or else the newest."""
-    installed = _installed(packages)
+    installed = installed_versions(packages)
     if not installed:
         problem = f"PostgreSQL is not installed: no initdb on the PATH or in {packages}/*/bin"
         raise StackError(problem, f"install it (Debian: apt-get install postgresql), {_OTHERWISE}")
@@ -67,7 +67,7 @@ def program(stack: Stack, name: str, packages: Path = _PACKAGES) -> str:
     return str(installed[wanted] / name)
 
 
-def _installed(packages: Path) -> dict[int, Path]:
+def installed_versions(packages: Path = _PACKAGES) -> dict[int, Path]:
     """Return the directories with PostgreSQL's programs, by major version."""
     found = shutil.which("initdb")
     versions = {}
