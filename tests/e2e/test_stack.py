@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -173,13 +174,13 @@ def test_the_work_pool_is_there(stack: Place) -> None:
 
 
 def test_everything_listens_on_the_loopback_only(stack: Place) -> None:
-    listening = {
-        connection.laddr.ip
-        for identity in stack.record().services.values()
-        for process in [psutil.Process(identity.pid), *psutil.Process(identity.pid).children(recursive=True)]
-        for connection in process.net_connections("tcp")
-        if connection.status == psutil.CONN_LISTEN
-    }
+    listening = set()
+    for identity in stack.record().services.values():
+        service = psutil.Process(identity.pid)
+        for process in [service, *service.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):  # processes of databases come and go
+                found = process.net_connections("tcp")
+                listening |= {one.laddr.ip for one in found if one.status == psutil.CONN_LISTEN}
 
     assert listening == {"127.0.0.1"}
 
