@@ -26,7 +26,7 @@ from tests.flows.commands import call_siftline
 
 ROOT = Path(__file__).parents[2]
 FLIGHTS = 3000
-CANCELLED_CHUNKS = 400
+CANCELLED_CHUNKS = 300
 
 
 def write_flights(path: Path) -> None:

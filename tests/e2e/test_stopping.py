@@ -32,7 +32,7 @@ SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
 # ------------------------------------------------------------------------------------------ the command
 
-CHUNKS = 400
+CHUNKS = 240
 
 
 def test_a_run_stopped_at_any_moment_exits_130_leaves_nobody_and_goes_on(shell: Shell) -> None:
