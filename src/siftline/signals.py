@@ -71,7 +71,7 @@ def signals_handled(
 
 @contextmanager
 def signals_deferred() -> Iterator[None]:
-    """Act on signals after the block: an exception raised during an import may get lost.
+    """Act on signals after the block, which an exception would tear: an import, or the taking of a lease.
 
     Unlike a blocked signal, one that another thread gets is deferred as well.
     """

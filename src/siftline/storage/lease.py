@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal, Self, TextIO
 
 from siftline.errors import JobBusy, LeaseLost, storage_error
+from siftline.signals import signals_deferred
 from siftline.storage.layout import AUDIT
 from siftline.storage.lease_file import Holder, LeaseFile, LeaseRecord, find_lease
 
@@ -69,9 +70,11 @@ class Lease:
         if self._taken is not None:
             raise RuntimeError("a run takes one job")
         try:
-            while self._taken is None:  # as long as other runs are faster
-                self._taken = self._attempt(directory)
-            self._taken.file.remove_older()
+            with signals_deferred():  # a stop in between would leave a lease that is never released
+                while (taken := self._attempt(directory)) is None:
+                    pass  # another run was faster
+                self._taken = taken
+            taken.file.remove_older()
         except OSError as error:
             raise storage_error(error, directory) from error
 

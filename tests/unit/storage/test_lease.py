@@ -648,3 +648,21 @@ def test_whatever_happens_at_most_one_holds_and_epochs_grow(
             assert (held and held.run) == (holding and holding.name)
             assert holding is None or holding.check() == {}
             assert leases(job) == [lease_file(job, epoch).name] if epoch else not job.exists()
+
+
+def test_a_stop_while_the_lease_is_taken_leaves_it_released(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = os.link
+
+    def stopped(source: Path, target: Path) -> None:
+        link(source, target)
+        signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", stopped)
+        with pytest.raises(KeyboardInterrupt), Lease("stopped") as lease:
+            lease.take(tmp_path / "job")
+    with Lease("next") as lease:
+        lease.take(tmp_path / "job")
+        assert (lease.epoch, lease.previous) == (2, None)
