@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -349,3 +352,30 @@ def test_workers_that_come_later_get_work_as_well() -> None:
         _may_go_on.set()
         thread.join(60)
     assert sorted(found) == list(range(200))
+
+
+# In a process of its own: this one has imported Dask with Dask's own settings.
+LEVELS = """
+import logging
+from siftline.config.batch import RetriesConfig
+from siftline.config.clusters import LocalCluster
+from siftline.engine import open_executor, prepare_workers, run_with_retries
+
+def level_of(logger):
+    return logging.getLogger(logger).getEffectiveLevel()
+
+if __name__ == "__main__":
+    loggers = ["distributed.worker", "distributed.worker.state_machine", "distributed.core"]
+    prepare_workers()
+    with open_executor(LocalCluster(workers=1)) as executor:
+        settled = list(run_with_retries(executor, level_of, loggers, RetriesConfig()))
+    print([one.result() for one in settled])
+"""
+
+
+@pytest.mark.slow
+def test_workers_do_not_log_lost_connections(tmp_path: Path) -> None:
+    program = tmp_path / "levels.py"
+    program.write_text(LEVELS)
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True)
+    assert done.stdout == f"{[logging.CRITICAL] * 3}\n", done.stderr

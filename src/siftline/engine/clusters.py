@@ -15,7 +15,7 @@ from siftline.config.clusters import AddressCluster, Cluster, FactoryCluster, Lo
 from siftline.engine.base import Executor
 from siftline.engine.dask import DaskExecutor
 from siftline.engine.serial import SerialExecutor
-from siftline.engine.workers import ENVIRONMENT, START_METHOD, prepare_workers
+from siftline.engine.workers import ENVIRONMENT, START_METHOD, prepare_workers, quieten_dask
 from siftline.errors import ClusterError
 from siftline.signals import hold_signals
 
@@ -45,7 +45,7 @@ def open_executor(
     if isinstance(cluster, SerialCluster):
         yield SerialExecutor()
         return
-    _quieten()
+    quieten_dask()
     if isinstance(cluster, AddressCluster):
         with _connected(cluster, warm_up) as client:
             yield DaskExecutor(lambda: client)
@@ -61,16 +61,6 @@ def open_executor(
         thread.shutdown(wait=True)
         if starting.exception() is None:
             starting.result()[1].close()
-
-
-def _quieten() -> None:
-    """Silence Dask's log of connections and lost workers, unless the user configured it."""
-    import dask.config
-
-    if "logging" not in dask.config.config:
-        parts = ("client", "core", "nanny", "scheduler", "worker.state_machine")
-        quiet = {f"distributed.{part}": "critical" for part in parts}
-        dask.config.set({"logging": {"distributed": "warning", **quiet}})
 
 
 def _start(

@@ -38,8 +38,19 @@ def prepare_workers() -> None:
             forkserver.ensure_running()
 
 
+def quieten_dask() -> None:
+    """Silence Dask's log of connections and lost workers, unless the user configured it."""
+    import dask.config
+
+    if "logging" not in dask.config.config:
+        parts = ("client", "core", "nanny", "scheduler", "worker", "worker.state_machine")
+        quiet = {f"distributed.{part}": "critical" for part in parts}
+        dask.config.set({"logging": {"distributed": "warning", **quiet}})
+
+
 def preload_dask() -> None:
     """Import Dask's worker code, in the process that workers are forked from."""
+    quieten_dask()  # read when distributed is imported
     import distributed.nanny
     import distributed.worker  # noqa: F401
 
