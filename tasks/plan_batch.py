@@ -7,7 +7,7 @@ from prefect.cache_policies import NO_CACHE
 
 from siftline.batch_plan import BatchPlan
 from siftline.config.batch import BatchConfig
-from siftline.engine.clusters import prepare_executor
+from siftline.engine import prepare_executor
 from siftline.stages import plan
 from siftline.storage.lease import Lease
 from tasks.adapters.main_module import spare_children_prefect

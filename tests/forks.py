@@ -32,7 +32,7 @@ from tests.support import store_of
 
 @dataclass(frozen=True)
 class Done:
-    """What a run did."""
+    """Result of a run."""
 
     plan: BatchPlan
     manifest: Manifest

@@ -19,9 +19,9 @@ from siftline.config.schedules import Interval, intervals_of
 from siftline.errors import ConfigError
 from siftline.jobs.intervals import Ledger
 from siftline.pipelines.assignment import Assignment, assignment_of
+from siftline.storage.layout import CheckpointFiles, Version
 from siftline.storage.records import Record, RecordFile
 
-FORMAT_VERSION = 1
 _PUBLISHED = "published before"
 _GOOD = {"Completed", "CompletedWithRejects", "AlreadyPublished", _PUBLISHED}
 
@@ -89,7 +89,7 @@ def plan_backfill(
     intervals = _intervals(deployment.name, assignment, first, last)
     root = _working_directory(deployment) / assignment.config.checkpoint.path
     ledger = Ledger(root, assignment.config.name)
-    file = RecordFile(root / "backfills" / f"{deployment.name}.json", BackfillRecord, FORMAT_VERSION)
+    file = RecordFile(CheckpointFiles(root).backfill(deployment.name), BackfillRecord, Version.BACKFILL)
     asked: dict[str, Any] = {"first": first, "last": last, "only_missing": only_missing}
     record = file.read_or(None)
     if record is not None and not record.done and record.model_dump(include=set(asked)) == asked:

@@ -10,8 +10,7 @@ from prefect.runtime import flow_run
 from flows.run.lifecycle import Run
 from siftline.batch_plan import BatchPlan
 from siftline.config.clusters import LocalCluster
-from siftline.engine.base import Executor
-from siftline.engine.clusters import open_executor
+from siftline.engine import Executor, open_executor
 from siftline.errors import PartDamaged
 from siftline.jobs.results import Manifest
 from siftline.stages.publish import published_already

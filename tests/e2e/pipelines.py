@@ -26,7 +26,7 @@ DAILY = {
 
 
 class Server:
-    """What the tests ask the server."""
+    """Questions of the tests to the server."""
 
     def __init__(self, url: str) -> None:
         self._url = url

@@ -66,7 +66,7 @@ def server(
 
 
 def ask(server: PrefectServer, kind: str, run: str) -> list[dict[str, Any]]:
-    """What it knows of a run."""
+    """Records of a kind that the server has of a run."""
     chosen = {"flow_runs": {"id": {"any_": [run]}}}
     answer = httpx.post(f"{server.api_url}/{kind}/filter", json=chosen, timeout=120)
     found: list[dict[str, Any]] = answer.raise_for_status().json()

@@ -1,4 +1,4 @@
-"""What the `siftline` command says, where it says it, and its exit status."""
+"""Output of the `siftline` command, its streams and exit statuses."""
 
 from __future__ import annotations
 

@@ -39,6 +39,7 @@ class Version:
     """Format versions of records; readers refuse any other."""
 
     ASSIGNMENT = 1
+    BACKFILL = 1
     DETECTOR = 1
     FAILED_CHUNKS = 1
     HISTORY = 1
@@ -84,6 +85,10 @@ class CheckpointFiles:
     def notified(self, name: str) -> Path:
         """Return the record of a pipeline's last notifications."""
         return self.root / "notified" / f"{name}.json"
+
+    def backfill(self, deployment: str) -> Path:
+        """Return the record of a deployment's last backfill."""
+        return self.root / "backfills" / f"{deployment}.json"
 
 
 class JobFiles:
