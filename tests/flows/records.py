@@ -12,7 +12,6 @@ from prefect.client.schemas.filters import (
     FlowRunFilterId,
     LogFilter,
     LogFilterFlowRunId,
-    TaskRunFilter,
 )
 from prefect.client.schemas.objects import Artifact, FlowRun, TaskRun
 from prefect.client.schemas.sorting import ArtifactSort, TaskRunSort
@@ -59,11 +58,8 @@ def artifacts(run_id: UUID | str | None) -> dict[str, Artifact]:
     with get_client(sync_client=True) as client:
         found = client.read_artifacts(
             artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[UUID(str(run_id))])),
-            flow_run_filter=FlowRunFilter(),
-            task_run_filter=TaskRunFilter(),
             sort=ArtifactSort.ID_DESC,
             limit=200,
-            offset=0,
         )
     return {str(artifact.key): artifact for artifact in found}
 
