@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.logging.handlers import APILogHandler
+from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
 from siftline.config.batch import BatchConfig
 from siftline.config.clusters import LocalCluster
@@ -60,10 +61,11 @@ def api_url(tmp_path_factory: pytest.TempPathFactory, prefect_database: Path) ->
 
 @pytest.fixture(scope="session")
 def prefect_server(api_url: str) -> Iterator[str]:
-    """The same server for flows that run in this process."""
+    """The same server for flows that run in this process, and wait for no heartbeat."""
     prepare_workers()  # the server that workers are forked from stays as long as this process
-    with temporary_settings({PREFECT_API_URL: api_url}):
+    with temporary_settings({PREFECT_API_URL: api_url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         yield api_url
+        APILogHandler().flush()  # before the server is gone
 
 
 @pytest.fixture(scope="session")
