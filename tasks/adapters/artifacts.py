@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 import time
 from collections.abc import Callable
@@ -58,6 +59,8 @@ class Latest(Generic[T]):
     def __exit__(self, *exception: object) -> None:
         self._closed.set()
         self.thread.join(self._pace.waiting)
+        if self.thread.is_alive():  # a process may end as soon as the API answers
+            atexit.register(self.thread.join, self._pace.waiting)
 
     def put(self, value: T) -> None:
         """Give a value, in place of the one before."""

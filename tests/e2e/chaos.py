@@ -1,6 +1,6 @@
 """A job under fire: its processes are killed at random moments, and it is run again until it is done.
 
-`test_chaos.py` plays 20 rounds. For a longer soak, with a Prefect server of its own::
+`test_chaos.py` plays three rounds. For a longer soak, with a Prefect server of its own::
 
     python -m tests.e2e.chaos --rounds 500 --seed 7
 
@@ -41,7 +41,7 @@ AT_A_WORKER = 2
 
 # Run by the flow's process, and by each worker when it comes to life.
 COMMAND = """
-import functools, os
+import functools, os, time
 from siftline.storage import lease
 from siftline.stages import scoring
 
@@ -50,6 +50,8 @@ def noted(score_chunk):
     def score(task):
         with open(os.environ["BEGUN"], "ab", buffering=0) as file:
             file.write(f"{os.environ['RUN']} {os.getpid()} {task.chunk.index}\\n".encode())
+        while task.chunk.index >= int(os.environ.get("FREE_CHUNKS", 10**9)) and not os.path.exists("gate"):
+            time.sleep(0.05)
         return score_chunk(task)
     return score
 
@@ -122,11 +124,15 @@ class Job:
         self._command.write_text(COMMAND)
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-        """Start ``siftline run``; the runs are numbered from 1."""
+        """Start ``siftline run``, numbered from 1; chunks after the free ones wait at a gate."""
         self.runs += 1
         more = {"BEGUN": str(self._begun), "RUN": str(self.runs), **environment}
         workshop = Workshop(self.shell.directory, self.shell.api_url, self.shell.mark, more)
         return workshop.start(sys.executable, self._command, "run", self.config, "--json", *arguments)
+
+    def open_gate(self) -> None:
+        """Let the chunks be scored that wait."""
+        (self.shell.directory / "gate").touch()
 
     def run(self, *arguments: str) -> dict[str, Any]:
         """Run it to its end, which must be a good one."""

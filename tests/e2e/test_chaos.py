@@ -20,9 +20,9 @@ from tests.faults import wait_until
 from tests.flows.batches import part_files, scores_digest
 from tests.support import undisturbed_job
 
-ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "4"))
-# Of this one 4 rounds hit two workers of a run, a run at its start, amid and at its end, and two in a row.
-SEED = os.environ.get("CHAOS_SEED", "38")
+ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "3"))
+# Its rounds kill two workers of a run, two runs in a row, and a run at its start, amid and at its end.
+SEED = os.environ.get("CHAOS_SEED", "1724")
 ROWS = CHUNKS * CHUNK_ROWS
 TERMINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
@@ -54,7 +54,7 @@ def test_whoever_is_killed_the_job_ends_as_if_nothing_had_happened(
 ) -> None:
     chance = random.Random(f"{SEED}/{number}")
     game = Round(Job(shell), chance)
-    runs = plan_round(chance, flow=number % 2 == 1)
+    runs = plan_round(chance, flow=number > 0)
 
     result = game.play(runs)
     shell.wait_for_nobody()

@@ -89,7 +89,12 @@ def inspect_deployment(checkout: Shell) -> dict[str, Any]:
 def start_run(checkout: Shell, config: dict[str, Any]) -> httpx.Response:
     """Start a run of the deployment with a configuration of its own."""
     path = f"{checkout.api_url}/deployments/{inspect_deployment(checkout)['id']}/create_flow_run"
-    return httpx.post(path, json={"parameters": {"config": config}}, timeout=120)
+
+    def answer() -> httpx.Response | None:
+        given = httpx.post(path, json={"parameters": {"config": config}}, timeout=120)
+        return given if given.status_code != httpx.codes.SERVICE_UNAVAILABLE else None
+
+    return wait_until(answer, "the server's database has time for it")
 
 
 def test_deploying_registers_the_nightly_run_with_its_schedule_and_its_form(checkout: Shell) -> None:
@@ -168,7 +173,7 @@ def test_a_run_that_the_form_would_refuse_is_refused(checkout: Shell, tmp_path: 
 def test_a_run_cancelled_with_prefect_is_cancelled_leaves_nobody_and_goes_on(
     checkout: Shell, tmp_path: Path
 ) -> None:
-    slow = {"params": {"n_estimators": 300}, "sample_rows": 5000}
+    slow = {"params": {"n_estimators": 200}, "sample_rows": 5000}
     shell = Shell(tmp_path, checkout.api_url, checkout.mark)
     job = Job(shell, CANCELLED_CHUNKS, 500, detector=slow)
     before = {process.pid for process in checkout.processes()}
@@ -197,7 +202,7 @@ def test_a_run_whose_process_is_killed_is_taken_up_by_the_recovery_deployment(
     checkout: Shell, tmp_path: Path
 ) -> None:
     config = configuration(tmp_path, rows=4000, chunk_rows=100)
-    config["detector"]["params"]["n_estimators"] = 500
+    config["detector"]["params"]["n_estimators"] = 300
     with httpx.Client(base_url=str(checkout.api_url), timeout=120) as server:
 
         def ask(path: str, **body: Any) -> list[dict[str, Any]]:

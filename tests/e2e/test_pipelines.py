@@ -21,7 +21,7 @@ from tests.faults import nothing_left_behind, wait_until
 from tests.flows.batches import write_rows
 from tests.flows.commands import call_siftline, inside
 
-FIRST, DAYS = date(2026, 3, 4), 4
+FIRST, DAYS = date(2026, 3, 4), 3
 
 
 @pytest.fixture(scope="module")
@@ -115,9 +115,9 @@ def test_what_is_wrong_with_a_pipeline_is_told_before_anything_changes(
     assert (gone.status, "the server does not have it" in gone.complaint()) == (2, True)
 
 
-def submit(project: Shell, config: Path) -> BatchJob:
+def submit(project: Shell, config: Path, pool: str = "pipelines") -> BatchJob:
     with inside(project):
-        return create_batch_job(load_config(config), work_pool="pipelines")
+        return create_batch_job(load_config(config), work_pool=pool)
 
 
 def test_a_submitted_job_is_named_at_once_and_can_be_cancelled(project: Shell, server: Server) -> None:
@@ -130,13 +130,12 @@ def test_a_submitted_job_is_named_at_once_and_can_be_cancelled(project: Shell, s
     manifest = open_results(project.directory / "results/single").manifest
     assert (manifest.job_id, manifest.flow_run_id) == (job.job_id, str(job.flow_run_id))
 
-    slow = {**batch, "detector": {"params": {"n_estimators": 2000}}, "chunking": {"rows": 1}}
-    write_config(config, slow)
-    job = submit(project, config)
-    wait_until(lambda: receipt_files_of(project, job.job_id), "some chunks are done", 300)
+    assert call_siftline(project, "pipelines", "remove", "on-demand").status == 0
+
+    job = submit(project, config, pool="nobody-there")
     with inside(project):
-        assert cancel_run(job.flow_run_id).state in ("Cancelling", "Cancelled")
-    wait_until(lambda: server.runs("on-demand", "Cancelled"), "it is cancelled", 60)
+        assert cancel_run(job.flow_run_id).state == "Cancelled"
+    assert server.runs("on-demand", "Cancelled")
     with inside(project), pytest.raises(ConfigError, match=r"has ended already \(Cancelled\)"):
         cancel_run(job.flow_run_id)
     assert call_siftline(project, "pipelines", "remove", "on-demand").status == 0
@@ -157,10 +156,6 @@ def test_a_pipeline_can_be_created_from_python_and_again_without_a_change(
     assert call_siftline(project, "pipelines", "remove", "from-python").status == 0
 
 
-def receipt_files_of(project: Shell, job_id: str) -> list[Path]:
-    return list(project.directory.glob(f".siftline/jobs/{job_id}/receipts/*/*.json"))
-
-
 def test_a_backfill_that_is_killed_goes_on_and_every_day_is_published_once(
     project: Shell, server: Server
 ) -> None:
@@ -169,7 +164,7 @@ def test_a_backfill_that_is_killed_goes_on_and_every_day_is_published_once(
     last = FIRST + timedelta(days=DAYS - 1)
     command = ("backfill", "daily", "--from", str(FIRST), "--to", str(last), "--parallel", "2")
     process = project.start("siftline", *command)
-    wait_until(lambda: len(server.runs("daily", "Completed")) >= 2, "two days are done", 300)
+    wait_until(lambda: server.runs("daily", "Completed"), "a day is done", 300)
     process.send_signal(signal.SIGKILL)
     process.communicate()
 

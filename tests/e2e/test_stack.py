@@ -7,7 +7,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from siftline import load_config, open_results
-from tests.e2e.pipelines import DAILY, Server, apply, write_pipeline
+from tests.e2e.pipelines import Server, apply, write_pipeline
 from tests.e2e.processes import Shell, finish, running, write_config
 from tests.e2e.stacks import INSTALLED, NOT_INSTALLED, Place, place
 from tests.faults import wait_until
@@ -102,7 +102,7 @@ def webhook() -> Iterator[Webhook]:
         yield webhook
 
 
-def test_a_schedule_fires_its_run_is_published_and_told_and_pausing_ends_that(
+def test_runs_by_schedule_and_by_hand_take_turns_are_published_and_told_until_paused(
     stack: Place, project: Shell, server: Server, webhook: Webhook
 ) -> None:
     with inside(project):
@@ -117,16 +117,29 @@ def test_a_schedule_fires_its_run_is_published_and_told_and_pausing_ends_that(
         concurrency={"limit": 1},
     )
     assert "+ deployment batch-detection/ticks with schedule default" in apply(project, path)
+    by_hand = call_siftline(project, "pipelines", "run", "ticks", "--json").json()["flow_run_id"]
+
+    def over() -> list[dict[str, Any]]:
+        runs = server.runs("ticks", "Completed", "AlreadyPublished")
+        return sorted(runs, key=lambda run: run["start_time"])
 
     wait_until(lambda: webhook.received, "a run is published and told of", 300)
+    wait_until(
+        lambda: {by_hand} < {run["id"] for run in over()}, "the run by hand, and another, are over", 300
+    )
     assert call_siftline(project, "pipelines", "pause", "ticks").out == "paused ticks\n"
 
     assert open_results(project.directory / "results/ticks").manifest.rows == 300
     assert "Interval: " in webhook.received[0].body["body"]
-    done = wait_until(lambda: server.runs("ticks", "Completed"), "it is completed")
-    assert done[-1]["name"].startswith("ticks 2")
-    assert done[-1]["auto_scheduled"]
     wait_until(lambda: not server.runs("ticks", "Running", "Pending"), "nothing runs any more")
+    done = over()
+    assert all(first["end_time"] <= second["start_time"] for first, second in pairwise(done)), "one at a time"
+    assert [run["state_name"] for run in done] == ["Completed"] + ["AlreadyPublished"] * (len(done) - 1)
+    scheduled = next(run for run in done if run["id"] != by_hand)
+    assert scheduled["name"].startswith("ticks 2")
+    assert scheduled["auto_scheduled"]
+    told = call_siftline(project, "status", by_hand, "--json").json()
+    assert (told["final"], told["pipeline"]) == (True, "ticks")
     assert not server.runs("ticks", "Scheduled")
 
     assert "ticks: up to date" in apply(project, path)
@@ -135,36 +148,6 @@ def test_a_schedule_fires_its_run_is_published_and_told_and_pausing_ends_that(
     assert not server.deployment("ticks")["paused"]
     assert call_siftline(project, "pipelines", "remove", path).out.startswith("- deployment")
     assert not server.runs("ticks", "Scheduled")
-
-
-def test_two_triggers_at_once_respect_the_limit_and_the_second_has_nothing_to_do(
-    stack: Place, project: Shell, server: Server
-) -> None:
-    path = write_pipeline(
-        project,
-        "limited",
-        pool="siftline",
-        batch=DAILY,
-        schedules=[{"cron": "0 0 1 1 *", "active": False}],
-        concurrency={"limit": 1},
-    )
-    write_rows(project.directory / f"data/{datetime.now(UTC).year - 1}-01-01.parquet", 200)
-    apply(project, path)
-
-    deployment = server.deployment("limited")["id"]
-    httpx.post(f"{stack.api_url}/deployments/{deployment}/create_flow_run", json={}).raise_for_status()
-    other = call_siftline(project, "pipelines", "run", "limited", "--json").json()["flow_run_id"]
-
-    def over() -> list[dict[str, Any]]:
-        runs = server.runs("limited", "Completed", "AlreadyPublished")
-        return runs if len(runs) == 2 else []
-
-    first, second = sorted(wait_until(over, "both are over", 300), key=lambda run: run["start_time"])
-    assert {first["state_name"], second["state_name"]} == {"Completed", "AlreadyPublished"}
-    assert first["end_time"] <= second["start_time"]
-    told = call_siftline(project, "status", other, "--json").json()
-    assert (told["final"], told["pipeline"]) == (True, "limited")
-    assert call_siftline(project, "pipelines", "remove", "limited").status == 0
 
 
 def test_the_work_pool_is_there(stack: Place) -> None:

@@ -18,8 +18,6 @@ from tests.e2e.processes import Shell, finish
 from tests.faults import wait_until
 from tests.flows.batches import scores_digest
 
-SLOW = {"params": {"n_estimators": 300}, "sample_rows": 5000}
-
 
 def ended(processes: list[subprocess.Popen[str]]) -> list[subprocess.Popen[str]]:
     return [process for process in processes if process.poll() is not None]
@@ -30,12 +28,13 @@ def publications(job: Job) -> list[str]:
 
 
 def test_of_two_runs_started_at_once_one_works_and_the_other_ends_naming_it(shell: Shell) -> None:
-    job = Job(shell, detector=SLOW)
-    processes = [job.start(), job.start()]
+    job = Job(shell)
+    processes = [job.start(FREE_CHUNKS="4"), job.start(FREE_CHUNKS="4")]
 
     (loser,) = wait_until(lambda: ended(processes), "one of them has ended", 120)
     (winner,) = [process for process in processes if process is not loser]
     assert winner.poll() is None, "the other one works"
+    job.open_gate()
     refused, finished = finish(loser), finish(winner)
 
     assert (refused.status, finished.status) == (1, 0), (refused.err, finished.err)
@@ -73,8 +72,8 @@ def contents(job: Job) -> dict[str, bytes]:
 def test_a_run_that_was_frozen_and_replaced_changes_nothing_when_it_wakes_up(
     shell: Shell, woken: list[int]
 ) -> None:
-    job = Job(shell, detector=SLOW)
-    first = job.start(LEASE_SECONDS="2")
+    job = Job(shell)
+    first = job.start(LEASE_SECONDS="2", FREE_CHUNKS="4")
     wait_until(lambda: len(job.committed()) >= 4, "some chunks are committed", 120)
     woken.extend([first.pid, job.begun()[-1].pid])
     for pid in woken:  # the run and one of its workers
@@ -91,6 +90,7 @@ def test_a_run_that_was_frozen_and_replaced_changes_nothing_when_it_wakes_up(
     before, digest = contents(job), scores_digest(job.output)
     assert first.poll() is None, "the first one is frozen still"
 
+    job.open_gate()
     for pid in reversed(woken):
         os.kill(pid, signal.SIGCONT)
 
