@@ -134,12 +134,14 @@ def small_disk(path: Path, kilobytes: int) -> Iterator[Path]:
 
 # io: an I/O error, which may pass. memory: MemoryError. bug: an error that nobody knows. source: the input
 # cannot be read. kill: SIGKILL to the worker. hog: memory is taken until the worker is killed for it.
-# hang: never comes to an end. stop: the work is done, and the worker frozen before it can say so. tear: half
-# of the part file is lost after the receipt was made. fill: the disk becomes full. gate: waits until it is
-# opened. again: as the one before, from then on.
-Fault = Literal[
-    "io", "memory", "bug", "source", "kill", "hog", "hang", "stop", "tear", "fill", "gate", "again", "none"
-]
+# hang: never comes to an end. freeze: the worker is frozen before it can say that it has begun. stop: the
+# work is done, and the worker frozen before it can say so. tear: half of the part file is lost after the
+# receipt was made. fill: the disk becomes full. gate: waits until it is opened. again: as the one before,
+# from then on.
+Fault = (
+    Literal["io", "memory", "bug", "source", "kill", "hog", "hang", "freeze", "stop", "tear", "fill"]
+    | Literal["gate", "again", "none"]
+)
 FILLER = "filler"
 _HOG_BYTES = 1 << 25
 _HOG_LIMIT = 1 << 32
@@ -163,7 +165,8 @@ class Script:
     @classmethod
     def write(cls, directory: Path, faults: Mapping[str, Sequence[Fault]]) -> Script:
         """Make a script of the faults of the first invocation, the second, and so on; then there are none."""
-        unknown = {fault for one in faults.values() for fault in one} - set(get_args(Fault))
+        kinds = {kind for kinds in get_args(Fault) for kind in get_args(kinds)}
+        unknown = {fault for one in faults.values() for fault in one} - kinds
         assert not unknown, unknown
         directory.mkdir(parents=True)
         (directory / "script.json").write_text(json.dumps({name: list(one) for name, one in faults.items()}))
@@ -241,8 +244,8 @@ def _before(fault: Fault, task: Any, script: Script) -> None:
         raise ZeroDivisionError("scripted")
     if fault == "source":
         raise SourceError("scripted: not to be read", "repair the file")
-    if fault == "kill":
-        os.kill(os.getpid(), signal.SIGKILL)
+    if fault in ("kill", "freeze"):
+        os.kill(os.getpid(), signal.SIGKILL if fault == "kill" else signal.SIGSTOP)
     if fault == "hog":
         _hog()
     if fault == "hang":

@@ -428,7 +428,7 @@ def test_labelling_outlives_its_worker(
 # Workers that don't answer
 
 
-@pytest.mark.parametrize("fault", ["hang", "stop"])
+@pytest.mark.parametrize("fault", ["hang", "freeze", "stop"])
 def test_a_chunk_without_end_costs_its_worker_a_restart_and_is_tried_again(
     dask: Executor, run: Runner, tmp_path: Path, data: Path, undisturbed: Job, fault: Fault
 ) -> None:

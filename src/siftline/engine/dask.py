@@ -71,6 +71,7 @@ class _DaskSession(Generic[T, R]):
         self._sent: dict[str, _Sent[T]] = {}
         self._lost_since: float | None = None
         self._window = (0, -math.inf)
+        self._heard: dict[str, tuple[float, float]] = {}
         client.subscribe_topic(self._name, self._take_event)
 
     def close(self) -> None:
@@ -104,6 +105,7 @@ class _DaskSession(Generic[T, R]):
         finished = self._finished(seconds)
         if not finished:
             self._check_alive()
+            self._note_silent()
         answers = [answer for sent, message in finished for answer in self._answers(sent, message)]
         return answers + self._overdue()
 
@@ -144,6 +146,23 @@ class _DaskSession(Generic[T, R]):
             problem = f"the Dask cluster has had no worker for {_LOST_AFTER_SECONDS:g} s"
             raise ClusterError(problem, f"start workers and {_AGAIN}")
 
+    def _note_silent(self) -> None:
+        """Take a bundle for begun at a worker that is silent since: what it said last may be lost."""
+        if self._timeout is None:
+            return
+        now = time.monotonic()
+        workers = self._client.scheduler_info(n_workers=-1)["workers"]
+        for worker, one in workers.items():
+            # By changes of the scheduler's clock, which may differ from this one.
+            if worker not in self._heard or self._heard[worker][0] != one["last_seen"]:
+                self._heard[worker] = (one["last_seen"], now)
+        silent = [worker for worker in workers if now - self._heard[worker][1] > self._timeout]
+        for worker, keys in self._client.processing(silent).items() if silent else ():
+            mine = set(keys)
+            held = [sent for key, sent in self._sent.items() if key in mine]
+            if held and all(sent.begun is None for sent in held):
+                held[0].begun = (-math.inf, worker)
+
     def _answers(self, sent: _Sent[T], answers: bytes | None) -> list[Answer[T, R]]:
         from distributed.protocol.pickle import loads
 
@@ -163,6 +182,7 @@ class _DaskSession(Generic[T, R]):
                 continue
             del self._sent[key]
             self._client.cancel([sent.future], force=True)
+            self._heard.pop(sent.begun[1], None)  # its restart takes a while
             error = self._timed_out(sent.begun[1])
             overdue += [Answer(item, None, error) for item in sent.items]
         return overdue
