@@ -50,17 +50,6 @@ def test_json_is_one_object_and_all_there_is_on_stdout(shell: Shell, config: Pat
     assert "scoring: 3/3 chunks" in finished.err
 
 
-def test_a_result_that_fails_its_audit_exits_1_with_one_line(shell: Shell, config: Path) -> None:
-    finished = shell.siftline("run", config, "--set", "validation.anomaly_rate.max=0.001")
-
-    assert finished.status == 1
-    complaint = finished.complaint()
-    assert complaint.count("\n") == 0
-    assert "anomaly rate: 1 % of the rows are flagged; validation.anomaly_rate allows 0 to 0.1 %" in complaint
-    assert finished.out == ""
-    assert not (shell.directory / "output/manifest.json").exists()
-
-
 def test_without_a_server_one_is_started_and_gone_in_the_end(
     api_url: str, prefect_database: Path, tmp_path: Path
 ) -> None:
