@@ -71,9 +71,12 @@ def test_many_chunks_ask_no_more_of_the_api_than_few(tmp_path: Path, monkeypatch
 
     def counting(send: Any) -> Any:
         def count(client: object, request: httpx.Request, *rest: Any, **options: Any) -> Any:
-            path = re.sub(r"[0-9a-f-]{36}", "{id}", request.url.path)
-            asked[f"{request.method} {path}"] += 1
-            return send(client, request, *rest, **options)
+            answer = send(client, request, *rest, **options)
+            # A busy SQLite database refuses for a moment, and is asked again.
+            if getattr(answer, "status_code", None) != httpx.codes.SERVICE_UNAVAILABLE:
+                path = re.sub(r"[0-9a-f-]{36}", "{id}", request.url.path)
+                asked[f"{request.method} {path}"] += 1
+            return answer
 
         return count
 
