@@ -8,10 +8,10 @@ from prefect import flow, get_run_logger
 from prefect.artifacts import create_table_artifact
 from pydantic import PositiveInt
 
-from flows.control.backfilling import BackfillReport, plan_backfill, run_intervals
-from flows.server import deployment_of, server, workers_online
 from siftline.errors import BackfillFailed
-from tasks.adapters.resolve import resolve
+from siftline.flows.control.backfilling import BackfillReport, plan_backfill, run_intervals
+from siftline.flows.server import deployment_of, server, workers_online
+from siftline.tasks.adapters.resolve import resolve
 
 
 @flow(name="backfill", flow_run_name="{pipeline} {first} to {last}", persist_result=False)

@@ -7,16 +7,16 @@ from typing import Any
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.run.api_retries import PatientTaskRunner
-from flows.run.batch import already_published, process_batch
-from flows.run.intervals import interval_of
-from flows.run.lifecycle import due_time, run_of
 from siftline.config.batch import BatchConfig
 from siftline.config.schedules import Interval, Schedule
+from siftline.flows.run.api_retries import PatientTaskRunner
+from siftline.flows.run.batch import already_published, process_batch
+from siftline.flows.run.intervals import interval_of
+from siftline.flows.run.lifecycle import due_time, run_of
 from siftline.pipelines.assignment import Assignment, assignment_of
 from siftline.pipelines.steps import STANDARD_STEPS, Step
+from siftline.tasks.plan_batch import plan_batch
 from siftline.types import BatchResult
-from tasks.plan_batch import plan_batch
 
 
 def _name() -> str:

@@ -12,22 +12,22 @@ from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
 
-from flows.run.announcements import announce_once
-from flows.run.api_retries import PatientTaskRunner
-from flows.run.batch import SAFER_DIVISOR, already_published, process_batch
-from flows.run.intervals import interval_of
-from flows.run.lifecycle import failed_for_good, run_of
 from siftline.batch_plan import BatchPlan
 from siftline.errors import ConfigError, GivenUp, SiftlineError, UnknownJob
+from siftline.flows.run.announcements import announce_once
+from siftline.flows.run.api_retries import PatientTaskRunner
+from siftline.flows.run.batch import SAFER_DIVISOR, already_published, process_batch
+from siftline.flows.run.intervals import interval_of
+from siftline.flows.run.lifecycle import failed_for_good, run_of
 from siftline.jobs.checkpoint import Checkpoint
 from siftline.jobs.status import JobStatus, find_job, job_directories, job_status, read_job, write_job
 from siftline.notices.messages import recovering_message, resume_command
 from siftline.pipelines.assignment import Assignment, assignment_of, kept_assignment
 from siftline.stages.plan import planned_config, read_plan
+from siftline.tasks.adapters.checkpoints import open_checkpoints
+from siftline.tasks.notify import this_run
+from siftline.tasks.plan_batch import plan_batch
 from siftline.types import BatchResult
-from tasks.adapters.checkpoints import open_checkpoints
-from tasks.notify import this_run
-from tasks.plan_batch import plan_batch
 
 
 def _name() -> str:

@@ -10,9 +10,9 @@ from siftline.engine import Executor
 from siftline.progress import listening
 from siftline.stages import detect
 from siftline.storage.lease import Lease
+from siftline.tasks.adapters.artifacts import ProgressArtifact, link_dashboard
+from siftline.tasks.adapters.checkpoints import open_checkpoints
 from siftline.types import DetectorRef, Receipts
-from tasks.adapters.artifacts import ProgressArtifact, link_dashboard
-from tasks.adapters.checkpoints import open_checkpoints
 
 
 @task(name="detect_chunks", task_run_name="detect_chunks", cache_policy=NO_CACHE, persist_result=False)

@@ -22,7 +22,7 @@ from siftline.config.schedules import Interval
 from siftline.notices.delivery import Delivery, NotDelivered, Send, deliver
 from siftline.notices.messages import Message, RunInfo
 from siftline.storage.layout import CheckpointFiles
-from tasks.adapters.resolve import resolve
+from siftline.tasks.adapters.resolve import resolve
 
 
 @task(name="notify", task_run_name="notify", cache_policy=NO_CACHE, persist_result=False)

@@ -10,7 +10,7 @@ from siftline.config.batch import BatchConfig
 from siftline.engine import prepare_executor
 from siftline.stages import plan
 from siftline.storage.lease import Lease
-from tasks.adapters.main_module import spare_children_prefect
+from siftline.tasks.adapters.main_module import spare_children_prefect
 
 
 @task(name="plan_batch", task_run_name="plan_batch", cache_policy=NO_CACHE, persist_result=False)

@@ -21,9 +21,9 @@ from siftline.notices.report import report
 from siftline.notices.top_rows import top_rows
 from siftline.stages import publish
 from siftline.storage.lease import Lease
+from siftline.tasks.adapters.artifacts import write_aside
+from siftline.tasks.adapters.resolve import resolve
 from siftline.types import CombinedScores, DetectorRef, Receipts, ValidationReport
-from tasks.adapters.artifacts import write_aside
-from tasks.adapters.resolve import resolve
 
 _TOP = 10
 _REPORT = "siftline-report"

@@ -9,9 +9,9 @@ from prefect.cache_policies import NO_CACHE
 
 from siftline.errors import StepFailed
 from siftline.pipelines.steps import Step, import_step
+from siftline.tasks.adapters.resolve import resolve
+from siftline.tasks.adapters.retrying import retried
 from siftline.types import BatchResult
-from tasks.adapters.resolve import resolve
-from tasks.adapters.retrying import retried
 
 
 def run_step(step: Step, result: BatchResult) -> None:

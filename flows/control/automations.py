@@ -17,9 +17,9 @@ from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectNotFound
 from pydantic import BaseModel, Field, RootModel, ValidationError
 
-from flows.control.change import Change
-from flows.server import server
 from siftline.errors import ConfigError
+from siftline.flows.control.change import Change
+from siftline.flows.server import server
 
 Entry = dict[str, Any]
 

@@ -21,16 +21,16 @@ from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
 from prefect.exceptions import ObjectNotFound
 from prefect.utilities.callables import parameter_schema
 
-from flows.batch_detection import batch_detection
-from flows.control.automations import automation_changes, automation_mistakes, missing_deployments
-from flows.control.change import Change
-from flows.server import TAG, deployment_name, deployment_of, find_deployment
 from siftline.config.fields import parse_duration
 from siftline.config.schedules import ANCHOR, Schedule
 from siftline.errors import ConfigError
+from siftline.flows.batch_detection import batch_detection
+from siftline.flows.control.automations import automation_changes, automation_mistakes, missing_deployments
+from siftline.flows.control.change import Change
+from siftline.flows.server import TAG, deployment_name, deployment_of, find_deployment
 from siftline.pipelines.spec import Pipeline
 
-ENTRYPOINT = "flows.batch_detection.batch_detection"
+ENTRYPOINT = "siftline.flows.batch_detection.batch_detection"
 # The server's default: its setting is PREFECT_SERVER_API_MAX_PARAMETER_SIZE.
 _MOST_BYTES = 512 * 1024
 _STRATEGIES = {"wait": "ENQUEUE", "skip": "CANCEL_NEW"}

@@ -22,12 +22,12 @@ from prefect.states import Cancelling
 from prefect.utilities.urls import url_for
 from pydantic import AwareDatetime
 
-from flows.control.deployments import changes_for, check_on_server, removal_of
-from flows.server import TAG, deployment_of, server, workers_online
 from siftline.config.batch import BatchConfig
 from siftline.config.loading import resolve_config
 from siftline.config.schedules import Interval
 from siftline.errors import ConfigError, UnknownPipeline
+from siftline.flows.control.deployments import changes_for, check_on_server, removal_of
+from siftline.flows.server import TAG, deployment_of, server, workers_online
 from siftline.pipelines.spec import Pipeline, check_pipeline, load_pipeline
 from siftline.stages.plan import identify_job
 from siftline.storage.records import Record

@@ -15,9 +15,9 @@ from siftline.jobs.status import read_job, write_job
 from siftline.notices.messages import Message, completed_message, failed_message
 from siftline.notices.top_rows import top_of
 from siftline.storage.layout import CheckpointFiles, JobFiles
+from siftline.tasks.notify import notify, this_run
+from siftline.tasks.publish_results import report_page
 from siftline.types import BatchResult
-from tasks.notify import notify, this_run
-from tasks.publish_results import report_page
 
 
 def announce_result(config: BatchConfig, result: BatchResult, job: Path | None, recovered: bool) -> None:

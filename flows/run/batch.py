@@ -7,21 +7,21 @@ import time
 
 from prefect.runtime import flow_run
 
-from flows.run.lifecycle import Run
 from siftline.batch_plan import BatchPlan
 from siftline.config.clusters import LocalCluster
 from siftline.engine import Executor, open_executor
 from siftline.errors import PartDamaged
+from siftline.flows.run.lifecycle import Run
 from siftline.jobs.results import Manifest
 from siftline.stages.publish import published_already
 from siftline.stages.scoring import warm_up
+from siftline.tasks.adapters.retrying import retried
+from siftline.tasks.combine_results import combine_results
+from siftline.tasks.detect_chunks import detect_chunks
+from siftline.tasks.fit_detector import fit_detector
+from siftline.tasks.publish_results import keep_in_history, publish_results
+from siftline.tasks.validate_results import validate_results
 from siftline.types import BatchResult, CombinedScores, DetectorRef, Receipts, ResultState
-from tasks.adapters.retrying import retried
-from tasks.combine_results import combine_results
-from tasks.detect_chunks import detect_chunks
-from tasks.fit_detector import fit_detector
-from tasks.publish_results import keep_in_history, publish_results
-from tasks.validate_results import validate_results
 
 # Divides the rows of a chunk's batches in a safer run.
 SAFER_DIVISOR = 4

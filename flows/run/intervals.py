@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from flows.run.lifecycle import Run, run_id, started_by_schedule
-from flows.run.schedule_missed import schedule_missed
-from flows.run.steps import forget_steps
 from siftline.config.batch import BatchConfig
 from siftline.config.schedules import Interval, Schedule, reason_to_skip
 from siftline.errors import Cancelled, IntervalSkipped, JobBusy, LeaseLost, SiftlineError, StorageError
+from siftline.flows.run.lifecycle import Run, run_id, started_by_schedule
+from siftline.flows.run.schedule_missed import schedule_missed
+from siftline.flows.run.steps import forget_steps
 from siftline.jobs.intervals import Ledger
 from siftline.storage.layout import CheckpointFiles
 from siftline.storage.lease import Lease

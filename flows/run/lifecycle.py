@@ -19,17 +19,17 @@ from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from flows.run.announcements import announce_failure, announce_result
-from flows.run.steps import run_steps
 from siftline.batch_plan import BatchPlan
 from siftline.config.schedules import Interval
 from siftline.errors import Cancelled, IntervalSkipped, JobBusy, LeaseLost, SiftlineError, StorageError
+from siftline.flows.run.announcements import announce_failure, announce_result
+from siftline.flows.run.steps import run_steps
 from siftline.jobs.status import Outcome, concluded, read_job, write_job
 from siftline.pipelines.assignment import Assignment, keep_assignment
 from siftline.storage.lease import Lease
+from siftline.tasks.adapters.crashed_runs import end_crashed_runs
+from siftline.tasks.adapters.incidents import incidents_logged
 from siftline.types import BatchResult, RunState
-from tasks.adapters.crashed_runs import end_crashed_runs
-from tasks.adapters.incidents import incidents_logged
 
 
 @dataclass(frozen=True)

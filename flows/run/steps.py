@@ -10,8 +10,8 @@ from prefect import get_run_logger
 from siftline.jobs.status import read_job, write_job
 from siftline.pipelines.assignment import Assignment
 from siftline.pipelines.steps import Step
+from siftline.tasks.run_step import run_step
 from siftline.types import BatchResult
-from tasks.run_step import run_step
 
 
 def run_steps(assignment: Assignment, result: BatchResult, job: Path, *, notified: bool) -> BatchResult:

@@ -1,6 +1,6 @@
 """Siftline sifts large tabular batches for anomalies.
 
-The library is plain Python. The pipeline that runs it on Prefect is `flows.batch_detection`.
+The library is plain Python. The pipeline that runs it on Prefect is `siftline.flows.batch_detection`.
 """
 
 from __future__ import annotations

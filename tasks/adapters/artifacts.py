@@ -17,7 +17,7 @@ from prefect.artifacts import create_link_artifact, create_progress_artifact, up
 from prefect.settings import temporary_settings
 
 from siftline.progress import Progress
-from tasks.adapters.resolve import resolve
+from siftline.tasks.adapters.resolve import resolve
 
 T = TypeVar("T")
 

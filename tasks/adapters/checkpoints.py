@@ -11,7 +11,7 @@ from prefect.serializers import JSONSerializer
 
 from siftline.batch_plan import BatchPlan
 from siftline.errors import CheckpointError
-from tasks.adapters.resolve import resolve
+from siftline.tasks.adapters.resolve import resolve
 
 _REMEDY = "check the storage, then run the same command again"
 

@@ -12,7 +12,7 @@ from prefect.runtime import flow_run
 from prefect.states import Crashed
 
 from siftline.storage.lease import Lease
-from tasks.adapters.artifacts import write_aside
+from siftline.tasks.adapters.artifacts import write_aside
 
 
 def end_crashed_runs(lease: Lease) -> None:

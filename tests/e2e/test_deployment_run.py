@@ -15,8 +15,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from flows.recovery import job_statuses
 from siftline import open_results
+from siftline.flows.recovery import job_statuses
 from siftline.jobs.status import read_job
 from tests.e2e.chaos import Job
 from tests.e2e.processes import Shell, forget_deployments, running
@@ -106,7 +106,7 @@ def test_deploying_registers_the_nightly_run_with_its_schedule_and_its_form(chec
     assert schedule["schedule"]["cron"] == "30 3 * * *"
     assert schedule["schedule"]["timezone"] == "America/New_York"
     assert deployment["work_pool_name"] == "siftline"
-    assert deployment["entrypoint"] == "flows.batch_detection.batch_detection"
+    assert deployment["entrypoint"] == "siftline.flows.batch_detection.batch_detection"
     assert deployment["pull_steps"] == [
         {"prefect.deployments.steps.set_working_directory": {"directory": str(checkout.directory)}}
     ]

@@ -11,9 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from flows.control.use_cases import BatchJob, cancel_run, create_batch_job, create_scheduled_pipeline
 from siftline import load_config, open_results
 from siftline.errors import ConfigError
+from siftline.flows.control.use_cases import BatchJob, cancel_run, create_batch_job, create_scheduled_pipeline
 from siftline.jobs.intervals import Ledger
 from tests.e2e.pipelines import BATCH, DAILY, Server, apply, write_pipeline
 from tests.e2e.processes import Shell, forget_deployments, running, write_config

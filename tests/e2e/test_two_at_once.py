@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.recovery import job_statuses
 from siftline import open_results
+from siftline.flows.recovery import job_statuses
 from tests.e2e.chaos import CHUNKS, Job
 from tests.e2e.processes import Shell, finish
 from tests.faults import wait_until

@@ -9,7 +9,7 @@ from prefect import flow
 from prefect.flow_engine import FlowRunEngine
 from prefect.settings import get_current_settings, temporary_settings
 
-from flows.run.api_retries import PatientTaskRunner
+from siftline.flows.run.api_retries import PatientTaskRunner
 
 Seen = dict[str, tuple[int, int | None]]
 

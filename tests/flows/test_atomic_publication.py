@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flows.batch_detection import batch_detection
 from siftline import Results, open_results
+from siftline.flows.batch_detection import batch_detection
 from siftline.storage.files import file_digest
 from tests.faults import wait_until
 from tests.flows.batches import configuration

@@ -15,8 +15,8 @@ from prefect.events.actions import ChangeFlowRunState, RunDeployment
 from prefect.events.schemas.automations import Automation, AutomationCore, EventTrigger
 from prefect.settings import temporary_settings
 
-from flows.control.automations import apply_automations
 from siftline.errors import ApiError, ConfigError
+from siftline.flows.control.automations import apply_automations
 
 FILE = Path(__file__).parents[2] / "deployments/automations.yaml"
 NAMES = ["siftline-recovery", "siftline-zombies"]

@@ -17,11 +17,11 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Completed, Failed
 
-from flows.batch_detection import batch_detection
-from flows.control import backfilling
-from flows.control.backfilling import plan_backfill, run_intervals
 from siftline.config.schedules import Schedule, intervals_of
 from siftline.errors import ConfigError
+from siftline.flows.batch_detection import batch_detection
+from siftline.flows.control import backfilling
+from siftline.flows.control.backfilling import plan_backfill, run_intervals
 from siftline.jobs.intervals import Ledger
 from siftline.types import BatchResult
 from tests.flows.batches import configuration

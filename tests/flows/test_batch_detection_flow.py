@@ -15,9 +15,9 @@ import pytest
 from prefect.exceptions import ParameterTypeError
 from sklearn.ensemble import IsolationForest
 
-from flows.batch_detection import batch_detection
 from siftline import BatchConfig, BatchResult, open_results
 from siftline.errors import SourceError, ValidationFailed
+from siftline.flows.batch_detection import batch_detection
 from tests.flows.batches import FEATURES, configuration, scores_digest
 from tests.flows.records import STEPS, artifacts, flow_run, log, task_runs
 

@@ -10,11 +10,11 @@ import pytest
 from prefect.filesystems import LocalFileSystem
 from prefect.results import ResultStore
 
-from flows.batch_detection import batch_detection
 from siftline.errors import IntegrityError
+from siftline.flows.batch_detection import batch_detection
 from siftline.storage.files import unseal
 from siftline.storage.layout import Version
-from tasks.adapters.checkpoints import PrefectCheckpoints
+from siftline.tasks.adapters.checkpoints import PrefectCheckpoints
 from tests.faults import flip_bit, forge_pickle, truncate
 from tests.flows.batches import configuration, part_files, receipt_files, scores_digest
 

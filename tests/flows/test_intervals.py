@@ -18,13 +18,13 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.states import Failed, Scheduled
 
-from flows.batch_detection import batch_detection
-from flows.recovery import job_statuses, recovery
-from flows.run import schedule_missed as catch_up
-from flows.run.lifecycle import Run
 from siftline import open_results
 from siftline.config.schedules import Interval, Schedule, intervals_of
 from siftline.errors import StepFailed, StorageUnavailable
+from siftline.flows.batch_detection import batch_detection
+from siftline.flows.recovery import job_statuses, recovery
+from siftline.flows.run import schedule_missed as catch_up
+from siftline.flows.run.lifecycle import Run
 from siftline.jobs.intervals import Entry, Ledger
 from siftline.pipelines.steps import STANDARD
 from siftline.stages import detect
@@ -395,7 +395,7 @@ def test_a_fresh_start_that_failed_is_not_done_by_what_was_published_for_its_int
 def test_a_run_that_a_schedule_started_too_late_is_skipped(
     tmp_path: Path, own: Steps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flows.run.intervals.started_by_schedule", lambda: True)
+    monkeypatch.setattr("siftline.flows.run.intervals.started_by_schedule", lambda: True)
     late = {**DAILY, "catch_up": "skip", "max_lateness": "2h"}
     state = batch_detection(
         batch(tmp_path), schedules=[late], interval=DAY, steps=steps("a"), return_state=True

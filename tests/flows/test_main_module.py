@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from tasks.adapters.main_module import spare_children_prefect
+from siftline.tasks.adapters.main_module import spare_children_prefect
 
 
 def prepared(monkeypatch: pytest.MonkeyPatch, name: str) -> set[str]:

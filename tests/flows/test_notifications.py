@@ -21,17 +21,17 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.settings import PREFECT_UI_URL, temporary_settings
 from pydantic import SecretStr
 
-from flows.batch_detection import batch_detection
-from flows.recovery import recovery
 from siftline import open_results
 from siftline.config.loading import parse_config
 from siftline.errors import StorageUnavailable
+from siftline.flows.batch_detection import batch_detection
+from siftline.flows.recovery import recovery
 from siftline.notices.delivery import deliver
 from siftline.stages import detect
 from siftline.stages.plan import plan_batch
 from siftline.stages.scoring import ChunkTask, score_chunk
+from siftline.tasks.notify import _hearing_apprise
 from siftline.types import ChunkReceipt
-from tasks.notify import _hearing_apprise
 from tests.flows.batches import configuration
 from tests.flows.records import artifacts, flow_run, log
 from tests.flows.webhook import Webhook, serving
@@ -58,7 +58,7 @@ def webhook(server: Webhook) -> Webhook:
 
 @pytest.fixture(autouse=True)
 def no_delays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.notify.deliver", functools.partial(deliver, delays=(0.0, 0.0)))
+    monkeypatch.setattr("siftline.tasks.notify.deliver", functools.partial(deliver, delays=(0.0, 0.0)))
 
 
 def everything_written(directory: Path) -> str:
@@ -287,7 +287,7 @@ def test_a_slow_web_server_is_asked_again_and_then_given_up(tmp_path: Path, webh
 def test_a_web_server_slower_than_the_timeout_delays_neither_the_run_nor_the_others(
     tmp_path: Path, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.notify.deliver", functools.partial(deliver, timeout=1.0))
+    monkeypatch.setattr("siftline.tasks.notify.deliver", functools.partial(deliver, timeout=1.0))
     with serving() as fast, webhook.busy():
         rules = [{"block": webhook.block("asleep")}, {"block": fast.block("awake")}]
         result = batch_detection(configuration(tmp_path, notify=rules))
@@ -470,7 +470,7 @@ def test_a_result_whose_run_died_before_it_could_tell_is_told_by_the_next_one_on
 ) -> None:
     values = configuration(tmp_path, notify=[{"block": webhook.block("all")}])
     with monkeypatch.context() as dying:
-        dying.setattr("flows.run.lifecycle.Run.complete", lambda *given: sys.exit(1))
+        dying.setattr("siftline.flows.run.lifecycle.Run.complete", lambda *given: sys.exit(1))
         with pytest.raises(SystemExit):
             batch_detection(values)
     assert webhook.received == []

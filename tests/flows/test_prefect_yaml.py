@@ -10,8 +10,8 @@ import yaml
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.templating import find_placeholders
 
-from flows.batch_detection import batch_detection
 from siftline import BatchConfig, load_config
+from siftline.flows.batch_detection import batch_detection
 
 ROOT = Path(__file__).parents[2]
 
@@ -78,7 +78,7 @@ def test_the_nightly_deployment_has_a_schedule_with_timezone_and_slug() -> None:
     (schedule,) = nightly["schedules"]
     assert {"cron", "timezone", "slug"} <= schedule.keys()
     assert nightly["work_pool"]["name"] == "siftline"
-    assert nightly["entrypoint"] == "flows.batch_detection.batch_detection"
+    assert nightly["entrypoint"] == "siftline.flows.batch_detection.batch_detection"
 
 
 def test_no_parameter_holds_a_placeholder_that_deploying_would_eat() -> None:

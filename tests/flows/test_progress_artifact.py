@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from siftline.progress import Progress
-from tasks.adapters.artifacts import Latest, Pace, ProgressArtifact, write_aside
+from siftline.tasks.adapters.artifacts import Latest, Pace, ProgressArtifact, write_aside
 from tests.faults import wait_until
 
 PACE = Pace(between=0.01, waiting=0.1)
@@ -37,7 +37,7 @@ class Api:
 
 @pytest.fixture
 def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
-    monkeypatch.setattr("tasks.adapters.artifacts.get_run_logger", lambda: logging.getLogger("run"))
+    monkeypatch.setattr("siftline.tasks.adapters.artifacts.get_run_logger", lambda: logging.getLogger("run"))
     api = Api()
     yield api
     api.answers.set()

@@ -15,10 +15,10 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.states import Failed, Scheduled
 
-from flows.batch_detection import batch_detection
-from flows.recovery import job_statuses, partial_publication, recovery
 from siftline import open_results
 from siftline.errors import ConfigError, GivenUp, RowError, SourceError, StorageUnavailable, UnknownJob
+from siftline.flows.batch_detection import batch_detection
+from siftline.flows.recovery import job_statuses, partial_publication, recovery
 from siftline.stages import detect
 from siftline.stages.scoring import ChunkTask, score_chunk
 from siftline.types import ChunkReceipt

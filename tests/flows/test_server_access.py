@@ -11,8 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.server import server
 from siftline.errors import ApiError, SiftlineError
+from siftline.flows.server import server
 
 
 @contextmanager

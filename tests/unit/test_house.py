@@ -15,19 +15,22 @@ import pytest
 from siftline.engine.workers import PRELOAD
 
 ROOT = Path(__file__).resolve().parents[2]
-CODE = [ROOT / "src" / "siftline", ROOT / "flows", ROOT / "tasks"]
-MODULES = sorted(path for folder in CODE for path in folder.rglob("*.py"))
+LIBRARY = ROOT / "src" / "siftline"
+# Links lead to these two.
+MODULES = sorted(
+    path for folder in (LIBRARY, LIBRARY / "flows", LIBRARY / "tasks") for path in folder.rglob("*.py")
+)
 PACKAGES = sorted(path.parent for path in MODULES if path.name == "__init__.py")
 
 # One meaning each: defined in one module, and never by another word.
 WORDS = {
     "Answer": "siftline.engine.base",
-    "Change": "flows.control.change",
+    "Change": "siftline.flows.control.change",
     "Counts": "siftline.types",
     "Ledger": "siftline.jobs.intervals",
     "Record": "siftline.storage.records",
     "RecordFile": "siftline.storage.records",
-    "Run": "flows.run.lifecycle",
+    "Run": "siftline.flows.run.lifecycle",
 }
 NOT_OURS = ("partition", "shard", "manager", "handler", "utils", "told", "patience")
 TRANSLATED = re.compile(
@@ -37,8 +40,7 @@ TRANSLATED = re.compile(
 
 
 def dotted(path: Path) -> str:
-    base = ROOT / "src" if (ROOT / "src") in path.parents else ROOT
-    return ".".join(path.relative_to(base).with_suffix("").parts).removesuffix(".__init__")
+    return ".".join(path.relative_to(LIBRARY.parent).with_suffix("").parts).removesuffix(".__init__")
 
 
 def definitions(path: Path) -> Iterator[ast.FunctionDef | ast.ClassDef]:
@@ -54,9 +56,9 @@ def contracts() -> dict[str, dict[str, list[str]]]:
 
 def test_every_folder_and_root_module_has_its_floor() -> None:
     floors = {name.strip() for layer in contracts()["layers"]["layers"] for name in layer.split("|")}
-    here = {f"siftline.{path.stem}" for path in (ROOT / "src" / "siftline").iterdir() if path.stem[:1] != "_"}
+    here = {f"siftline.{path.stem}" for path in LIBRARY.iterdir() if path.stem[:1] != "_"}
     # The face of the library, and the former home of a function in saved models.
-    assert here - {"siftline.py", "siftline.preprocess"} | {"flows", "tasks"} == floors
+    assert here - {"siftline.py", "siftline.preprocess"} == floors
 
 
 def test_the_contracts_have_no_exceptions() -> None:
@@ -64,7 +66,7 @@ def test_the_contracts_have_no_exceptions() -> None:
 
 
 def test_the_root_holds_few_modules_and_no_module_is_long() -> None:
-    assert len(list((ROOT / "src" / "siftline").glob("*.py"))) <= 10
+    assert len(list(LIBRARY.glob("*.py"))) <= 10
     lengths = {dotted(path): len(path.read_text(encoding="utf-8").splitlines()) for path in MODULES}
     assert {name: lines for name, lines in lengths.items() if lines > 330} == {}
 
@@ -92,7 +94,7 @@ def test_public_names_are_defined_once() -> None:
             if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
                 homes[node.name].add(dotted(path))
     # A task has the name of the stage that it wires.
-    stages = {name for name, where in homes.items() if any(home.startswith("tasks.") for home in where)}
+    stages = {name for name, where in homes.items() if any(".tasks." in home for home in where)}
     assert {name: where for name, where in homes.items() if len(where) > 1 and name not in stages} == {}
 
 
@@ -120,9 +122,9 @@ def test_docstrings_start_with_a_noun_or_a_verb() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "flows.backfill.backfill",  # entrypoints of deployments
-        "flows.batch_detection.batch_detection",
-        "flows.recovery.recovery",
+        "siftline.flows.backfill.backfill",  # entrypoints of deployments
+        "siftline.flows.batch_detection.batch_detection",
+        "siftline.flows.recovery.recovery",
         "siftline.preprocess.cyclic",  # in saved models
     ],
 )

@@ -46,7 +46,7 @@ def run(config: Path, overrides: tuple[str, ...], fresh: bool, as_json: bool, ve
     """
     batch = load_config(config, overrides)
     with _errors_as_json(as_json), _in_this_process(batch.cluster, verbose):
-        from flows.batch_detection import batch_detection
+        from siftline.flows.batch_detection import batch_detection
 
         result = batch_detection(batch, fresh)
     _show(result, as_json)
@@ -64,7 +64,7 @@ def resume(job_id: str, checkpoint: str, safer: bool, as_json: bool, verbose: bo
     A unique prefix of the job's id is enough.
     """
     with _errors_as_json(as_json), _in_this_process(_planned(checkpoint, job_id).cluster, verbose):
-        from flows.recovery import recovery
+        from siftline.flows.recovery import recovery
 
         result = recovery(job_id=job_id, checkpoint=checkpoint, max_recoveries=None, safer=safer)
     _show(result, as_json)
@@ -82,7 +82,7 @@ def publish(job_id: str, checkpoint: str, partial: bool, as_json: bool, verbose:
     The job can still be resumed, and published whole.
     """
     with _errors_as_json(as_json), _in_this_process(_planned(checkpoint, job_id).cluster, verbose):
-        from flows.recovery import partial_publication
+        from siftline.flows.recovery import partial_publication
 
         result = partial_publication(job_id, checkpoint)
     _show(result, as_json)
@@ -94,8 +94,8 @@ def publish(job_id: str, checkpoint: str, partial: bool, as_json: bool, verbose:
 def jobs(checkpoint: str, as_json: bool) -> None:
     """List the jobs of a checkpoint: their states and remaining chunks."""
     prepare_prefect()
-    from flows.recovery import job_statuses
-    from flows.server import flow_errors
+    from siftline.flows.recovery import job_statuses
+    from siftline.flows.server import flow_errors
 
     with flow_errors():
         statuses = job_statuses(checkpoint)
@@ -189,7 +189,7 @@ def _in_this_process(cluster: Cluster, verbose: bool) -> Iterator[None]:
     with show_progress(sys.stderr) as say:
         say("starting")
         prepare_executor(cluster)  # its imports and ours take seconds, in parallel
-        from flows.server import flow_errors, reach_api
+        from siftline.flows.server import flow_errors, reach_api
 
         with signals_held({signal.SIGINT}):  # we stop an embedded server, not the terminal
             reach_api()

@@ -56,8 +56,8 @@ def apply_pipelines(files: tuple[Path, ...], dry_run: bool) -> None:
     loaded = _load(files)
     for pipeline in loaded:
         check_pipeline(pipeline, datetime.now(UTC))
-    from flows.control.deployments import changes_for, check_on_server
-    from flows.server import server, workers_online
+    from siftline.flows.control.deployments import changes_for, check_on_server
+    from siftline.flows.server import server, workers_online
 
     with server() as client:
         for pipeline in loaded:
@@ -82,7 +82,7 @@ def apply_pipelines(files: tuple[Path, ...], dry_run: bool) -> None:
 @json_option
 def list_pipelines(as_json: bool) -> None:
     """List the server's pipelines: their schedules, workers, and last runs."""
-    from flows.control import use_cases
+    from siftline.flows.control import use_cases
 
     found = use_cases.list_pipelines()
     if as_json:
@@ -103,7 +103,7 @@ def list_pipelines(as_json: bool) -> None:
 @_named_argument
 def pause_pipelines(named: tuple[str, ...]) -> None:
     """Pause the schedules of pipelines."""
-    from flows.control.use_cases import pause_pipeline
+    from siftline.flows.control.use_cases import pause_pipeline
 
     for name in _names(named):
         pause_pipeline(name)
@@ -114,7 +114,7 @@ def pause_pipelines(named: tuple[str, ...]) -> None:
 @_named_argument
 def resume_pipelines(named: tuple[str, ...]) -> None:
     """Resume the schedules of pipelines."""
-    from flows.control.use_cases import resume_pipeline
+    from siftline.flows.control.use_cases import resume_pipeline
 
     for name in _names(named):
         resume_pipeline(name)
@@ -125,7 +125,7 @@ def resume_pipelines(named: tuple[str, ...]) -> None:
 @_named_argument
 def remove_pipelines(named: tuple[str, ...]) -> None:
     """Remove pipelines from the server; results and checkpoints stay."""
-    from flows.control.use_cases import remove_pipeline
+    from siftline.flows.control.use_cases import remove_pipeline
 
     for name in _names(named):
         for change in remove_pipeline(name):
@@ -138,7 +138,7 @@ def remove_pipelines(named: tuple[str, ...]) -> None:
 @json_option
 def run_pipeline(name: str, fresh: bool, as_json: bool) -> None:
     """Start a run of a pipeline, for the last interval that has ended."""
-    from flows.control.use_cases import trigger_pipeline_run
+    from siftline.flows.control.use_cases import trigger_pipeline_run
 
     run = trigger_pipeline_run(name, fresh=fresh)
     click.echo(run.model_dump_json() if as_json else f"started run {run.flow_run_id}; see {run.url}")
@@ -150,7 +150,7 @@ def run_pipeline(name: str, fresh: bool, as_json: bool) -> None:
 def status(run: str, as_json: bool) -> None:
     """Show the progress of a run, by its id or the name of its pipeline."""
     prepare_prefect()
-    from flows.control.use_cases import run_status
+    from siftline.flows.control.use_cases import run_status
 
     is_id = len(run) == 36 and run.count("-") == 4
     found = run_status(run if is_id else _last_run(run))
@@ -180,8 +180,8 @@ def backfill(pipeline: str, first: datetime, last: datetime, parallel: int, only
     After an interruption, run the same command again to continue.
     """
     prepare_prefect()
-    from flows import backfill as flow
-    from flows.server import flow_errors, server
+    from siftline.flows import backfill as flow
+    from siftline.flows.server import flow_errors, server
 
     with server():
         pass  # refuses an embedded server, which would not have the pipeline
@@ -201,7 +201,7 @@ def apply(file: Path) -> None:
     not touched.
     """
     prepare_prefect()
-    from flows.control.automations import apply_automations
+    from siftline.flows.control.automations import apply_automations
 
     for name, outcome in apply_automations(file):
         click.echo(f"{outcome} {name}")
@@ -239,7 +239,7 @@ def _names(named: Iterable[str]) -> list[str]:
 
 
 def _last_run(pipeline: str) -> str:
-    from flows.control.use_cases import pipeline_status
+    from siftline.flows.control.use_cases import pipeline_status
 
     found = pipeline_status(pipeline)
     if not found.workers_online:
