@@ -12,7 +12,7 @@ from siftline.config.schedules import Interval, Schedule
 from siftline.flows.run.api_retries import PatientTaskRunner
 from siftline.flows.run.batch import already_published, process_batch
 from siftline.flows.run.intervals import interval_of
-from siftline.flows.run.lifecycle import due_time, run_of
+from siftline.flows.run.lifecycle import due_time, emit_recoverable, run_of
 from siftline.pipelines.assignment import Assignment, assignment_of
 from siftline.pipelines.steps import STANDARD_STEPS, Step
 from siftline.tasks.plan_batch import plan_batch
@@ -26,7 +26,14 @@ def _name() -> str:
     return f"{assignment.config.name} {interval.label if interval else f'{due_time():%Y-%m-%d %H:%M:%S}'}"
 
 
-@flow(name="batch-detection", flow_run_name=_name, persist_result=False, task_runner=PatientTaskRunner())
+@flow(
+    name="batch-detection",
+    flow_run_name=_name,
+    task_runner=PatientTaskRunner(),
+    persist_result=True,
+    result_serializer="json",
+    on_failure=[emit_recoverable],
+)
 def batch_detection(
     config: BatchConfig,
     fresh: bool = False,

@@ -18,7 +18,7 @@ from siftline.flows.run.announcements import announce_once
 from siftline.flows.run.api_retries import PatientTaskRunner
 from siftline.flows.run.batch import SAFER_DIVISOR, already_published, process_batch
 from siftline.flows.run.intervals import interval_of
-from siftline.flows.run.lifecycle import failed_for_good, run_of
+from siftline.flows.run.lifecycle import emit_recoverable, failed_for_good, run_of
 from siftline.jobs.checkpoint import Checkpoint
 from siftline.jobs.status import JobStatus, find_job, job_directories, job_status, read_job, write_job
 from siftline.notices.messages import recovering_message, resume_command
@@ -36,7 +36,14 @@ def _name() -> str:
     return f"recovery of {given.get('job_id') or given.get('flow_run_id')}"
 
 
-@flow(name="recovery", flow_run_name=_name, persist_result=False, task_runner=PatientTaskRunner())
+@flow(
+    name="recovery",
+    flow_run_name=_name,
+    task_runner=PatientTaskRunner(),
+    persist_result=True,
+    result_serializer="json",
+    on_failure=[emit_recoverable],
+)
 def recovery(
     flow_run_id: UUID | None = None,
     job_id: str | None = None,
@@ -73,7 +80,13 @@ def recovery(
     return run.outcome
 
 
-@flow(name="partial-publication", persist_result=False, task_runner=PatientTaskRunner())
+@flow(
+    name="partial-publication",
+    task_runner=PatientTaskRunner(),
+    persist_result=True,
+    result_serializer="json",
+    on_failure=[emit_recoverable],
+)
 def partial_publication(job_id: str, checkpoint: str = ".siftline") -> BatchResult:
     """Publish the finished chunks of a failed job; the manifest lists the missing ones.
 

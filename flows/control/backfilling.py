@@ -23,7 +23,7 @@ from siftline.storage.layout import CheckpointFiles, Version
 from siftline.storage.records import Record, RecordFile
 
 _PUBLISHED = "published before"
-_GOOD = {"Completed", "CompletedWithRejects", "AlreadyPublished", _PUBLISHED}
+_GOOD = {"Completed", _PUBLISHED}
 
 
 class BackfilledInterval(Record):

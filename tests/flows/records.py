@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
+from prefect import State
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
     ArtifactFilter,
@@ -33,6 +35,12 @@ STEPS = [
 def flow_run(run_id: UUID | str | None) -> FlowRun:
     with get_client(sync_client=True) as client:
         return client.read_flow_run(UUID(str(run_id)))
+
+
+def label(run: State[Any] | UUID | str | None) -> str | None:
+    """The label of a run, a tag; None where the state's name says everything."""
+    found = flow_run(run.state_details.flow_run_id if isinstance(run, State) else run).tags
+    return next((tag.removeprefix("siftline:") for tag in found if tag.startswith("siftline:")), None)
 
 
 def task_runs(run_id: UUID | str | None, last: str = "notify") -> dict[str, TaskRun]:

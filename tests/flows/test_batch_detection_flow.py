@@ -19,7 +19,7 @@ from siftline import BatchConfig, BatchResult, open_results
 from siftline.errors import SourceError, ValidationFailed
 from siftline.flows.batch_detection import batch_detection
 from tests.flows.batches import FEATURES, configuration, scores_digest
-from tests.flows.records import STEPS, artifacts, flow_run, log, task_runs
+from tests.flows.records import STEPS, artifacts, flow_run, label, log, task_runs
 
 
 def test_a_dict_and_a_batch_config_are_the_same_job_with_the_same_result(tmp_path: Path) -> None:
@@ -107,13 +107,13 @@ def test_a_run_of_a_finished_job_is_one_task_run_that_plans(tmp_path: Path) -> N
 
     state = batch_detection(values, return_state=True)
 
-    assert (state.type.value, state.name) == ("COMPLETED", "AlreadyPublished")
+    assert (state.type.value, label(state)) == ("COMPLETED", "already-published")
     assert state.message == "Published already: nothing to do."
     assert state.result().state == "AlreadyPublished"
     run_id = state.state_details.flow_run_id
     assert set(task_runs(run_id, last="plan_batch")) == {"plan_batch"}
     assert artifacts(run_id) == {}
-    assert flow_run(run_id).state_name == "AlreadyPublished"
+    assert label(run_id) == "already-published"
     after = written()
     changed = {path.name for path in before.keys() | after if before.get(path) != after.get(path)}
     assert changed == {"lease-000001.json", "lease-000002.json"}
@@ -169,10 +169,10 @@ def test_a_result_that_fails_its_audit_fails_the_run_is_told_of_and_is_not_publi
 
     state = batch_detection(values, return_state=True)
 
-    assert (state.type.value, state.name) == ("FAILED", "FailedForGood")
+    assert (state.type.value, label(state)) == ("FAILED", "for-good")
     assert state.state_details.flow_run_id is not None
     run_id = state.state_details.flow_run_id
-    assert flow_run(run_id).state_name == "FailedForGood"
+    assert label(run_id) == "for-good"
     runs = task_runs(run_id)
     assert sorted(runs) == sorted(set(STEPS) - {"publish_results"})
     assert {name: run.state_name for name, run in runs.items() if run.state_name != "Completed"} == {
@@ -196,7 +196,7 @@ def test_a_run_that_fails_leaves_the_previous_result_as_it_was(tmp_path: Path) -
 
     state = batch_detection({**values, "validation": {"anomaly_rate": {"max": 0.001}}}, return_state=True)
 
-    assert (state.type.value, state.name) == ("FAILED", "FailedForGood")
+    assert (state.type.value, label(state)) == ("FAILED", "for-good")
     after = open_results(values["output"]["path"])
     assert after.manifest == before
     assert after.scores.count_rows() == 600
@@ -208,7 +208,7 @@ def test_input_that_is_not_there_fails_the_run_before_any_work(tmp_path: Path) -
 
     state = batch_detection(values, return_state=True)
 
-    assert (state.type.value, state.name) == ("FAILED", "FailedForGood")
+    assert (state.type.value, label(state)) == ("FAILED", "for-good")
     runs = task_runs(state.state_details.flow_run_id)
     assert {name: run.state_name for name, run in runs.items()} == {
         "plan_batch": "Failed",

@@ -32,7 +32,7 @@ from siftline.stages.scoring import ChunkTask, score_chunk
 from siftline.storage.lease import Lease
 from siftline.types import BatchResult, ChunkReceipt
 from tests.flows.batches import configuration, write_rows
-from tests.flows.records import flow_run
+from tests.flows.records import flow_run, label
 from tests.flows.webhook import Webhook, serving
 
 DAILY = {"cron": "0 0 * * *", "timezone": "America/New_York"}
@@ -189,7 +189,7 @@ def test_an_interval_is_published_once_whatever_becomes_of_its_input(tmp_path: P
 
     again = run(values)
 
-    assert (again.type.value, again.name) == ("COMPLETED", "AlreadyPublished")
+    assert (again.type.value, label(again)) == ("COMPLETED", "already-published")
     assert again.result() == first.model_copy(update={"state": "AlreadyPublished", "chunks_computed": 0})
     assert (Path(first.output) / "manifest.json").read_bytes() == manifest
     assert entry(tmp_path).run == first.flow_run_id
@@ -202,7 +202,7 @@ def test_an_interval_is_published_once_whatever_becomes_of_its_input(tmp_path: P
 def test_an_interval_without_its_input_fails_and_the_ledger_says_why(tmp_path: Path) -> None:
     values = batch(tmp_path)
     (tmp_path / "2026-03-01.parquet").unlink()
-    assert run(values).name == "FailedForGood"
+    assert label(run(values)) == "for-good"
     found = entry(tmp_path)
     assert (found.outcome, found.result) == ("failed", None)
     assert "2026-03-01.parquet" in str(found.reason)
@@ -218,7 +218,7 @@ def test_one_run_at_a_time_works_on_an_interval(tmp_path: Path) -> None:
     with Lease("another run") as lease:
         lease.take(ledger.directory(Interval.model_validate(DAY)))
         busy = run(values)
-        assert (busy.type.value, busy.name) == ("FAILED", "AlreadyRunning")
+        assert (busy.type.value, label(busy)) == ("FAILED", "already-running")
         assert "interval 2026-03-01: " in str(busy.message)
         assert ledger.entry(Interval.model_validate(DAY)) is None
         assert run(values, NEXT_DAY).name == "Completed"
@@ -261,7 +261,7 @@ def test_a_step_that_fails_fails_the_run_but_not_what_is_published(tmp_path: Pat
 
     failed = run(values, steps=steps("a", "b", "c", at=2))
 
-    assert (failed.type.value, failed.name) == ("FAILED", "FailedForGood")
+    assert (failed.type.value, label(failed)) == ("FAILED", "for-good")
     with pytest.raises(StepFailed, match="step company:b: ConnectionError: b has no network; fix it, "):
         failed.result()
     assert own.names == ["a", "b"]
@@ -278,7 +278,7 @@ def test_a_step_that_fails_fails_the_run_but_not_what_is_published(tmp_path: Pat
     assert [job.state for job in job_statuses(str(tmp_path / "checkpoint"))] == ["published"]
 
     last = run(values, steps=steps("a", "b", "c", at=2))
-    assert last.name == "AlreadyPublished"
+    assert label(last) == "already-published"
     assert own.names == ["a", "b", "b", "c"]
 
 
@@ -296,14 +296,14 @@ def test_a_step_is_tried_as_often_as_it_says(tmp_path: Path, own: Steps) -> None
     assert own.names == ["a"] * 3
 
     own.failing["a"] = 9
-    assert run(batch(tmp_path), NEXT_DAY, steps=steps("a", retries=retries)).name == "FailedForGood"
+    assert label(run(batch(tmp_path), NEXT_DAY, steps=steps("a", retries=retries))) == "for-good"
     assert own.names == ["a"] * 6
 
 
 def test_a_step_that_cannot_be_imported_is_not_tried_again(tmp_path: Path, own: Steps) -> None:
     given = steps("nothing", at=2, retries={"attempts": 3, "delay_seconds": 3600})
     failed = run(batch(tmp_path), steps=given)
-    assert failed.name == "FailedForGood"
+    assert label(failed) == "for-good"
     assert "company:nothing" in str(failed.message)
 
 
@@ -313,7 +313,7 @@ def test_a_step_after_the_notification_is_done_when_people_were_told(
     values = batch(tmp_path, notify=[{"block": webhook.block("all")}])
     own.failing["a"] = 1
 
-    assert run(values, steps=steps("a")).name == "FailedForGood"
+    assert label(run(values, steps=steps("a"))) == "for-good"
     assert [request.body["subject"] for request in webhook.received] == [
         "Siftline: test completed",
         "Siftline: test failed for good",
@@ -365,7 +365,7 @@ def test_a_run_that_failed_is_recovered_with_its_interval_and_its_steps(
         (name, Interval.model_validate(DAY).local(DAILY["timezone"])) for name in "ab"
     ]
     assert (entry(tmp_path).outcome, entry(tmp_path).result) == ("published", result)
-    assert run(values, steps=[*steps("a", at=2), {"uses": "company:b"}]).name == "AlreadyPublished"
+    assert label(run(values, steps=[*steps("a", at=2), {"uses": "company:b"}])) == "already-published"
     assert own.names == ["a", "b"]
 
 
@@ -386,7 +386,7 @@ def test_a_fresh_start_that_failed_is_not_done_by_what_was_published_for_its_int
         result = recovery(job_id=job.job_id, checkpoint=str(tmp_path / "checkpoint"))
     assert (result.state, result.chunks_reused) == ("Completed", 1)
     assert own.names == ["a", "a"]
-    assert run(values, steps=steps("a")).name == "AlreadyPublished"
+    assert label(run(values, steps=steps("a"))) == "already-published"
 
 
 # ----- lateness
@@ -400,9 +400,9 @@ def test_a_run_that_a_schedule_started_too_late_is_skipped(
     state = batch_detection(
         batch(tmp_path), schedules=[late], interval=DAY, steps=steps("a"), return_state=True
     )
-    assert (state.type.value, state.name) == ("CANCELLED", "Skipped")
+    assert (state.type.value, label(state)) == ("CANCELLED", "skipped")
     assert "interval 2026-03-01 is skipped: " in str(state.message)
-    assert flow_run(run_id(state)).state_name == "Skipped"
+    assert label(run_id(state)) == "skipped"
     found = entry(tmp_path)
     assert (found.outcome, found.run, found.result) == ("skipped", str(run_id(state)), None)
     assert str(found.reason).endswith("late: missed intervals are skipped")
@@ -427,9 +427,9 @@ def test_an_interval_whose_run_died_after_publishing_is_told_of_by_the_next(
         patch.setattr(Run, "fail", die)
         run(values)
     assert (entry(tmp_path).outcome, webhook.received) == ("published", [])
-    assert run(values).name == "AlreadyPublished"
+    assert label(run(values)) == "already-published"
     assert [request.body["subject"] for request in webhook.received] == ["Siftline: test completed"]
-    assert run(values).name == "AlreadyPublished"
+    assert label(run(values)) == "already-published"
     assert len(webhook.received) == 1
 
 

@@ -33,7 +33,7 @@ from siftline.stages.scoring import ChunkTask, score_chunk
 from siftline.tasks.notify import _hearing_apprise
 from siftline.types import ChunkReceipt
 from tests.flows.batches import configuration
-from tests.flows.records import artifacts, flow_run, log
+from tests.flows.records import artifacts, flow_run, label, log
 from tests.flows.webhook import Webhook, serving
 
 # Apprise, which Prefect's blocks speak through, imports it where there is one.
@@ -115,7 +115,7 @@ def test_completed_and_failed_are_told_to_whom_the_rules_say(tmp_path: Path, web
     webhook.received.clear()
     state = batch_detection({**values, "validation": TOO_STRICT}, return_state=True)
 
-    assert state.name == "FailedForGood"
+    assert label(state) == "for-good"
     assert sorted(request.path for request in webhook.received) == ["/all", "/failures"]
     for request in webhook.received:
         assert request.body["subject"] == "Siftline: test failed for good"
@@ -149,17 +149,17 @@ def test_of_one_cause_people_are_told_once_for_a_job(tmp_path: Path, webhook: We
     values = configuration(tmp_path, validation=TOO_STRICT, notify=[{"block": webhook.block("all")}])
     subjects = []
     for _ in range(2):
-        assert batch_detection(values, return_state=True).name == "FailedForGood"
+        assert label(batch_detection(values, return_state=True)) == "for-good"
         subjects.append([request.body["subject"] for request in webhook.received])
     assert subjects == [["Siftline: test failed for good"]] * 2
 
     # Another job, and another cause, are told; and once it was published, the first cause is again.
     other = {**values, "detector": {"params": {"n_estimators": 11}}}
-    assert batch_detection(other, return_state=True).name == "FailedForGood"
+    assert label(batch_detection(other, return_state=True)) == "for-good"
     unreachable = {**values, "cluster": {"kind": "factory", "factory": "no_such_module.Cluster"}}
     assert batch_detection(unreachable, return_state=True).name == "Failed"
     batch_detection({**values, "validation": {}})
-    assert batch_detection(values, return_state=True).name == "FailedForGood"
+    assert label(batch_detection(values, return_state=True)) == "for-good"
     assert [request.body["subject"] for request in webhook.received[1:]] == [
         "Siftline: test failed for good",
         "Siftline: test failed",
@@ -200,7 +200,7 @@ def test_a_notifier_that_fails_changes_nothing_and_is_reported(tmp_path: Path, w
 
 
 @pytest.mark.parametrize(
-    ("validation", "outcome"), [({}, "Completed"), (TOO_STRICT, "FailedForGood")], ids=["completed", "failed"]
+    ("validation", "outcome"), [({}, "Completed"), (TOO_STRICT, "Failed")], ids=["completed", "failed"]
 )
 def test_a_web_server_that_answers_500_is_reported_and_the_outcome_stays(
     tmp_path: Path, webhook: Webhook, validation: dict[str, object], outcome: str
@@ -405,7 +405,7 @@ def test_few_anomalies_are_not_told_but_every_failure_is(tmp_path: Path, webhook
     values = configuration(tmp_path, notify=[rule])
     batch_detection(values)
     assert webhook.received == []
-    assert batch_detection({**values, "validation": TOO_STRICT}, return_state=True).name == "FailedForGood"
+    assert label(batch_detection({**values, "validation": TOO_STRICT}, return_state=True)) == "for-good"
     assert [request.body["subject"] for request in webhook.delivered] == ["Siftline: test failed for good"]
 
 

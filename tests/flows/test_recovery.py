@@ -23,7 +23,7 @@ from siftline.stages import detect
 from siftline.stages.scoring import ChunkTask, score_chunk
 from siftline.types import ChunkReceipt
 from tests.flows.batches import configuration, scores_digest, write_rows
-from tests.flows.records import flow_run
+from tests.flows.records import flow_run, label
 from tests.flows.webhook import Webhook, serving
 
 NO_DELAY = {"attempts": 2, "delay_seconds": 0}
@@ -55,10 +55,10 @@ def away() -> StorageUnavailable:
     return StorageUnavailable("part-1: Input/output error", "check the disk")
 
 
-def fail(values: dict[str, Any], name: str = "Failed") -> UUID:
+def fail(values: dict[str, Any], labelled: str | None = None) -> UUID:
     """Run a job that fails, and return its run."""
     state = batch_detection(values, return_state=True)
-    assert (state.type.value, state.name) == ("FAILED", name)
+    assert (state.type.value, state.name, label(state)) == ("FAILED", "Failed", labelled)
     assert state.state_details.flow_run_id is not None
     return state.state_details.flow_run_id
 
@@ -123,10 +123,10 @@ def test_a_job_has_failed_for_good_when_its_recoveries_are_used_up_and_each_caus
         run = state.state_details.flow_run_id  # as the automation does: of a recovery that failed
     state = recovery(flow_run_id=run, max_recoveries=2, return_state=True)
 
-    assert (state.type.value, state.name) == ("FAILED", "FailedForGood")
+    assert (state.type.value, label(state)) == ("FAILED", "for-good")
     with pytest.raises(GivenUp, match="and 2 recoveries did not help: chunk 1 "):
         state.result()
-    assert flow_run(state.state_details.flow_run_id).state_name == "FailedForGood"
+    assert label(state.state_details.flow_run_id) == "for-good"
     assert [request.body["subject"] for request in webhook.received] == [
         "Siftline: test failed",
         "Siftline: test is recovering",
@@ -154,12 +154,12 @@ def test_recoveries_that_fail_before_they_reach_the_job_come_to_an_end(
 
     monkeypatch.setattr("siftline.stages.plan.inspect_batch", refuse)
     run, names = fail(values), []
-    while len(names) < 9 and "FailedForGood" not in names:
+    while len(names) < 9 and "for-good" not in names:
         state = recovery(flow_run_id=run, max_recoveries=2, return_state=True)
-        names.append(state.name)
+        names.append(label(state))
         assert state.state_details.flow_run_id is not None
         run = state.state_details.flow_run_id
-    assert names == ["Failed", "Failed", "Failed", "FailedForGood"]
+    assert names == [None, None, None, "for-good"]
 
 
 def test_a_run_whose_parameters_are_no_configuration_is_not_recovered(tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_a_run_whose_parameters_are_no_configuration_is_not_recovered(tmp_path: 
     with get_client(sync_client=True) as client:
         run = client.create_flow_run(batch_detection, parameters={"config": values}, state=Failed())
     state = recovery(flow_run_id=run.id, return_state=True)
-    assert state.name == "FailedForGood"
+    assert label(state) == "for-good"
 
 
 def test_a_fresh_start_that_failed_is_not_done_by_what_was_published_before(
@@ -234,7 +234,7 @@ def test_a_run_is_recovered_with_the_input_of_its_own_day(tmp_path: Path) -> Non
 def test_what_another_run_cannot_help_is_not_to_be_taken_up(tmp_path: Path) -> None:
     values = configuration(tmp_path)
     (tmp_path / "rows-600.parquet").write_bytes(b"no Parquet")
-    fail(values, name="FailedForGood")
+    fail(values, labelled="for-good")
     with pytest.raises(SourceError):
         batch_detection(values)
 
@@ -250,7 +250,7 @@ def test_a_published_job_is_not_published_again_and_nobody_is_told(tmp_path: Pat
     ):
         result = again()
         assert (result.state, result.chunks_computed) == ("AlreadyPublished", 0)
-        assert flow_run(result.flow_run_id).state_name == "AlreadyPublished"
+        assert label(result.flow_run_id) == "already-published"
     assert (Path(first.output) / "manifest.json").read_bytes() == manifest
     assert len(webhook.received) == 1
 
@@ -290,7 +290,7 @@ def test_what_is_done_of_a_failed_job_can_be_published_and_the_whole_later(
     partial = partial_publication(job.job_id, checkpoint(values))
 
     assert (partial.state, partial.chunks_failed, partial.rows_failed) == ("Partial", 1, 200)
-    assert flow_run(partial.flow_run_id).state_name == "Partial"
+    assert label(partial.flow_run_id) == "partial"
     results = open_results(partial.output)
     assert (results.manifest.complete, results.manifest.missing) == (False, ((200, 399),))
     ids = results.scores.to_table()["id"].to_pylist()
@@ -315,9 +315,7 @@ def test_rows_that_cannot_be_scored_are_set_aside_counted_and_told(tmp_path: Pat
     result = batch_detection(values)
 
     assert (result.state, result.rows, result.rows_failed) == ("CompletedWithRejects", 600, 2)
-    state = flow_run(result.flow_run_id).state
-    assert state is not None
-    assert (state.type.value, state.name) == ("COMPLETED", "CompletedWithRejects")
+    assert (flow_run(result.flow_run_id).state_name, label(result.flow_run_id)) == ("Completed", "rejects")
     results = open_results(result.output)
     assert results.failed is not None
     assert [(row["id"], row["row"]) for row in results.failed.to_pylist()] == [(1017, 17), (1399, 399)]

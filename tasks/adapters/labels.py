@@ -1,0 +1,44 @@
+"""Labels of runs beside Prefect's own states: a tag on the run, and an event for automations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import Flow, get_client
+from prefect.client.schemas.objects import FlowRun
+from prefect.context import FlowRunContext
+from prefect.events import RelatedResource, emit_event
+
+from siftline.tasks.adapters.artifacts import write_aside
+from siftline.types import RunLabel
+
+
+def label_run(label: RunLabel, message: str) -> None:
+    """Tag the present run with a label, and emit the event of that name."""
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None:
+        return
+    run = context.flow_run
+    emit_run_event(label, message, context.flow, run)
+    write_aside("the tag", lambda: _tag(run, f"siftline:{label}"))
+
+
+def emit_run_event(label: RunLabel, message: str, flow: Flow[..., Any] | None, run: FlowRun) -> None:
+    """Emit `siftline.job.<label>` about a run."""
+    # The automations find the run by the resource, and the flow among the related ones.
+    flow_resource = {
+        "prefect.resource.id": f"prefect.flow.{run.flow_id}",
+        "prefect.resource.role": "flow",
+        "prefect.resource.name": flow.name if flow is not None else "",
+    }
+    emit_event(
+        f"siftline.job.{label}",
+        {"prefect.resource.id": f"prefect.flow-run.{run.id}", "prefect.resource.name": run.name},
+        related=[RelatedResource(flow_resource)],
+        payload={"message": message},
+    )
+
+
+def _tag(run: FlowRun, tag: str) -> None:
+    with get_client(sync_client=True) as client:
+        client.update_flow_run(run.id, tags=sorted({*run.tags, tag}))
