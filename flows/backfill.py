@@ -11,6 +11,7 @@ from pydantic import PositiveInt
 from siftline.errors import BackfillFailed
 from siftline.flows.control.backfilling import BackfillReport, plan_backfill, run_intervals
 from siftline.flows.server import deployment_of, server, workers_online
+from siftline.tasks.adapters.artifacts import artifact_key
 from siftline.tasks.adapters.resolve import resolve
 
 
@@ -36,9 +37,8 @@ def backfill(
             get_run_logger().warning("work pool %s has no worker: the runs wait", deployment.work_pool_name)
         plan = plan_backfill(deployment, first, last, only_missing)
         report = run_intervals(client, plan, parallel)
-    resolve(
-        create_table_artifact(report.table(), key="siftline-backfill", description=f"Backfill of {pipeline}.")
-    )
+    key = artifact_key("backfill", pipeline)
+    resolve(create_table_artifact(report.table(), key=key, description=f"Backfill of {pipeline}."))
     failed = [one for one in report.intervals if not one.good]
     if failed:
         raise BackfillFailed(

@@ -11,7 +11,13 @@ from siftline.stages import combine
 from siftline.types import CombinedScores, DetectorRef, Receipts
 
 
-@task(name="combine_results", task_run_name="combine_results", cache_policy=NO_CACHE, persist_result=False)
+@task(
+    name="combine_results",
+    task_run_name="combine_results",
+    tags=["batch_processing"],
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
 def combine_results(
     plan: BatchPlan, detector: DetectorRef, receipts: Receipts, executor: Executor
 ) -> CombinedScores:

@@ -15,7 +15,13 @@ from siftline.tasks.adapters.checkpoints import open_checkpoints
 from siftline.types import DetectorRef, Receipts
 
 
-@task(name="detect_chunks", task_run_name="detect_chunks", cache_policy=NO_CACHE, persist_result=False)
+@task(
+    name="detect_chunks",
+    task_run_name="detect_chunks",
+    tags=["batch_processing"],
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
 def detect_chunks(
     plan: BatchPlan, detector: DetectorRef, executor: Executor, lease: Lease, partial: bool
 ) -> Receipts:
@@ -23,8 +29,8 @@ def detect_chunks(
     store = open_checkpoints(plan)
     if partial:
         return detect.collect_receipts(plan, detector, store)
-    link_dashboard(executor.dashboard)
-    with ProgressArtifact() as progress, listening(progress):
+    link_dashboard(executor.dashboard, plan.config.name)
+    with ProgressArtifact(plan.config.name) as progress, listening(progress):
         receipts = detect.detect_chunks(plan, detector, executor, store, lease)
     get_run_logger().info("%d chunks computed, %d reused", receipts.computed, receipts.reused)
     return receipts

@@ -11,7 +11,13 @@ from siftline.stages import fit
 from siftline.types import DetectorRef
 
 
-@task(name="fit_detector", task_run_name="fit_detector", cache_policy=NO_CACHE, persist_result=False)
+@task(
+    name="fit_detector",
+    task_run_name="fit_detector",
+    tags=["batch_processing"],
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
 def fit_detector(plan: BatchPlan, executor: Executor) -> DetectorRef:
     """Fit the detector; see `siftline.stages.fit.fit_detector`."""
     return fit.fit_detector(plan, executor)

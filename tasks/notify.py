@@ -23,9 +23,17 @@ from siftline.notices.delivery import Delivery, NotDelivered, Send, deliver
 from siftline.notices.messages import Message, RunInfo
 from siftline.storage.layout import CheckpointFiles
 from siftline.tasks.adapters.resolve import resolve
+from siftline.tasks.adapters.retrying import RETRIES
 
 
-@task(name="notify", task_run_name="notify", cache_policy=NO_CACHE, persist_result=False)
+@task(
+    name="notify",
+    task_run_name="notify",
+    tags=["notification"],
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    **RETRIES,
+)
 def notify(message: Message, rules: Sequence[NotifyConfig], checkpoint: Path | None) -> list[Delivery]:
     """Log a message and send it through the configured blocks; failures are logged only."""
     logger = get_run_logger()

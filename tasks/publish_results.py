@@ -21,16 +21,24 @@ from siftline.notices.report import report
 from siftline.notices.top_rows import top_rows
 from siftline.stages import publish
 from siftline.storage.lease import Lease
-from siftline.tasks.adapters.artifacts import write_aside
+from siftline.tasks.adapters.artifacts import artifact_key, write_aside
 from siftline.tasks.adapters.resolve import resolve
+from siftline.tasks.adapters.retrying import RETRIES
 from siftline.types import CombinedScores, DetectorRef, Receipts, ValidationReport
 
 _TOP = 10
-_REPORT = "siftline-report"
+_REPORT = "report"
 _SECONDS_TO_FIND = 5.0
 
 
-@task(name="publish_results", task_run_name="publish_results", cache_policy=NO_CACHE, persist_result=False)
+@task(
+    name="publish_results",
+    task_run_name="publish_results",
+    tags=["batch_processing"],
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    **RETRIES,
+)
 def publish_results(
     plan: BatchPlan,
     detector: DetectorRef,
@@ -57,13 +65,15 @@ def keep_in_history(plan: BatchPlan, manifest: Manifest) -> None:
         get_run_logger().warning("the history of the publications could not be written: %s", error)
 
 
-def report_page() -> str | None:
+def report_page(pipeline: str) -> str | None:
     """Return the address of this run's report; None if the API does not answer soon."""
     pages = PREFECT_UI_URL.value()
     if pages is None or flow_run.id is None:
         return None
     of_this_run = ArtifactFilterFlowRunId(any_=[UUID(flow_run.id)])
-    wanted = ArtifactFilter(key=ArtifactFilterKey(any_=[_REPORT]), flow_run_id=of_this_run)
+    wanted = ArtifactFilter(
+        key=ArtifactFilterKey(any_=[artifact_key(_REPORT, pipeline)]), flow_run_id=of_this_run
+    )
     http = {"timeout": _SECONDS_TO_FIND}
     try:
         with (
@@ -89,5 +99,6 @@ def _show(plan: BatchPlan, manifest: Manifest) -> None:
         "job": manifest.job_id,
     }
     text = report(manifest, top_rows(open_results(plan.config.output.path), _TOP))
-    resolve(create_table_artifact([row], key="siftline-result", description="Result as a table."))
-    resolve(create_markdown_artifact(text, key=_REPORT, description="The result, with reasons."))
+    table, page = artifact_key("result", manifest.name), artifact_key(_REPORT, manifest.name)
+    resolve(create_table_artifact([row], key=table, description="Result as a table."))
+    resolve(create_markdown_artifact(text, key=page, description="The result, with reasons."))

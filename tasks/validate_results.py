@@ -7,10 +7,18 @@ from prefect.cache_policies import NO_CACHE
 
 from siftline.batch_plan import BatchPlan
 from siftline.stages import validate
+from siftline.tasks.adapters.retrying import RETRIES
 from siftline.types import CombinedScores, Receipts, ValidationReport
 
 
-@task(name="validate_results", task_run_name="validate_results", cache_policy=NO_CACHE, persist_result=False)
+@task(
+    name="validate_results",
+    task_run_name="validate_results",
+    tags=["result_validation"],
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    **RETRIES,
+)
 def validate_results(
     plan: BatchPlan, receipts: Receipts, combined: CombinedScores, partial: bool
 ) -> ValidationReport:

@@ -257,7 +257,7 @@ def _steps(client: SyncPrefectClient, run: UUID) -> tuple[StepStatus, ...]:
 
 
 def _chunks_percent(client: SyncPrefectClient, run: UUID) -> float | None:
-    chosen = {"flow_run_id": {"any_": [run]}, "key": {"any_": ["siftline-progress"]}}
+    chosen = {"flow_run_id": {"any_": [run]}, "key": {"like_": "siftline-progress-%"}}
     found = client.read_artifacts(artifact_filter=ArtifactFilter.model_validate(chosen))
     return float(found[0].data) if found and isinstance(found[0].data, (int, float)) else None
 

@@ -25,7 +25,7 @@ def announce_result(config: BatchConfig, result: BatchResult, job: Path | None, 
     checkpoint = _checkpoint(config, job)
     history = CheckpointFiles(checkpoint).history(config.name) if checkpoint is not None else None
     previous = previous_rates(history, result.job_id) if history is not None else ()
-    run = replace(this_run(config.name, result.interval), report_url=report_page())
+    run = replace(this_run(config.name, result.interval), report_url=report_page(config.name))
     message = completed_message(run, result, previous, top_of(result, count=3), recovered)
     notify(message, config.notify, checkpoint)
 

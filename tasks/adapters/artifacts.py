@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -94,8 +95,9 @@ class Latest(Generic[T]):
 class ProgressArtifact(Latest[float]):
     """Shows the share of chunks done on the page of the flow run."""
 
-    def __init__(self, pace: Pace = PACE) -> None:
+    def __init__(self, pipeline: str, pace: Pace = PACE) -> None:
         super().__init__("the progress artifact", self._show, pace)
+        self._key = artifact_key("progress", pipeline)
         self._artifact: UUID | None = None
 
     def __call__(self, report: object) -> None:
@@ -106,10 +108,15 @@ class ProgressArtifact(Latest[float]):
     def _show(self, percent: float) -> None:
         if self._artifact is None:
             self._artifact = resolve(
-                create_progress_artifact(percent, key="siftline-progress", description="Chunks scored.")
+                create_progress_artifact(percent, key=self._key, description="Chunks scored.")
             )
         else:
             resolve(update_progress_artifact(self._artifact, percent))
+
+
+def artifact_key(kind: str, pipeline: str) -> str:
+    """Return the key of an artifact: Prefect takes lower-case letters, digits and dashes."""
+    return f"siftline-{kind}-{re.sub(r'[^a-z0-9]+', '-', pipeline.lower()).strip('-')}"
 
 
 def write_aside(what: str, write: Callable[[], object], pace: Pace = PACE) -> None:
@@ -118,8 +125,9 @@ def write_aside(what: str, write: Callable[[], object], pace: Pace = PACE) -> No
         latest.put(None)
 
 
-def link_dashboard(address: str | None) -> None:
+def link_dashboard(address: str | None, pipeline: str) -> None:
     """Link the Dask dashboard, if there is one, from the page of the flow run."""
     if address is not None:
-        link = partial(create_link_artifact, address, "Dask dashboard", "siftline-dask-dashboard")
+        key = artifact_key("dask-dashboard", pipeline)
+        link = partial(create_link_artifact, address, "Dask dashboard", key)
         write_aside("the link to the Dask dashboard", lambda: resolve(link("Live Dask dashboard.")))

@@ -1,29 +1,43 @@
-"""Retries of a whole step, by Prefect."""
+"""Retries of whole steps, by Prefect."""
 
 from __future__ import annotations
 
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypedDict, TypeVar
 
 from prefect import State, Task
 from prefect.client.schemas.objects import TaskRun
 
 from siftline.config.batch import RetriesConfig
 from siftline.engine import delay_after
-from siftline.errors import InputError, ValidationFailed
+from siftline.errors import SiftlineError
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
+class Retries(TypedDict):
+    """Arguments of a task about its retries."""
+
+    retries: int
+    retry_delay_seconds: list[float]
+    retry_condition_fn: Any
+
+
+def _passes(task: Task[..., Any], run: TaskRun, state: State) -> bool:
+    """Return whether the fault of a task may be gone in a moment."""
+    error = state.data
+    return error.fault == "transient" if isinstance(error, SiftlineError) else isinstance(error, OSError)
+
+
+def _retries(config: RetriesConfig) -> Retries:
+    delays = [delay_after(config, attempt) for attempt in range(1, config.attempts)]
+    return Retries(retries=len(delays), retry_delay_seconds=delays, retry_condition_fn=_passes)
+
+
+RETRIES = _retries(RetriesConfig(jitter=0))
+"""Two retries: of the tasks that touch storage or the API, unless the pipeline's step sets others."""
+
+
 def retried(step: Task[P, R], retries: RetriesConfig | None) -> Task[P, R]:
-    """Return a task with retries, except for errors that no retry can mend."""
-    if retries is None:
-        return step
-    delays = [delay_after(retries, attempt) for attempt in range(1, retries.attempts)]
-    return step.with_options(
-        retries=len(delays), retry_delay_seconds=delays, retry_condition_fn=_may_get_better
-    )
-
-
-def _may_get_better(task: Task[..., Any], run: TaskRun, state: State) -> bool:
-    return not isinstance(state.data, (InputError, ValidationFailed))
+    """Return a task with the retries of a pipeline's step, if it sets any."""
+    return step if retries is None else step.with_options(**_retries(retries))

@@ -116,5 +116,5 @@ def test_chunks_go_on_and_states_and_artifacts_catch_up(
         lambda: states() == dict.fromkeys(STEPS, "Completed"), "the states of the tasks have caught up"
     )
     artifacts = {artifact["key"]: artifact["data"] for artifact in ask(server, "artifacts", run["id"])}
-    assert artifacts["siftline-progress"] == 100
-    assert {"siftline-result", "siftline-report"} <= artifacts.keys()
+    assert artifacts["siftline-progress-test"] == 100
+    assert {"siftline-result-test", "siftline-report-test"} <= artifacts.keys()

@@ -188,7 +188,7 @@ def test_a_backfill_that_is_killed_goes_on_and_every_day_is_published_once(
     (table,) = [
         one
         for one in server.ask("/artifacts/filter", sort="CREATED_DESC")
-        if one["key"] == "siftline-backfill"
+        if one["key"] == "siftline-backfill-daily"
     ][:1]
     assert len(json.loads(table["data"])) == DAYS
     assert call_siftline(project, "pipelines", "remove", "daily").status == 0

@@ -127,14 +127,14 @@ def test_the_page_of_a_run_shows_progress_the_result_and_the_dashboard(tmp_path:
 
     found = artifacts(result.flow_run_id)
     assert set(found) == {
-        "siftline-progress",
-        "siftline-result",
-        "siftline-report",
-        "siftline-dask-dashboard",
+        "siftline-progress-test",
+        "siftline-result-test",
+        "siftline-report-test",
+        "siftline-dask-dashboard-test",
     }
-    assert "## Most anomalous rows" in str(found["siftline-report"].data)
-    assert (found["siftline-progress"].type, found["siftline-progress"].data) == ("progress", 100.0)
-    assert json.loads(str(found["siftline-result"].data)) == [
+    assert "## Most anomalous rows" in str(found["siftline-report-test"].data)
+    assert (found["siftline-progress-test"].type, found["siftline-progress-test"].data) == ("progress", 100.0)
+    assert json.loads(str(found["siftline-result-test"].data)) == [
         {
             "rows": 600,
             "rows failed": 0,
@@ -145,12 +145,12 @@ def test_the_page_of_a_run_shows_progress_the_result_and_the_dashboard(tmp_path:
             "job": result.job_id,
         }
     ]
-    assert str(found["siftline-dask-dashboard"].data).startswith("[Dask dashboard](http://127.0.0.1:")
+    assert str(found["siftline-dask-dashboard-test"].data).startswith("[Dask dashboard](http://127.0.0.1:")
     assert sorted(task_runs(result.flow_run_id)) == sorted(STEPS)
 
     serial = batch_detection(configuration(tmp_path, chunk_rows=15), fresh=True)
     assert serial.chunks_computed == 40
-    assert "siftline-dask-dashboard" not in artifacts(serial.flow_run_id)
+    assert "siftline-dask-dashboard-test" not in artifacts(serial.flow_run_id)
 
 
 def test_fresh_computes_every_chunk_again_to_the_same_scores(tmp_path: Path) -> None:

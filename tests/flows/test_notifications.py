@@ -76,7 +76,7 @@ def test_the_link_to_the_report_leads_to_the_page_of_this_runs_report(
         runs = [batch_detection(values, fresh=True).flow_run_id for _ in range(2)]
 
     for run, request in zip(runs, webhook.received, strict=True):
-        report = artifacts(run)["siftline-report"]
+        report = artifacts(run)["siftline-report-test"]
         assert f"\nReport: http://prefect.test/artifacts/artifact/{report.id}\n" in request.body["body"]
 
 
