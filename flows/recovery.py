@@ -70,7 +70,8 @@ def recovery(
             result = turn.published
             if result is None:
                 _refuse_endless(failed, max_recoveries)
-                plan = plan_batch(turn.batch, False, run.lease, SAFER_DIVISOR if safer else 1)
+                divisor = SAFER_DIVISOR if safer else 1
+                plan = run.retried(plan_batch)(turn.batch, False, run.lease, divisor)
                 result = already_published(plan, run)
                 if result is None:
                     _count_recovery(plan, max_recoveries)

@@ -15,7 +15,6 @@ from siftline.flows.run.lifecycle import Run
 from siftline.jobs.results import Manifest
 from siftline.stages.publish import published_already
 from siftline.stages.scoring import warm_up
-from siftline.tasks.adapters.retrying import retried
 from siftline.tasks.combine_results import combine_results
 from siftline.tasks.detect_chunks import detect_chunks
 from siftline.tasks.fit_detector import fit_detector
@@ -49,9 +48,9 @@ def process_batch(plan: BatchPlan, run: Run, *, safer: bool = False, partial: bo
     with open_executor(cluster, functools.partial(warm_up, config.detector.kind, plan.rows)) as executor:
         detector = fit_detector(plan, executor)
         receipts, combined = _detect(plan, detector, executor, run, partial)
-    validate = retried(validate_results, run.assignment.retries_of("result_validation"))
-    validation = validate(plan, receipts, combined, partial)
-    manifest = publish_results(plan, detector, receipts, combined, validation, run.lease, not partial)
+    validation = run.retried(validate_results)(plan, receipts, combined, partial)
+    publish = run.retried(publish_results)
+    manifest = publish(plan, detector, receipts, combined, validation, run.lease, not partial)
     return _result(plan, manifest, manifest.state, receipts.computed, run)
 
 

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
-from prefect import Flow, State, get_run_logger
+from prefect import Flow, State, Task, get_run_logger
 from prefect._internal.control_listener import get_intent  # nothing public says why a run is ended
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.context import FlowRunContext
@@ -26,11 +26,16 @@ from siftline.flows.run.announcements import announce_failure, announce_result
 from siftline.flows.run.steps import run_steps
 from siftline.jobs.status import Outcome, concluded, read_job, write_job
 from siftline.pipelines.assignment import Assignment, keep_assignment
+from siftline.pipelines.steps import STANDARD
 from siftline.storage.lease import Lease
 from siftline.tasks.adapters.crashed_runs import end_crashed_runs
 from siftline.tasks.adapters.incidents import incidents_logged
 from siftline.tasks.adapters.labels import emit_run_event, label_run
+from siftline.tasks.adapters.retrying import retried
 from siftline.types import BatchResult, ResultState, RunLabel
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,11 @@ class Run:
         """The return value of the flow: its result, or the state that the flow ends in."""
         # Calling a flow that returns a state gives the state's data, or raises it.
         return cast(BatchResult, self._outcome)
+
+    def retried(self, task: Task[P, R]) -> Task[P, R]:
+        """Return a task with the retries that the pipeline sets for its step."""
+        (step,) = task.tags.intersection(STANDARD)
+        return retried(task, self.assignment.retries_of(step))
 
     def begin(self, plan: BatchPlan) -> BatchPlan:
         """Keep the assignment with the job, for a recovery."""

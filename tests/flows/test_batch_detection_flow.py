@@ -12,11 +12,10 @@ import httpx
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from prefect.exceptions import ParameterTypeError
 from sklearn.ensemble import IsolationForest
 
 from siftline import BatchConfig, BatchResult, open_results
-from siftline.errors import SourceError, ValidationFailed
+from siftline.errors import ConfigError, SourceError, ValidationFailed
 from siftline.flows.batch_detection import batch_detection
 from tests.flows.batches import FEATURES, configuration, scores_digest
 from tests.flows.records import STEPS, artifacts, flow_run, label, log, task_runs
@@ -219,8 +218,12 @@ def test_input_that_is_not_there_fails_the_run_before_any_work(tmp_path: Path) -
 
 
 def test_a_misspelt_field_in_the_parameters_of_a_run_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ParameterTypeError, match=r"config\.treshold: Extra inputs"):
-        batch_detection(configuration(tmp_path, treshold={"contamination": 0.01}))
+    wrong = configuration(tmp_path, treshold={"contamination": 0.01})
+    with pytest.raises(ConfigError, match=r"config\.treshold: ") as told:
+        batch_detection(wrong)
+    assert "\n" not in str(told.value)
+    state = batch_detection(wrong, return_state=True)
+    assert (state.name, label(state), state.message) == ("Failed", "for-good", str(told.value))
 
 
 def test_templates_in_the_configuration_are_filled_in_once_for_the_run(tmp_path: Path) -> None:
