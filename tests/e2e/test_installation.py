@@ -30,6 +30,14 @@ import flows, siftline, tasks
 assert flows.owner == tasks.owner == "the user", (flows, tasks)
 print(siftline.__file__, batch_detection(load_config(sys.argv[1])).rows)
 """
+# What `run_deployment` returns has the same state.
+READ = """
+import sys
+from prefect import get_client
+with get_client(sync_client=True) as client:
+    result = client.read_flow_run(sys.argv[1]).state.result()
+print(type(result).__name__, result.rows)
+"""
 
 
 @dataclass
@@ -128,5 +136,8 @@ def test_a_worker_runs_an_applied_pipeline_beside_the_users_own_packages(project
         server = Server(str(project.api_url))
         wait_until(lambda: server.runs("ticks", "Completed", "Failed", "Crashed"), "it has ended", 300)
 
-    assert [run["state_name"] for run in server.runs("ticks")] == ["Completed"], log.read_text()
+    (run,) = server.runs("ticks")
+    assert run["state_name"] == "Completed", log.read_text()
+    read = project.run("python", "-c", READ, run["id"])
+    assert (read.status, read.out) == (0, "BatchResult 300\n"), read.err
     assert open_results(project.directory / "results/ticks").manifest.rows == 300
