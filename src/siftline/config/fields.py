@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import fields
 from datetime import timedelta
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -86,7 +86,15 @@ Event = Literal["completed", "rejected", "recovering", "recovered", "failed"]
 TimePart = Literal["minute", "hour", "day_of_week", "day", "month"]
 
 
+def _positions(schema: dict[str, Any]) -> None:
+    """Number the fields of a JSON schema: Prefect's form goes by that, and PostgreSQL keeps no order."""
+    for position, field in enumerate(schema.get("properties", {}).values()):
+        field["position"] = position
+
+
 class Section(BaseModel):
     """Base of every section: frozen, and unknown fields are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, json_schema_extra=_positions
+    )

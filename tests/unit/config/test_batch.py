@@ -327,3 +327,10 @@ def test_a_template_may_use_jinjas_globals() -> None:
     template = "{% for row in top[:2] %}{{ loop.index }} {{ range(3) | list }} {{ row.score }}{% endfor %}"
     (rule,) = parse_config({**MINIMAL, "notify": [{"block": "a/b", "template": template}]}).notify
     assert rule.template == template
+
+
+def test_every_field_has_its_position_in_the_form() -> None:
+    for schema in (BatchConfig.model_json_schema(), Pipeline.model_json_schema()):
+        for section in (schema, *schema["$defs"].values()):
+            fields = section["properties"]
+            assert [field["position"] for field in fields.values()] == list(range(len(fields))), section["title"]
