@@ -31,6 +31,7 @@ from siftline.storage.lease import Lease
 from siftline.tasks.adapters.crashed_runs import end_crashed_runs
 from siftline.tasks.adapters.incidents import incidents_logged
 from siftline.tasks.adapters.labels import emit_run_event, label_run
+from siftline.tasks.adapters.resolve import resolve
 from siftline.tasks.adapters.retrying import retried
 from siftline.types import BatchResult, ResultState, RunLabel
 
@@ -162,10 +163,11 @@ def run_of(assignment: Assignment) -> Iterator[Run]:
             run.fail(error)
 
 
-def emit_recoverable(flow: Flow[..., Any], run: FlowRun, state: State) -> None:
+def emit_recoverable(flow: Flow[..., Any], flow_run: FlowRun, state: State) -> None:
     """Emit `siftline.job.recoverable` once a run has failed that another run may repair."""
-    if isinstance(state.data, Exception) and ending_of(state.data) is FAILED:
-        emit_run_event("recoverable", state.message or "", flow, run)
+    error = resolve(state.result(raise_on_failure=False))
+    if isinstance(error, Exception) and ending_of(error) is FAILED:
+        emit_run_event("recoverable", state.message or "", flow, flow_run)
 
 
 def failed_for_good(error: SiftlineError) -> BatchResult:
@@ -217,7 +219,9 @@ def _completed(result: BatchResult) -> BatchResult | State:
 
 
 def _ended(ending: Ending, error: BaseException) -> State:
-    message = "Stopped on request; finished chunks are kept." if ending is STOPPED else str(error)
+    message = "Stopped on request; finished chunks are kept."
+    if ending is not STOPPED:
+        message = "; ".join(line.strip() for line in str(error).splitlines())
     if ending.label is not None:
         label_run(ending.label, message)
     data = None if ending.type == StateType.CANCELLED else error

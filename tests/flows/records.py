@@ -70,7 +70,8 @@ def artifacts(run_id: UUID | str | None) -> dict[str, Artifact]:
             sort=ArtifactSort.ID_DESC,
             limit=200,
         )
-    return {str(artifact.key): artifact for artifact in found}
+    # Prefect's own, of a persisted result, have no key.
+    return {artifact.key: artifact for artifact in found if artifact.key is not None}
 
 
 ALL_FINISHED = "Finished in state"
