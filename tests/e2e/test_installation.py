@@ -48,6 +48,7 @@ class Installed(Shell):
 
     def environment(self) -> dict[str, str]:
         ours = super().environment()
+        ours.pop("PYTHONPATH", None)
         return {**ours, "PATH": f"{self.programs}{os.pathsep}{ours['PATH']}"}
 
 
