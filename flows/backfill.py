@@ -13,9 +13,15 @@ from siftline.flows.control.backfilling import BackfillReport, plan_backfill, ru
 from siftline.flows.server import deployment_of, server, workers_online
 from siftline.tasks.adapters.artifacts import artifact_key
 from siftline.tasks.adapters.resolve import resolve
+from siftline.tasks.adapters.result_json import RESULT_JSON
 
 
-@flow(name="backfill", flow_run_name="{pipeline} {first} to {last}", persist_result=False)
+@flow(
+    name="backfill",
+    flow_run_name="{pipeline} {first} to {last}",
+    persist_result=True,
+    result_serializer=RESULT_JSON,
+)
 def backfill(
     pipeline: str, first: date, last: date, parallel: PositiveInt = 1, only_missing: bool = False
 ) -> BackfillReport:

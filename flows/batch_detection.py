@@ -16,6 +16,7 @@ from siftline.flows.run.intervals import interval_of
 from siftline.flows.run.lifecycle import due_time, emit_recoverable, failed_for_good, run_of
 from siftline.pipelines.assignment import assignment_of
 from siftline.pipelines.steps import STANDARD_STEPS, Step
+from siftline.tasks.adapters.result_json import RESULT_JSON
 from siftline.tasks.plan_batch import plan_batch
 from siftline.types import BatchResult
 
@@ -36,7 +37,7 @@ def _name() -> str:
     task_runner=PatientTaskRunner(),
     validate_parameters=False,  # a mistake is one line, and starts no recovery
     persist_result=True,
-    result_serializer="json",
+    result_serializer=RESULT_JSON,
     on_failure=[emit_recoverable],
 )
 def batch_detection(

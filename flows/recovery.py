@@ -25,6 +25,7 @@ from siftline.notices.messages import recovering_message, resume_command
 from siftline.pipelines.assignment import Assignment, assignment_of, kept_assignment
 from siftline.stages.plan import planned_config, read_plan
 from siftline.tasks.adapters.checkpoints import open_checkpoints
+from siftline.tasks.adapters.result_json import RESULT_JSON
 from siftline.tasks.notify import this_run
 from siftline.tasks.plan_batch import plan_batch
 from siftline.types import BatchResult
@@ -41,7 +42,7 @@ def _name() -> str:
     flow_run_name=_name,
     task_runner=PatientTaskRunner(),
     persist_result=True,
-    result_serializer="json",
+    result_serializer=RESULT_JSON,
     on_failure=[emit_recoverable],
 )
 def recovery(
@@ -85,7 +86,7 @@ def recovery(
     name="partial-publication",
     task_runner=PatientTaskRunner(),
     persist_result=True,
-    result_serializer="json",
+    result_serializer=RESULT_JSON,
     on_failure=[emit_recoverable],
 )
 def partial_publication(job_id: str, checkpoint: str = ".siftline") -> BatchResult:

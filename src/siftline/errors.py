@@ -83,9 +83,7 @@ class SiftlineError(Exception):
         cls.fault = cls.fault if fault is None else fault
         cls.recoverable = cls.recoverable if recoverable is None else recoverable
 
-    def __init__(self, problem: str, remedy: str | None = None) -> None:
-        if remedy is None:  # the text of an error, from which Prefect restores the failure of a run
-            problem, _, remedy = problem.rpartition("; ")
+    def __init__(self, problem: str, remedy: str) -> None:
         super().__init__(problem, remedy)
         self.problem = problem
         self.remedy = remedy

@@ -131,7 +131,7 @@ def test_a_worker_runs_an_applied_pipeline_beside_the_users_own_packages(project
     assert applied.status == 0, applied.err
 
     log = project.directory / "worker.log"
-    with running(project.start("prefect", "worker", "start", "--pool", "beside", log=log)):
+    with running(project.start("python", "-m", "prefect", "worker", "start", "--pool", "beside", log=log)):
         started = project.siftline("pipelines", "run", "ticks", "--json")
         assert started.status == 0, started.err
         server = Server(str(project.api_url))
