@@ -83,10 +83,6 @@ class Shell:
             "DO_NOT_TRACK": "1",
             "PREFECT_WORKER_QUERY_SECONDS": "1",
             "PREFECT_RUNNER_POLL_FREQUENCY": "1",
-            # SQLite refuses a write at the moment of another, and clients wait for seconds.
-            "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE": "1000",
-            "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "1000",
-            "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
             "COLUMNS": "200",
             # No compiled kernels: what is to be caught at its work must not be over too soon.
             "XDG_CACHE_HOME": str(home / "cache"),

@@ -17,7 +17,6 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import Artifact, FlowRun, TaskRun
 from prefect.client.schemas.sorting import ArtifactSort, TaskRunSort
-from prefect.logging.handlers import APILogHandler
 
 from tests.faults import wait_until
 
@@ -88,5 +87,4 @@ def log(run_id: UUID | str | None, until: str = ALL_FINISHED) -> str:
             text = "\n".join(line.message for line in client.read_logs(chosen, limit=200, offset=0))
         return text if text.count(until) >= times else None
 
-    APILogHandler().flush()
     return wait_until(read, f"the log says {until!r}")
