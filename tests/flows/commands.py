@@ -13,6 +13,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
+from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import PrefectConsoleHandler
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
@@ -24,8 +25,13 @@ from tests.e2e.processes import Finished, Shell
 def inside(shell: Shell) -> Iterator[None]:
     """Work in a shell's directory, with its server."""
     url = {PREFECT_API_URL: shell.api_url} if shell.api_url else {}
-    with chdir(shell.directory), temporary_settings(url, restore_defaults={PREFECT_API_URL}):
-        yield
+    elsewhere = shell.api_url != PREFECT_API_URL.value()
+    try:
+        with chdir(shell.directory), temporary_settings(url, restore_defaults={PREFECT_API_URL}):
+            yield
+    finally:
+        if elsewhere:  # a process sends its events to the server that got the first
+            EventsWorker.drain_all(timeout=10)
 
 
 def call_siftline(shell: Shell, *arguments: str | Path) -> Finished:
