@@ -30,7 +30,7 @@ from siftline.pipelines.steps import STANDARD
 from siftline.storage.lease import Lease
 from siftline.tasks.adapters.crashed_runs import end_crashed_runs
 from siftline.tasks.adapters.incidents import incidents_logged
-from siftline.tasks.adapters.labels import emit_run_event, label_run
+from siftline.tasks.adapters.labels import emit_run_event, forget_label, label_run
 from siftline.tasks.adapters.resolve import resolve
 from siftline.tasks.adapters.retrying import retried
 from siftline.types import BatchResult, ResultState, RunLabel
@@ -157,6 +157,7 @@ def run_of(assignment: Assignment) -> Iterator[Run]:
     """Give a run its lease, and end it as its block ends; raise an error that a recovery may help."""
     with Lease(run_id()) as lease, incidents_logged():
         run = Run(assignment, lease)
+        forget_label()
         try:
             yield run
         except (Exception, KeyboardInterrupt, TerminationSignal) as error:  # noqa: BLE001  `fail` raises it again

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 from prefect import Flow, get_client
 from prefect.client.schemas.objects import FlowRun
@@ -12,6 +13,8 @@ from prefect.events import RelatedResource, emit_event
 from siftline.tasks.adapters.artifacts import write_aside
 from siftline.types import RunLabel
 
+_PREFIX = "siftline:"
+
 
 def label_run(label: RunLabel, message: str) -> None:
     """Tag the present run with a label, and emit the event of that name."""
@@ -20,7 +23,15 @@ def label_run(label: RunLabel, message: str) -> None:
         return
     run = context.flow_run
     emit_run_event(label, message, context.flow, run)
-    write_aside("the tag", lambda: _tag(run, f"siftline:{label}"))
+    write_aside("the tag", lambda: _set_tags(run.id, {*_other_tags(run), f"{_PREFIX}{label}"}))
+
+
+def forget_label() -> None:
+    """Take off the label with which the present run ended before, if it is retried."""
+    context = FlowRunContext.get()
+    run = context.flow_run if context is not None else None
+    if run is not None and _other_tags(run) != set(run.tags):
+        write_aside("the tags", lambda: _set_tags(run.id, _other_tags(run)))
 
 
 def emit_run_event(label: RunLabel, message: str, flow: Flow[..., Any] | None, run: FlowRun) -> None:
@@ -39,6 +50,10 @@ def emit_run_event(label: RunLabel, message: str, flow: Flow[..., Any] | None, r
     )
 
 
-def _tag(run: FlowRun, tag: str) -> None:
+def _other_tags(run: FlowRun) -> set[str]:
+    return {tag for tag in run.tags if not tag.startswith(_PREFIX)}
+
+
+def _set_tags(run: UUID, tags: set[str]) -> None:
     with get_client(sync_client=True) as client:
-        client.update_flow_run(run.id, tags=sorted({*run.tags, tag}))
+        client.update_flow_run(run, tags=sorted(tags))

@@ -141,6 +141,30 @@ def test_a_submitted_job_is_named_at_once_and_can_be_cancelled(project: Shell, s
     assert call_siftline(project, "pipelines", "remove", "on-demand").status == 0
 
 
+def test_prefects_retry_of_a_failed_run_does_its_job(project: Shell, server: Server) -> None:
+    batch = {**BATCH, "source": {**BATCH["source"], "path": "data/late.parquet"}}
+    batch["output"] = {"path": "results/again"}
+    late = project.directory / "data/late.parquet"
+    write_rows(late, 300)
+    apply(project, write_pipeline(project, "again", batch=batch))
+    late.unlink()
+    run = call_siftline(project, "pipelines", "run", "again", "--json").json()["flow_run_id"]
+    (failed,) = wait_until(lambda: server.runs("again", "Failed"), "its file is not there", 300)
+    assert "siftline:for-good" in failed["tags"]
+    write_rows(late, 300)
+
+    # As the button of Prefect's UI does.
+    state = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": "Retry from the UI"}
+    retry = f"{project.api_url}/flow_runs/{run}/set_state"
+    wait_until(lambda: httpx.post(retry, json={"state": state, "force": False}).is_success, "it is retried")
+
+    (done,) = wait_until(lambda: server.runs("again", "Completed"), "it is done now", 300)
+    assert (done["id"], done["run_count"]) == (run, 2)
+    assert "siftline:for-good" not in done["tags"]
+    assert open_results(project.directory / "results/again").manifest.flow_run_id == run
+    assert call_siftline(project, "pipelines", "remove", "again").status == 0
+
+
 def test_a_pipeline_can_be_created_from_python_and_again_without_a_change(
     project: Shell, server: Server
 ) -> None:
