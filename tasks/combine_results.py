@@ -8,13 +8,13 @@ from prefect.cache_policies import NO_CACHE
 from siftline.batch_plan import BatchPlan
 from siftline.engine import Executor
 from siftline.stages import combine
+from siftline.tasks.adapters.labels import tag_task
 from siftline.types import CombinedScores, DetectorRef, Receipts
 
 
 @task(
     name="combine_results",
     task_run_name="combine_results",
-    tags=["batch_processing"],
     cache_policy=NO_CACHE,
     persist_result=False,
 )
@@ -22,4 +22,5 @@ def combine_results(
     plan: BatchPlan, detector: DetectorRef, receipts: Receipts, executor: Executor
 ) -> CombinedScores:
     """Find the threshold, label, and stage the result; see `siftline.stages.combine.combine_results`."""
+    tag_task("batch_processing")
     return combine.combine_results(plan, detector, receipts, executor)

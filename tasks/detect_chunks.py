@@ -12,13 +12,13 @@ from siftline.stages import detect
 from siftline.storage.lease import Lease
 from siftline.tasks.adapters.artifacts import ProgressArtifact, link_dashboard
 from siftline.tasks.adapters.checkpoints import open_checkpoints
+from siftline.tasks.adapters.labels import tag_task
 from siftline.types import DetectorRef, Receipts
 
 
 @task(
     name="detect_chunks",
     task_run_name="detect_chunks",
-    tags=["batch_processing"],
     cache_policy=NO_CACHE,
     persist_result=False,
 )
@@ -26,6 +26,7 @@ def detect_chunks(
     plan: BatchPlan, detector: DetectorRef, executor: Executor, lease: Lease, partial: bool
 ) -> Receipts:
     """Score the missing chunks, or give them up if `partial`; see `siftline.stages.detect`."""
+    tag_task("batch_processing")
     store = open_checkpoints(plan)
     if partial:
         return detect.collect_receipts(plan, detector, store)

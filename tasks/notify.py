@@ -22,6 +22,7 @@ from siftline.config.schedules import Interval
 from siftline.notices.delivery import Delivery, NotDelivered, Send, deliver
 from siftline.notices.messages import Message, RunInfo
 from siftline.storage.layout import CheckpointFiles
+from siftline.tasks.adapters.labels import tag_task
 from siftline.tasks.adapters.resolve import resolve
 from siftline.tasks.adapters.retrying import RETRIES
 
@@ -29,13 +30,13 @@ from siftline.tasks.adapters.retrying import RETRIES
 @task(
     name="notify",
     task_run_name="notify",
-    tags=["notification"],
     cache_policy=NO_CACHE,
     persist_result=False,
     **RETRIES,
 )
 def notify(message: Message, rules: Sequence[NotifyConfig], checkpoint: Path | None) -> list[Delivery]:
     """Log a message and send it through the configured blocks; failures are logged only."""
+    tag_task("notification")
     logger = get_run_logger()
     logger.log(message.level, "%s\n%s", message.subject, message.body)
     memory = CheckpointFiles(checkpoint).notified(message.variables.name) if checkpoint is not None else None

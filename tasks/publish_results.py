@@ -22,6 +22,7 @@ from siftline.notices.top_rows import top_rows
 from siftline.stages import publish
 from siftline.storage.lease import Lease
 from siftline.tasks.adapters.artifacts import artifact_key, write_aside
+from siftline.tasks.adapters.labels import tag_task
 from siftline.tasks.adapters.resolve import resolve
 from siftline.tasks.adapters.retrying import RETRIES
 from siftline.types import CombinedScores, DetectorRef, Receipts, ValidationReport
@@ -34,7 +35,6 @@ _SECONDS_TO_FIND = 5.0
 @task(
     name="publish_results",
     task_run_name="publish_results",
-    tags=["batch_processing"],
     cache_policy=NO_CACHE,
     persist_result=False,
     **RETRIES,
@@ -49,6 +49,7 @@ def publish_results(
     complete: bool,
 ) -> Manifest:
     """Publish the staged result; see `siftline.stages.publish.publish_results`."""
+    tag_task("batch_processing")
     manifest = publish.publish_results(
         plan, detector, receipts, combined, validation, flow_run.id, lease, complete
     )

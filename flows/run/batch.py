@@ -48,7 +48,7 @@ def process_batch(plan: BatchPlan, run: Run, *, safer: bool = False, partial: bo
     with open_executor(cluster, functools.partial(warm_up, config.detector.kind, plan.rows)) as executor:
         detector = fit_detector(plan, executor)
         receipts, combined = _detect(plan, detector, executor, run, partial)
-    validation = run.retried(validate_results)(plan, receipts, combined, partial)
+    validation = run.retried(validate_results, "result_validation")(plan, receipts, combined, partial)
     publish = run.retried(publish_results)
     manifest = publish(plan, detector, receipts, combined, validation, run.lease, not partial)
     return _result(plan, manifest, manifest.state, receipts.computed, run)

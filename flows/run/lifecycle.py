@@ -26,7 +26,6 @@ from siftline.flows.run.announcements import announce_failure, announce_result
 from siftline.flows.run.steps import run_steps
 from siftline.jobs.status import Outcome, concluded, read_job, write_job
 from siftline.pipelines.assignment import Assignment, keep_assignment
-from siftline.pipelines.steps import STANDARD
 from siftline.storage.lease import Lease
 from siftline.tasks.adapters.crashed_runs import end_crashed_runs
 from siftline.tasks.adapters.incidents import incidents_logged
@@ -95,9 +94,8 @@ class Run:
         # Calling a flow that returns a state gives the state's data, or raises it.
         return cast(BatchResult, self._outcome)
 
-    def retried(self, task: Task[P, R]) -> Task[P, R]:
+    def retried(self, task: Task[P, R], step: str = "batch_processing") -> Task[P, R]:
         """Return a task with the retries that the pipeline sets for its step."""
-        (step,) = task.tags.intersection(STANDARD)
         return retried(task, self.assignment.retries_of(step))
 
     def begin(self, plan: BatchPlan) -> BatchPlan:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from prefect import Flow, get_client
 from prefect.client.schemas.objects import FlowRun
-from prefect.context import FlowRunContext
+from prefect.context import FlowRunContext, TaskRunContext
 from prefect.events import RelatedResource, emit_event
 
 from siftline.tasks.adapters.artifacts import write_aside
@@ -24,6 +24,16 @@ def label_run(label: RunLabel, message: str) -> None:
     run = context.flow_run
     emit_run_event(label, message, context.flow, run)
     write_aside("the tag", lambda: _set_tags(run.id, {*_other_tags(run), f"{_PREFIX}{label}"}))
+
+
+def tag_task(step: str) -> None:
+    """Tag the present task run with its step.
+
+    For tags of the task itself, Prefect would ask the API for slots, and a run waits for no API.
+    """
+    context = TaskRunContext.get()
+    if context is not None and step not in context.task_run.tags:
+        context.task_run.tags.append(step)
 
 
 def forget_label() -> None:

@@ -62,6 +62,11 @@ def test_a_run_is_seven_task_runs_whatever_the_number_of_chunks(
     runs = task_runs(result.flow_run_id)
     assert sorted(runs) == sorted(STEPS)
     assert {run.state_name for run in runs.values()} == {"Completed"}
+    assert {name: run.tags for name, run in runs.items()} == {
+        **dict.fromkeys(STEPS, ["batch_processing"]),
+        "validate_results": ["result_validation"],
+        "notify": ["notification"],
+    }
     assert flow_run(result.flow_run_id).state_name == "Completed"
 
 

@@ -14,6 +14,7 @@ from siftline.storage.records import PublishedFile, RecordFile
 from siftline.types import Counts, FailedChunk, ResultState, ValidationReport
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow.dataset as ds
 
 
@@ -99,6 +100,11 @@ class Results:
 
         found = self._dataset(self.manifest.anomaly_files).to_table(filter=pc.field("rank") <= count)
         return found.sort_by("rank").slice(0, count)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return every row with its score and label as a data frame."""
+        frame: pd.DataFrame = self.scores.to_table().to_pandas()
+        return frame
 
     def _dataset(self, files: tuple[PublishedFile, ...]) -> ds.Dataset:
         import pyarrow.dataset as ds  # slow to import, and not needed by workers

@@ -31,6 +31,15 @@ def test_scores_are_a_dataset_of_key_score_and_label(config: BatchConfig) -> Non
     }
 
 
+def test_a_result_is_a_data_frame_for_pandas(config: BatchConfig) -> None:
+    run_job(config)
+    results = siftline.open_results(config.output.path)
+    frame = results.to_pandas()
+    assert list(frame.columns) == ["row", "score", "label"]
+    assert frame["score"].tolist() == results.scores.to_table()["score"].to_pylist()
+    assert int(frame["label"].sum()) == results.manifest.anomalies
+
+
 def test_anomalies_have_keys_originals_score_rank_and_reasons(tmp_path: Path, source: Path) -> None:
     config = make_config(
         tmp_path, source, source={"key": ["id"]}, output={"columns": ["color", "at"]}, chunking={"rows": 100}
