@@ -63,7 +63,7 @@ def test_a_run_is_seven_task_runs_whatever_the_number_of_chunks(
     assert sorted(runs) == sorted(STEPS)
     assert {run.state_name for run in runs.values()} == {"Completed"}
     assert {name: run.tags for name, run in runs.items()} == {
-        **dict.fromkeys(STEPS, ["batch_processing"]),
+        **{step: ["batch_processing"] for step in STEPS},
         "validate_results": ["result_validation"],
         "notify": ["notification"],
     }
