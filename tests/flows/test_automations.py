@@ -65,13 +65,13 @@ def test_the_file_makes_the_automations_and_a_second_time_changes_nothing(client
     assert ids(client) == before
 
 
-def test_failed_and_crashed_runs_are_given_to_the_recovery(client: SyncPrefectClient) -> None:
+def test_recoverable_and_crashed_runs_are_given_to_the_recovery(client: SyncPrefectClient) -> None:
     apply_automations(FILE)
 
     recovery = read(client, "siftline-recovery")
 
     assert isinstance(recovery.trigger, EventTrigger)
-    assert recovery.trigger.expect == {"prefect.flow-run.Failed", "prefect.flow-run.Crashed"}
+    assert recovery.trigger.expect == {"siftline.job.recoverable", "prefect.flow-run.Crashed"}
     (action,) = recovery.actions
     assert isinstance(action, RunDeployment)
     assert action.deployment_id == client.read_deployment_by_name("recovery/recovery").id

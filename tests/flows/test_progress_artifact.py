@@ -79,7 +79,7 @@ def test_trying_ends_some_time_after_closing(api: Api) -> None:
 
 def test_only_the_chunks_of_the_detection_are_shown(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ProgressArtifact, "_show", lambda self, percent: api.take(percent))
-    with ProgressArtifact(PACE) as shown:
+    with ProgressArtifact("test", PACE) as shown:
         shown(Progress("fit", 1, 1))
         shown(Progress("detect"))
         shown(Progress("detect", chunks_done=3, chunks_total=4))
