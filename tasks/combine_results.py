@@ -12,12 +12,7 @@ from siftline.tasks.adapters.labels import tag_task
 from siftline.types import CombinedScores, DetectorRef, Receipts
 
 
-@task(
-    name="combine_results",
-    task_run_name="combine_results",
-    cache_policy=NO_CACHE,
-    persist_result=False,
-)
+@task(name="combine_results", task_run_name="combine_results", cache_policy=NO_CACHE, persist_result=False)
 def combine_results(
     plan: BatchPlan, detector: DetectorRef, receipts: Receipts, executor: Executor
 ) -> CombinedScores:

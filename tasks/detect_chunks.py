@@ -16,12 +16,7 @@ from siftline.tasks.adapters.labels import tag_task
 from siftline.types import DetectorRef, Receipts
 
 
-@task(
-    name="detect_chunks",
-    task_run_name="detect_chunks",
-    cache_policy=NO_CACHE,
-    persist_result=False,
-)
+@task(name="detect_chunks", task_run_name="detect_chunks", cache_policy=NO_CACHE, persist_result=False)
 def detect_chunks(
     plan: BatchPlan, detector: DetectorRef, executor: Executor, lease: Lease, partial: bool
 ) -> Receipts:

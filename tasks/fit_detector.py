@@ -12,12 +12,7 @@ from siftline.tasks.adapters.labels import tag_task
 from siftline.types import DetectorRef
 
 
-@task(
-    name="fit_detector",
-    task_run_name="fit_detector",
-    cache_policy=NO_CACHE,
-    persist_result=False,
-)
+@task(name="fit_detector", task_run_name="fit_detector", cache_policy=NO_CACHE, persist_result=False)
 def fit_detector(plan: BatchPlan, executor: Executor) -> DetectorRef:
     """Fit the detector; see `siftline.stages.fit.fit_detector`."""
     tag_task("batch_processing")

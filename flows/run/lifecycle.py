@@ -48,8 +48,7 @@ class Ending:
     announced: bool = False
 
 
-# The recovery starts for runs of this label; see deployments/automations.yaml.
-FAILED = Ending(StateType.FAILED, "recoverable", "failed", announced=True)
+FAILED = Ending(StateType.FAILED, outcome="failed", announced=True)
 FAILED_FOR_GOOD = Ending(StateType.FAILED, "for-good", "failed for good", announced=True)
 STOPPED = Ending(StateType.CANCELLED, outcome="cancelled")
 _ENDINGS: dict[type[BaseException], Ending] = {
@@ -60,8 +59,6 @@ _ENDINGS: dict[type[BaseException], Ending] = {
     LeaseLost: Ending(StateType.FAILED, "superseded"),
     IntervalSkipped: Ending(StateType.CANCELLED, "skipped"),
 }
-
-
 _LABELS: dict[ResultState, RunLabel] = {
     "CompletedWithRejects": "rejects",
     "Partial": "partial",
@@ -163,7 +160,10 @@ def run_of(assignment: Assignment) -> Iterator[Run]:
 
 
 def emit_recoverable(flow: Flow[..., Any], flow_run: FlowRun, state: State) -> None:
-    """Emit `siftline.job.recoverable` once a run has failed that another run may repair."""
+    """Emit `siftline.job.recoverable` for a failure that another run may repair.
+
+    The recovery starts for this event; see deployments/automations.yaml.
+    """
     error = resolve(state.result(raise_on_failure=False))
     if isinstance(error, Exception) and ending_of(error) is FAILED:
         emit_run_event("recoverable", state.message or "", flow, flow_run)

@@ -104,8 +104,7 @@ class _DaskSession(Generic[T, R]):
     def wait(self, seconds: float) -> list[Answer[T, R]]:
         finished = self._finished(seconds)
         if not finished:
-            self._check_alive()
-            self._note_silent()
+            self._note_silent(self._live_workers())
         answers = [answer for sent, message in finished for answer in self._answers(sent, message)]
         return answers + self._overdue()
 
@@ -133,25 +132,26 @@ class _DaskSession(Generic[T, R]):
         # A bundle ends here twice, by its answers and by Dask; or it was given up meanwhile.
         return [(self._sent.pop(key), answers) for key, answers in finished if key in self._sent]
 
-    def _check_alive(self) -> None:
-        """Raise after a minute without workers, for which Dask would wait forever."""
+    def _live_workers(self) -> dict[str, Any]:
+        """Return the workers, by address; raise after a minute without any, as Dask would wait forever."""
         if self._client.status not in ("running", "connecting"):
             raise ClusterError("the Dask scheduler is gone", _AGAIN)
-        if self._client.scheduler_info(n_workers=-1)["workers"]:
+        workers: dict[str, Any] = self._client.scheduler_info(n_workers=-1)["workers"]
+        if workers:
             self._lost_since = None
-            return
+            return workers
         now = time.monotonic()
         self._lost_since = self._lost_since or now
         if now - self._lost_since > _LOST_AFTER_SECONDS:
             problem = f"the Dask cluster has had no worker for {_LOST_AFTER_SECONDS:g} s"
             raise ClusterError(problem, f"start workers and {_AGAIN}")
+        return workers
 
-    def _note_silent(self) -> None:
+    def _note_silent(self, workers: dict[str, Any]) -> None:
         """Take a bundle for begun at a worker that is silent since: what it said last may be lost."""
         if self._timeout is None:
             return
         now = time.monotonic()
-        workers = self._client.scheduler_info(n_workers=-1)["workers"]
         for worker, one in workers.items():
             # By changes of the scheduler's clock, which may differ from this one.
             if worker not in self._heard or self._heard[worker][0] != one["last_seen"]:
