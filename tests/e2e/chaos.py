@@ -163,13 +163,20 @@ class Job:
 
     def states(self) -> dict[str, tuple[str, str]]:
         """Type and name of the state of every run of the job that the server knows, by the run's id."""
+        return {run["id"]: (run["state"]["type"], run["state"]["name"]) for run in self._known_runs()}
+
+    def tags(self) -> dict[str, list[str]]:
+        """The tags of every run of the job that the server knows, by the run's id."""
+        return {run["id"]: run["tags"] for run in self._known_runs()}
+
+    def _known_runs(self) -> list[dict[str, Any]]:
         asked = {"flows": {"name": {"any_": ["batch-detection"]}}, "sort": "EXPECTED_START_TIME_DESC"}
         answer = httpx.post(f"{self.shell.api_url}/flow_runs/filter", json=asked, timeout=120)
-        return {
-            run["id"]: (run["state"]["type"], run["state"]["name"])
+        return [
+            run
             for run in answer.raise_for_status().json()
             if run["parameters"].get("config", {}).get("checkpoint", {}).get("path") == str(self.checkpoint)
-        }
+        ]
 
     def committed(self) -> set[int]:
         """The chunks that have a whole receipt."""

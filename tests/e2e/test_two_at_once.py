@@ -42,9 +42,10 @@ def test_of_two_runs_started_at_once_one_works_and_the_other_ends_naming_it(shel
     assert f"run {run} is working on it" in refused.complaint()
     assert refused.complaint().count("\n") == 0
     assert refused.json()["error"] == "JobBusy"
-    states = job.states()
-    assert states.pop(run) == ("COMPLETED", "Completed")
+    states, tags = job.states(), job.tags()
+    assert (states.pop(run), tags.pop(run)) == (("COMPLETED", "Completed"), [])
     assert list(states.values()) == [("FAILED", "Failed")]
+    assert list(tags.values()) == [["siftline:already-running"]]
     assert len({one.run for one in job.begun()}) == 1, "only one of them has scored anything"
     assert len(job.begun()) == CHUNKS
     manifest = open_results(job.output).manifest
@@ -116,5 +117,6 @@ def test_a_run_that_was_frozen_and_replaced_changes_nothing_when_it_wakes_up(
         frozen: ("FAILED", "Failed"),
         second["flow_run_id"]: ("COMPLETED", "Completed"),
     }
+    assert job.tags() == {frozen: ["siftline:superseded"], second["flow_run_id"]: []}
     (status,) = job_statuses(str(job.checkpoint))
     assert (status.state, status.run) == ("published", second["flow_run_id"])
