@@ -98,9 +98,11 @@ def check_the_server(game: Round, result: dict[str, Any]) -> None:
 
     def unended() -> list[str]:
         states = job.states()
-        assert states[result["flow_run_id"]] == ("COMPLETED", result["state"])
+        assert states[result["flow_run_id"]] == ("COMPLETED", "Completed")
         return [name for kind, name in states.values() if kind not in TERMINAL]
 
+    label = ["siftline:already-published"] if result["state"] == "AlreadyPublished" else []
+    assert job.tags()[result["flow_run_id"]] == label
     unheld = sum(kill.flow and not kill.held for kill in game.kills)
     wait_until(lambda: len(unended()) <= unheld, f"the server knows the end of all runs but {unheld}")
 
