@@ -87,8 +87,7 @@ def check_every_row_once(job: Job) -> None:
     keys = results.scores.to_table(columns=["id"])["id"].to_pylist()
     assert keys == list(range(1000, 1000 + ROWS))
     assert results.manifest.rows == len(keys) + results.manifest.rows_failed
-    for kind in ("scores", "anomalies"):
-        assert [path.name for path in (job.output / kind).iterdir()] == [results.manifest.publication]
+    assert [path.name for path in (job.output / ".publications").iterdir()] == [results.manifest.publication]
     assert not list((job.output / ".staged").iterdir())
 
 

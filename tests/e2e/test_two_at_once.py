@@ -24,7 +24,7 @@ def ended(processes: list[subprocess.Popen[str]]) -> list[subprocess.Popen[str]]
 
 
 def publications(job: Job) -> list[str]:
-    return [path.name for path in (job.output / "scores").iterdir()]
+    return [path.name for path in (job.output / ".publications").iterdir()]
 
 
 def test_of_two_runs_started_at_once_one_works_and_the_other_ends_naming_it(shell: Shell) -> None:

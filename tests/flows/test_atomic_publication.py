@@ -89,10 +89,10 @@ def test_two_publications_are_kept_and_older_ones_go(tmp_path: Path) -> None:
         names.append(open_results(output).manifest.publication)
 
     assert open_results(output).manifest.replaces == names[1]
-    for kind in ("scores", "anomalies"):
-        assert {path.name for path in (output / kind).iterdir()} == set(names[1:])
-    kept = {"scores", "anomalies", "manifest.json", ".staged", ".publishing"}
-    assert {path.name for path in output.iterdir()} == kept
+    assert {path.name for path in (output / ".publications").iterdir()} == set(names[1:])
+    shown = {"scores", "anomalies.parquet", "manifest.json"}
+    hidden = {".current", ".publications", ".staged", ".publishing"}
+    assert {path.name for path in output.iterdir()} == shown | hidden
     assert not list((output / ".staged").iterdir())
 
 

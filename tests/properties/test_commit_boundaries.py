@@ -38,7 +38,7 @@ KILLS = 12
 BAD_ROW = 70  # in chunk 1
 
 RECEIPTS = [f"commit receipt {chunk}" for chunk in range(CHUNKS)]
-MANIFEST = "replace out/manifest.json"
+CURRENT = "replace out/.current"
 STEPS = [
     "link */lease-000001.json",
     "replace */plan.json",
@@ -57,19 +57,19 @@ STEPS = [
     "replace */flagged.npy",
     "replace scores/part-00000.parquet",
     "replace found/part-00000.parquet",
-    "replace anomalies/part-00000.parquet",
+    "replace */anomalies.parquet",
     "remove */found",
-    "replace failed/part-00000.parquet",
-    "rename scores/*",
-    "rename anomalies/*",
-    "rename failed/*",
-    "remove .staged/*",
-    MANIFEST,
-    "remove scores/*",
-    "remove anomalies/*",
-    "remove failed/*",
+    "replace */failed.parquet",
+    "replace */manifest.json",
+    "rename .publications/*",
+    "replace out/scores",
+    "replace out/anomalies.parquet",
+    "replace out/failed.parquet",
+    "replace out/manifest.json",
+    CURRENT,
+    "remove .publications/*",
 ]
-PUBLISHING = STEPS[STEPS.index("rename scores/*") :]
+PUBLISHING = STEPS[STEPS.index("replace */manifest.json") :]
 
 When = Literal["before", "amid", "after"]
 BOUNDARIES: list[tuple[str, When]] = [
@@ -199,7 +199,7 @@ def undisturbed(before: Path, forks: Forks, tmp_path_factory: pytest.TempPathFac
 
 
 def prepare(before: Path, home: Path) -> BatchConfig:
-    shutil.copytree(before / "out", home / "out")
+    shutil.copytree(before / "out", home / "out", symlinks=True)
     return make_job(home, before / "data")
 
 
@@ -249,7 +249,7 @@ def test_killed_at_a_boundary_the_job_goes_on_from_there(
 
     passed = BOUNDARIES.index(boundary)
     new = {name: undisturbed[name] for name in old}
-    is_published = passed >= BOUNDARIES.index((MANIFEST, "after"))
+    is_published = passed >= BOUNDARIES.index((CURRENT, "after"))
     assert published(config) == (new if is_published else old)
 
     done = do(config)
@@ -262,7 +262,9 @@ def test_killed_at_a_boundary_the_job_goes_on_from_there(
     assert do(config).manifest == done.manifest, "a job that is published is not published again"
 
 
-@pytest.mark.parametrize("step", ["rename scores/*", "rename anomalies/*", "rename failed/*"])
+@pytest.mark.parametrize(
+    "step", ["rename .publications/*", "replace out/scores", "replace out/manifest.json"]
+)
 def test_killed_amid_its_first_publication_the_job_goes_on(
     step: str, before: Path, undisturbed: dict[str, Any], forks: Forks, tmp_path: Path
 ) -> None:
@@ -285,15 +287,14 @@ def check_nothing_left(config: BatchConfig, done: Done) -> None:
     assert not list((output / ".staged").glob("*"))
     assert not list(output.glob(".manifest.*"))
     publication, replaces = done.manifest.publication, done.manifest.replaces
-    for kind in ("scores", "anomalies", "failed"):
-        assert {publication, replaces} <= {path.name for path in (output / kind).iterdir()}
+    assert {publication, replaces} <= {path.name for path in (output / ".publications").iterdir()}
 
 
 def test_runs_that_die_one_after_the_other_are_all_known_to_the_next(
     before: Path, forks: Forks, tmp_path: Path
 ) -> None:
     config = prepare(before, tmp_path)
-    for step in (RECEIPTS[1], RECEIPTS[3], MANIFEST):
+    for step in (RECEIPTS[1], RECEIPTS[3], CURRENT):
         assert forks.wait(forks.start(die, config, (step, "before"))) == -signal.SIGKILL
     directory = plan_batch(config).directory
 

@@ -27,6 +27,7 @@ from siftline.source.reading import only_files
 from siftline.stages.labelling import FLAGGED, Labelled, LabelTask, label_chunks
 from siftline.stages.threshold import flagged_count, kth_largest, may_reach, merge
 from siftline.storage.files import replacing
+from siftline.storage.layout import OutputFiles
 from siftline.storage.parquet import parquet_writer, published_file, read_part, read_scores
 from siftline.storage.records import PublishedFile
 from siftline.types import ChunkReceipt, CombinedScores, DetectorRef, Float64s, Receipts
@@ -64,9 +65,12 @@ def combine_results(
     publication = f"{plan.job_id}-{plan.token}-{secrets.token_hex(4)}"
     staged = _empty_stage(plan, publication)
     _save_flagged(plan, receipts, threshold, staged)
+    runs = list(_runs(receipts.in_order, rows_per_file))
+    # A reader that has listed the files never meets another publication's under one of several names.
+    suffix = "" if len(runs) == 1 else f"-{publication[-8:]}"
     tasks = [
-        _label_task(plan, detector, number, run, threshold, staged)
-        for number, run in enumerate(_runs(receipts.in_order, rows_per_file))
+        _label_task(plan, detector, f"part-{number:05d}{suffix}.parquet", run, threshold, staged)
+        for number, run in enumerate(runs)
     ]
     labelled = _label(plan, executor, tasks)
     anomalies = _gather_anomalies(staged, labelled, sorted_rows)
@@ -96,7 +100,7 @@ def _label(plan: BatchPlan, executor: Executor, tasks: Sequence[LabelTask]) -> l
             labelled.append(settled.result())
             rows = sum(one.scores.rows for one in labelled)
             emit(Progress("combine", len(labelled), len(tasks), rows, plan.rows))
-    return sorted(labelled, key=lambda one: one.number)
+    return sorted(labelled, key=lambda one: one.scores.name)
 
 
 def _scan(plan: BatchPlan, receipts: Receipts, lowest: float) -> Iterator[Float64s]:
@@ -133,11 +137,11 @@ def _save_flagged(plan: BatchPlan, receipts: Receipts, threshold: float, staged:
 
 
 def _label_task(
-    plan: BatchPlan, ref: DetectorRef, number: int, run: list[ChunkReceipt], threshold: float, staged: Path
+    plan: BatchPlan, ref: DetectorRef, name: str, run: list[ChunkReceipt], threshold: float, staged: Path
 ) -> LabelTask:
     files, chunks = only_files(plan.snapshot.files, [plan.chunks[receipt.chunk] for receipt in run])
     return LabelTask(
-        number=number,
+        name=name,
         chunks=chunks,
         receipts=tuple(run),
         files=files,
@@ -171,7 +175,7 @@ def _gather_anomalies(staged: Path, labelled: list[Labelled], sorted_rows: int) 
     rows = sum(one.anomalies for one in labelled)
     if rows <= sorted_rows:
         tables = iter([pa.concat_tables(tables).sort_by("rank")])
-    file = _gather(tables, staged, "anomalies/part-00000.parquet", rows)
+    file = _gather(tables, staged, OutputFiles.ANOMALIES, rows)
     shutil.rmtree(staged / "found")
     return file
 
@@ -180,8 +184,7 @@ def _gather_rejects(plan: BatchPlan, receipts: Receipts, staged: Path) -> tuple[
     """Join the rejects of all chunks, if any, in source order."""
     files = [receipt.rejects.file for receipt in receipts.in_order if receipt.rejects is not None]
     tables = (read_part(plan.failed, file) for file in files)
-    name = "failed/part-00000.parquet"
-    return (_gather(tables, staged, name, receipts.rows_rejected),) if files else ()
+    return (_gather(tables, staged, OutputFiles.FAILED, receipts.rows_rejected),) if files else ()
 
 
 def _gather(tables: Iterator[pa.Table], staged: Path, name: str, rows: int) -> PublishedFile:

@@ -124,7 +124,7 @@ def _check_output(config: BatchConfig) -> None:
             )
         return
     # A run killed during its first publication leaves these, and no manifest.
-    ours = set(files.KINDS) if files.publishing.exists() else set()
+    ours = {*files.SHOWN, *files.FORMER} if files.publishing.exists() else set()
     if any(not entry.name.startswith(".") and entry.name not in ours for entry in output.iterdir()):
         raise OutputConflict(
             f"output.path {output}: contains files that are not Siftline results", "use an empty directory"

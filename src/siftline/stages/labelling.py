@@ -16,6 +16,7 @@ from siftline.detectors.reasons import explain
 from siftline.errors import PartDamaged
 from siftline.source.reading import read_pieces, take_rows
 from siftline.storage.files import replacing
+from siftline.storage.layout import OutputFiles
 from siftline.storage.parquet import parquet_writer, published_file, read_part, write_parquet
 from siftline.storage.records import PublishedFile
 from siftline.types import ChunkReceipt, DetectorRef, Ints
@@ -28,7 +29,7 @@ FLAGGED = "flagged.npy"
 class LabelTask:
     """Task of labelling consecutive chunks."""
 
-    number: int
+    name: str
     chunks: tuple[Chunk, ...]
     receipts: tuple[ChunkReceipt, ...]
     files: tuple[SourceFile, ...]
@@ -47,7 +48,6 @@ class LabelTask:
 class Labelled:
     """Result of a `LabelTask`."""
 
-    number: int
     scores: PublishedFile
     anomalies: int
 
@@ -55,10 +55,9 @@ class Labelled:
 def label_chunks(task: LabelTask) -> Labelled:
     """Write the labels of consecutive chunks, and their anomalies with reasons, on a worker."""
     staged = Path(task.staged)
-    name = f"part-{task.number:05d}.parquet"
     found: list[pa.Table] = []
     rows = 0
-    with replacing(staged / "scores" / name) as temporary:
+    with replacing(staged / OutputFiles.SCORES / task.name) as temporary:
         writer: pq.ParquetWriter | None = None
         for chunk, receipt in zip(task.chunks, task.receipts, strict=True):
             labelled = _labelled(task, receipt)
@@ -73,9 +72,9 @@ def label_chunks(task: LabelTask) -> Labelled:
         if writer is not None:
             writer.close()
     anomalies = _explained(task, pa.concat_tables(found))
-    with replacing(staged / "found" / name, durable=False) as temporary:
+    with replacing(staged / "found" / task.name, durable=False) as temporary:
         write_parquet(anomalies, temporary)
-    return Labelled(task.number, published_file(staged, f"scores/{name}", rows), anomalies.num_rows)
+    return Labelled(published_file(staged, f"{OutputFiles.SCORES}/{task.name}", rows), anomalies.num_rows)
 
 
 def _labelled(task: LabelTask, receipt: ChunkReceipt) -> pa.Table:

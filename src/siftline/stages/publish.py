@@ -1,12 +1,13 @@
 """Publishing: the staged result becomes the result, all at once.
 
-Data files get names that are never used again; the manifest, which says which of them count, is replaced
-last, atomically. Until then readers see the previous result, whole, and from then on the new one, whole.
+A publication is a directory whose name is never used again: the data files, and the manifest that names them.
+One link leads to it; its replacement shows readers the new result in place of the previous one, both whole.
 """
 
 from __future__ import annotations
 
 import platform
+import secrets
 import shutil
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ from siftline.batch_plan import BatchPlan
 from siftline.errors import JobBusy
 from siftline.jobs.results import Manifest, manifest_record
 from siftline.progress import Progress, emit
-from siftline.storage.files import rename
+from siftline.storage.files import link, rename
 from siftline.storage.layout import OutputFiles
 from siftline.storage.lease import Lease
 from siftline.storage.locks import locked
@@ -85,15 +86,14 @@ def publish_results(
             score_minimum=combined.summary.minimum,
             score_maximum=combined.summary.maximum,
             validation=validation,
-            scores=_move(combined, combined.scores, "scores", output),
-            anomaly_files=_move(combined, combined.anomaly_files, "anomalies", output),
-            failed_files=_move(combined, combined.failed_files, "failed", output),
+            scores=_placed(combined.scores, combined),
+            anomaly_files=_placed(combined.anomaly_files, combined),
+            failed_files=_placed(combined.failed_files, combined),
             replaces=previous.publication if previous else None,
         )
-        # Empty by now; removed first, so that a run killed after writing the manifest leaves nothing to do.
-        shutil.rmtree(combined.staged, ignore_errors=True)
-        manifest_record(output).write(manifest)
-        _clean(output, {manifest.publication, manifest.replaces})
+        _keep(manifest, Path(combined.staged), plan.output)
+        _show(manifest, plan.output)
+        _clean(plan.output, {manifest.publication, manifest.replaces})
     return manifest
 
 
@@ -123,23 +123,51 @@ def _asked(config: dict[str, Any]) -> list[Any]:
     return [*(config.get(section) for section in _SECTIONS), config["output"]["columns"]]
 
 
-def _move(
-    combined: CombinedScores, files: tuple[PublishedFile, ...], kind: str, output: Path
-) -> tuple[PublishedFile, ...]:
-    if not files:
-        return ()
-    home = f"{kind}/{combined.publication}"
-    rename(Path(combined.staged) / kind, output / home)
-    return tuple(file.model_copy(update={"name": f"{home}/{Path(file.name).name}"}) for file in files)
+def _placed(files: tuple[PublishedFile, ...], combined: CombinedScores) -> tuple[PublishedFile, ...]:
+    """Return staged files under their names within the output."""
+    home = f"{OutputFiles.PUBLICATIONS}/{combined.publication}"
+    return tuple(file.model_copy(update={"name": f"{home}/{file.name}"}) for file in files)
 
 
-def _clean(output: Path, keep: set[str | None]) -> None:
-    """Remove publications without readers, and manifests that killed runs left unfinished."""
-    files = OutputFiles(output)
-    for begun in output.glob(f".{files.manifest.name}.*.tmp"):
+def _keep(manifest: Manifest, staged: Path, files: OutputFiles) -> None:
+    """Move a staged result to the publications, with its manifest; do nothing if it is there."""
+    home = files.publications / manifest.publication
+    if not home.exists():
+        manifest_record(staged).write(manifest)
+        rename(staged, home)
+
+
+def _show(manifest: Manifest, files: OutputFiles) -> None:
+    """Make a publication the current one, by links of which one decides."""
+    home = files.publications / manifest.publication
+    shown = [name for name in files.SHOWN if (home / name).exists()]
+    links = [(files.root / name, f"{files.current.name}/{name}") for name in shown]
+    links.append((files.current, f"{files.PUBLICATIONS}/{manifest.publication}"))
+    if files.manifest.exists() and not files.manifest.is_symlink():
+        links.reverse()  # former layout: its readers go by the manifest, no link leads anywhere yet
+    for path, target in links:
+        if path.name == files.SCORES:
+            _set_aside(files, *(files.root / kind for kind in files.FORMER))
+        _set_aside(files, path)
+        if not link(path, target):  # a file system without links has the manifest alone
+            manifest_record(files.root).write(manifest)
+            return
+    if files.FAILED not in shown:
+        (files.root / files.FAILED).unlink(missing_ok=True)
+
+
+def _set_aside(files: OutputFiles, *paths: Path) -> None:
+    """Move directories where links belong, of the former layout or copied, to where they are removed."""
+    for path in paths:
+        if path.is_dir() and not path.is_symlink():
+            rename(path, files.publications / f"former-{path.name}-{secrets.token_hex(4)}")
+
+
+def _clean(files: OutputFiles, keep: set[str | None]) -> None:
+    """Remove publications without readers, and what killed runs left unfinished."""
+    for begun in files.root.glob(".*.tmp"):
         with suppress(OSError):
             begun.unlink()
-    for kind in files.KINDS:
-        for publication in (output / kind).glob("*"):
-            if publication.name not in keep:
-                shutil.rmtree(publication, ignore_errors=True)
+    for publication in files.publications.glob("*"):
+        if publication.name not in keep:
+            shutil.rmtree(publication, ignore_errors=True)

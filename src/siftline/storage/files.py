@@ -14,6 +14,8 @@ from typing import Any
 
 from siftline.errors import IntegrityError, storage_error
 
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)
+
 
 @contextmanager
 def replacing(path: Path, durable: bool = True, keep: bool = False) -> Iterator[Path]:
@@ -57,9 +59,27 @@ def _linked(temporary: Path, path: Path) -> bool:
     except FileExistsError:
         return True
     except OSError as error:
-        if error.errno in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
+        if error.errno in _NO_LINKS:
             return False
         raise
+    return True
+
+
+def link(path: Path, target: str) -> bool:
+    """Replace a symbolic link durably; return False if the file system has none."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        temporary.symlink_to(target)
+    except OSError as error:
+        if error.errno in _NO_LINKS:
+            return False
+        raise storage_error(error, path) from error
+    try:
+        os.replace(temporary, path)
+        _flush(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise storage_error(error, path) from error
     return True
 
 

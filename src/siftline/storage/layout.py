@@ -20,8 +20,12 @@
         backfills/<deployment>.json   a backfill that may be continued
         staged/<digest>.parquet       CSV input, converted
     <output.path>/
-        manifest.json                 names every file that counts
-        scores/<publication>/         and anomalies/, failed/: part-<number>.parquet
+        manifest.json                 links through .current, like the next three
+        scores                        every row, in one file or more
+        anomalies.parquet
+        failed.parquet                only if there are any
+        .current                      a link to the current publication
+        .publications/<publication>/  the files of a result
         .staged/<publication>/        a result before it is published
         .publishing                   locked while a run publishes
 """
@@ -120,11 +124,20 @@ class JobFiles:
 class OutputFiles:
     """The files of a result, by the directory ``output.path``."""
 
-    KINDS = ("scores", "anomalies", "failed")
+    SCORES = "scores"
+    ANOMALIES = "anomalies.parquet"
+    FAILED = "failed.parquet"
+    MANIFEST = "manifest.json"
+    PUBLICATIONS = ".publications"
+    SHOWN = (SCORES, ANOMALIES, FAILED, MANIFEST)
+    # Directories of publications in the former layout.
+    FORMER = ("scores", "anomalies", "failed")
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.manifest = root / "manifest.json"
+        self.manifest = root / self.MANIFEST
+        self.current = root / ".current"
+        self.publications = root / self.PUBLICATIONS
         self.staged = root / ".staged"
         self.publishing = root / ".publishing"
 

@@ -33,11 +33,11 @@ def test_only_rows_published_by_the_run_are_shown(config: BatchConfig, tmp_path:
 
 
 @pytest.mark.parametrize(
-    "damage", [shutil.rmtree, lambda path: next(path.rglob("*.parquet")).write_bytes(b"x")]
+    "damage", [shutil.rmtree, lambda path: next(path.glob("*/anomalies.parquet")).write_bytes(b"x")]
 )
 def test_a_result_that_cannot_be_read_shows_nothing(config: BatchConfig, damage: object) -> None:
     manifest = run_job(config).manifest
     assert callable(damage)
-    damage(Path(config.output.path) / "anomalies")
+    damage(Path(config.output.path) / ".publications")
     mine = RESULT.model_copy(update={"output": config.output.path, "job_id": manifest.job_id})
     assert top_of(mine, 3) == ()

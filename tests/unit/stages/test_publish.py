@@ -41,7 +41,12 @@ PASSED = ValidationReport(checks=())
 
 
 def publications(output: Path) -> set[str]:
-    return {path.name for kind in ("scores", "anomalies") for path in (output / kind).iterdir()}
+    return {path.name for path in (output / ".publications").iterdir()}
+
+
+def shown(output: Path) -> list[str]:
+    """The files that are there for readers by name, of a publication with one file of scores."""
+    return sorted(str(path.relative_to(output)) for path in [*output.glob("*.*"), *output.glob("scores/*")])
 
 
 def flagging(config: BatchConfig, share: float) -> BatchConfig:
@@ -85,7 +90,9 @@ def test_the_manifest_names_every_file_and_nothing_else_is_there(config: BatchCo
     job = run_job(config)
     output = Path(config.output.path)
     named = [file.name for file in (*job.manifest.scores, *job.manifest.anomaly_files)]
-    assert visible_files(output) == sorted([*named, "manifest.json", ".publishing"])
+    home = f".publications/{job.manifest.publication}"
+    links = ["anomalies.parquet", "manifest.json"]
+    assert visible_files(output) == sorted([*named, f"{home}/manifest.json", ".publishing", *links])
     assert (output / ".publishing").stat().st_size == 0
     for file in (*job.manifest.scores, *job.manifest.anomaly_files):
         assert (output / file.name).stat().st_size == file.size
@@ -156,31 +163,26 @@ def test_a_failure_before_the_manifest_leaves_the_result(
     assert publications(Path(config.output.path)) == {last.publication, first.manifest.publication}
 
 
-def test_a_failure_between_the_files_leaves_the_result(
+def test_a_failure_before_the_links_leaves_the_result_and_can_be_tried_again(
     config: BatchConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, other = run_job(config), flagging(config, 0.05)
     before = first.outcome()
     plan, detector, receipts, combined = stage_job(other)
-    moved: list[Path] = []
 
-    def once(source: Path, target: Path) -> None:
-        if moved:
-            raise StorageError(f"{target}: Input/output error", "check the disk")
-        moved.append(target)
-        source.rename(target)
+    def refuse(path: Path, target: str) -> bool:
+        raise StorageError(f"{path}: Input/output error", "check the disk")
 
     with monkeypatch.context() as patch:
-        patch.setattr("siftline.stages.publish.rename", once)
+        patch.setattr("siftline.stages.publish.link", refuse)
         with pytest.raises(StorageError, match="Input/output"):
             publish_results(plan, detector, receipts, combined, PASSED)
-    assert len(moved) == 1
     assert open_results(config.output.path).manifest == first.manifest
     assert first.outcome() == before
 
-    last = run_job(other)
-    assert (last.manifest.replaces, last.combined.anomalies) == (first.manifest.publication, 30)
-    assert publications(Path(config.output.path)) == {last.manifest.publication, first.manifest.publication}
+    last = publish_results(plan, detector, receipts, combined, PASSED)
+    assert (last.replaces, last.anomalies) == (first.manifest.publication, 30)
+    assert publications(Path(config.output.path)) == {last.publication, first.manifest.publication}
 
 
 def test_staging_shows_nothing_to_readers(config: BatchConfig) -> None:
@@ -338,17 +340,20 @@ def test_rows_without_a_score_are_published_beside_the_others(tmp_path: Path) ->
     assert (manifest.rows, manifest.rows_failed, manifest.chunks_failed) == (200, 2, ())
     assert sum(file.rows for file in manifest.scores) == 198
     (failed,) = manifest.failed_files
-    assert failed.name == f"failed/{manifest.publication}/part-00000.parquet"
+    assert failed.name == f".publications/{manifest.publication}/failed.parquet"
     assert (failed.rows, failed.size) == (2, (output / failed.name).stat().st_size)
     assert failed.digest == file_digest(output / failed.name)
     named = [file.name for file in (*manifest.scores, *manifest.anomaly_files, failed)]
-    assert visible_files(output) == sorted([*named, "manifest.json", ".publishing"])
+    home = f".publications/{manifest.publication}"
+    links = ["anomalies.parquet", "failed.parquet", "manifest.json"]
+    assert visible_files(output) == sorted([*named, f"{home}/manifest.json", ".publishing", *links])
 
 
 def test_the_failed_rows_of_the_publication_before_are_kept_and_older_ones_go(tmp_path: Path) -> None:
     config = with_rejects(tmp_path)
     names = [run_job(flagging(config, share)).manifest.publication for share in (0.01, 0.02, 0.03)]
-    assert {path.name for path in (Path(config.output.path) / "failed").iterdir()} == set(names[1:])
+    kept = Path(config.output.path).glob(".publications/*/failed.parquet")
+    assert {path.parent.name for path in kept} == set(names[1:])
 
 
 def test_a_partial_result_says_what_is_missing(config: BatchConfig) -> None:
