@@ -9,6 +9,7 @@ from siftline.batch_plan import BatchPlan
 from siftline.engine import Executor
 from siftline.stages import combine
 from siftline.tasks.adapters.labels import tag_task
+from siftline.tasks.adapters.suspension import suspension_asked
 from siftline.types import CombinedScores, DetectorRef, Receipts
 
 
@@ -18,4 +19,4 @@ def combine_results(
 ) -> CombinedScores:
     """Find the threshold, label, and stage the result; see `siftline.stages.combine.combine_results`."""
     tag_task("batch_processing")
-    return combine.combine_results(plan, detector, receipts, executor)
+    return combine.combine_results(plan, detector, receipts, executor, asked=suspension_asked)

@@ -15,7 +15,7 @@ from prefect import Flow, State, Task, get_run_logger
 from prefect._internal.control_listener import get_intent  # nothing public says why a run is ended
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.context import FlowRunContext
-from prefect.exceptions import TerminationSignal
+from prefect.exceptions import Pause, TerminationSignal
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
@@ -32,6 +32,7 @@ from siftline.tasks.adapters.incidents import incidents_logged
 from siftline.tasks.adapters.labels import emit_run_event, forget_label, label_run
 from siftline.tasks.adapters.resolve import resolve
 from siftline.tasks.adapters.retrying import retried
+from siftline.tasks.adapters.suspension import suspend_if_asked, suspension_asked
 from siftline.types import BatchResult, ResultState, RunLabel
 
 P = ParamSpec("P")
@@ -51,10 +52,12 @@ class Ending:
 FAILED = Ending(StateType.FAILED, outcome="failed", announced=True)
 FAILED_FOR_GOOD = Ending(StateType.FAILED, "for-good", "failed for good", announced=True)
 STOPPED = Ending(StateType.CANCELLED, outcome="cancelled")
+SUSPENDED = Ending(StateType.PAUSED, "suspended", "interrupted")
 _ENDINGS: dict[type[BaseException], Ending] = {
     Cancelled: STOPPED,
     KeyboardInterrupt: STOPPED,
     TerminationSignal: STOPPED,
+    Pause: SUSPENDED,
     JobBusy: Ending(StateType.FAILED, "already-running"),
     LeaseLost: Ending(StateType.FAILED, "superseded"),
     IntervalSkipped: Ending(StateType.CANCELLED, "skipped"),
@@ -123,13 +126,18 @@ class Run:
         """End the run with an error, or raise the error for Prefect to end the run with it."""
         error = _reason(error, self.lease)
         ending = ending_of(error)
+        if ending is STOPPED and get_intent() is None and suspension_asked():
+            ending = SUSPENDED
         if ending.announced:
             for_good = ending is FAILED_FOR_GOOD
             announce_failure(self.assignment.announced, error, self.lease.directory, self.interval, for_good)
         published = self._outcome is not None
-        if ending.outcome is not None and not (published and ending is STOPPED):
+        if ending.outcome is not None and not (published and ending in (STOPPED, SUSPENDED)):
             self._record(ending.outcome, str(error) if ending.announced else None)
             end_crashed_runs(self.lease)
+        if ending is SUSPENDED:
+            label_run("suspended", "Suspended on request; finished chunks are kept.")
+            suspend_if_asked()
         if ending is STOPPED and get_intent() is not None:
             # Prefect asked for the end, and decides on the state.
             raise error if isinstance(error, TerminationSignal) else TerminationSignal(signal.SIGTERM)
@@ -155,7 +163,7 @@ def run_of(assignment: Assignment) -> Iterator[Run]:
         forget_label()
         try:
             yield run
-        except (Exception, KeyboardInterrupt, TerminationSignal) as error:  # noqa: BLE001  `fail` raises it again
+        except (Exception, KeyboardInterrupt, TerminationSignal, Pause) as error:  # noqa: BLE001  `fail` raises it
             run.fail(error)
 
 

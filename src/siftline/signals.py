@@ -85,10 +85,16 @@ def signals_deferred() -> Iterator[None]:
 
 
 class Stop:
-    """A request to stop, perhaps by a `signal`: nothing new begins, and running work has a grace period."""
+    """A request to stop, perhaps by a `signal`: nothing new begins, and running work has a grace period.
 
-    def __init__(self, grace_seconds: float = GRACE_SECONDS) -> None:
+    It is also requested once `asked` returns true.
+    """
+
+    def __init__(
+        self, grace_seconds: float = GRACE_SECONDS, asked: Callable[[], bool] = lambda: False
+    ) -> None:
         self._grace = grace_seconds
+        self._asked = asked
         self._deadline: float | None = None
         self.signal: int | None = None
 
@@ -100,6 +106,8 @@ class Stop:
     @property
     def requested(self) -> bool:
         """True once the stop is requested."""
+        if self._deadline is None and self._asked():
+            self.request()
         return self._deadline is not None
 
     @property
@@ -109,8 +117,8 @@ class Stop:
 
 
 @contextmanager
-def stop_on_signal() -> Iterator[Stop]:
-    """Let the first SIGINT or SIGTERM request a stop; a second one is acted on as before."""
-    stop = Stop()
+def stop_on_signal(asked: Callable[[], bool] = lambda: False) -> Iterator[Stop]:
+    """Let the first SIGINT or SIGTERM request a stop, or `asked`; a second signal is acted on as before."""
+    stop = Stop(asked=asked)
     with signals_handled(stop.request, once=True):
         yield stop

@@ -155,6 +155,7 @@ RunLabel = Literal[
     "already-running",
     "superseded",
     "skipped",
+    "suspended",
     "recoverable",
     "for-good",
 ]

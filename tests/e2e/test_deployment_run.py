@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -86,12 +86,12 @@ def inspect_deployment(checkout: Shell) -> dict[str, Any]:
     return deployment
 
 
-def start_run(checkout: Shell, config: dict[str, Any]) -> httpx.Response:
+def start_run(checkout: Shell, config: dict[str, Any], **parameters: Any) -> httpx.Response:
     """Start a run of the deployment with a configuration of its own."""
     path = f"{checkout.api_url}/deployments/{inspect_deployment(checkout)['id']}/create_flow_run"
 
     def answer() -> httpx.Response | None:
-        given = httpx.post(path, json={"parameters": {"config": config}}, timeout=120)
+        given = httpx.post(path, json={"parameters": {"config": config, **parameters}}, timeout=120)
         return given if given.status_code != httpx.codes.SERVICE_UNAVAILABLE else None
 
     return wait_until(answer, "the server's database has time for it")
@@ -196,6 +196,56 @@ def test_a_run_cancelled_with_prefect_is_cancelled_leaves_nobody_and_goes_on(
 
     assert (result["chunks_reused"], result["chunks_computed"]) == (committed, CANCELLED_CHUNKS - committed)
     assert job.states()[run] == ("CANCELLED", "Cancelled")
+
+
+def test_a_suspended_run_stops_in_order_and_goes_on_when_it_is_resumed(
+    checkout: Shell, tmp_path: Path
+) -> None:
+    slow = {"params": {"n_estimators": 200}, "sample_rows": 5000}
+    shell = Shell(tmp_path, checkout.api_url, checkout.mark)
+    job = Job(shell, CANCELLED_CHUNKS, 500, detector=slow)
+    before = {process.pid for process in checkout.processes()}
+    run = start_run(checkout, job.values, fresh=True).raise_for_status().json()["id"]
+    wait_until(lambda: len(job.committed()) >= 4, "some chunks are committed", 300)
+
+    # As the button of Prefect's UI does.
+    until = (datetime.now(UTC) + timedelta(minutes=5)).isoformat()
+    details = {"pause_timeout": until, "pause_reschedule": True}
+    state = {"type": "PAUSED", "name": "Suspended", "state_details": details}
+    change(checkout, f"/flow_runs/{run}/set_state", {"state": state})
+
+    wait_until(lambda: {one.pid for one in checkout.processes()} <= before, "nobody is left of it")
+    assert job.states()[run] == ("PAUSED", "Suspended")
+    assert job.tags()[run] == ["siftline", "siftline:suspended"]
+    assert job.held_by is None
+    committed = job.committed()
+    assert 4 <= len(committed) < CANCELLED_CHUNKS
+    assert job.directory is not None
+    assert read_job(job.directory).outcome == "interrupted"
+    events = {"filter": {"event": {"name": ["siftline.job.suspended", "siftline.job.recoverable"]}}}
+    told = wait_until(lambda: change(checkout, "/events/filter", events)["events"], "it is told")
+    assert [(one["event"], one["resource"]["prefect.resource.id"]) for one in told] == [
+        ("siftline.job.suspended", f"prefect.flow-run.{run}")
+    ]
+
+    change(checkout, f"/flow_runs/{run}/resume", {})
+
+    wait_until(lambda: job.states()[run] == ("COMPLETED", "Completed"), "it has gone on", 300)
+    assert job.tags()[run] == ["siftline"]
+    manifest = open_results(job.output).manifest
+    assert (manifest.flow_run_id, manifest.chunks) == (run, CANCELLED_CHUNKS)
+    assert committed <= job.committed(), "it went on with its own chunks, fresh as it was"
+
+
+def change(checkout: Shell, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    """Change something on the server, once its database has time for it."""
+
+    def answer() -> httpx.Response | None:
+        given = httpx.post(f"{checkout.api_url}{path}", json=body, timeout=120)
+        return given if given.status_code != httpx.codes.SERVICE_UNAVAILABLE else None
+
+    found: dict[str, Any] = wait_until(answer, "the server's database has time").raise_for_status().json()
+    return found
 
 
 def test_a_run_whose_process_is_killed_is_taken_up_by_the_recovery_deployment(

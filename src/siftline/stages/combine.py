@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import chain
@@ -42,6 +42,7 @@ def combine_results(
     executor: Executor,
     rows_per_file: int = 1 << 19,
     sorted_rows: int = 100_000,
+    asked: Callable[[], bool] = lambda: False,
 ) -> CombinedScores:
     """Find the threshold, label every row that has a score, and stage the result.
 
@@ -54,6 +55,8 @@ def combine_results(
     ------
     PartDamaged
         When a part file no longer matches its receipt: its chunk must be detected again.
+    Cancelled
+        After a signal, or once `asked` is true.
     """
     summary = merge(receipt.summary for receipt in receipts.in_order)
     if summary.non_finite == summary.rows:
@@ -72,7 +75,7 @@ def combine_results(
         _label_task(plan, detector, f"part-{number:05d}{suffix}.parquet", run, threshold, staged)
         for number, run in enumerate(runs)
     ]
-    labelled = _label(plan, executor, tasks)
+    labelled = _label(plan, executor, tasks, asked)
     anomalies = _gather_anomalies(staged, labelled, sorted_rows)
     (staged / FLAGGED).unlink()
     return CombinedScores(
@@ -88,12 +91,14 @@ def combine_results(
     )
 
 
-def _label(plan: BatchPlan, executor: Executor, tasks: Sequence[LabelTask]) -> list[Labelled]:
+def _label(
+    plan: BatchPlan, executor: Executor, tasks: Sequence[LabelTask], asked: Callable[[], bool]
+) -> list[Labelled]:
     labelled: list[Labelled] = []
     timeout = plan.config.chunking.timeout_seconds
     if timeout is not None:
         timeout *= max(len(task.chunks) for task in tasks)
-    with stop_on_signal() as stop:
+    with stop_on_signal(asked) as stop:
         for settled in run_with_retries(
             executor, label_chunks, tasks, plan.config.retries, timeout_seconds=timeout, stop=stop
         ):

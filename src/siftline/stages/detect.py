@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from siftline.batch_plan import BatchPlan, Chunk
 from siftline.engine import Executor, Settled, run_with_retries
@@ -26,6 +26,7 @@ def detect_chunks(
     executor: Executor,
     store: CheckpointStore,
     lease: Lease | None = None,
+    asked: Callable[[], bool] = lambda: False,
 ) -> Receipts:
     """Score the chunks without a receipt, and commit each receipt on arrival, also before an error.
 
@@ -34,11 +35,11 @@ def detect_chunks(
     SiftlineError
         The last error, once more rows or chunks failed than tolerated; at once if not a chunk is at fault.
     Cancelled, LeaseLost
-        After a signal; when another run has taken over the job.
+        After a signal, or once `asked` is true; when another run has taken over the job.
     """
     detection = _Detection(plan, detector, Checkpoint(plan, store, lease))
     try:
-        with stop_on_signal() as stop:
+        with stop_on_signal(asked) as stop:
             for settled in run_with_retries(
                 executor,
                 score_chunk,

@@ -40,7 +40,8 @@ def plan_batch(
     """Plan a job: take the input's snapshot, cut it, and write ``plan.json``.
 
     Unless `fresh`, the plan of an earlier run of the job is used again, so that committed receipts still fit
-    its chunks. The lease is taken first. Batches `batch_divisor` times smaller than usual save memory.
+    its chunks; a fresh run that goes on uses its own. The lease is taken first. Batches `batch_divisor`
+    times smaller than usual save memory.
 
     Raises
     ------
@@ -59,8 +60,9 @@ def plan_batch(
     if lease is not None:
         lease.take(directory)
     groups = [(number, *group) for number, file in enumerate(parquet) for group in enumerate(file.row_groups)]
-    earlier = None if fresh else _earlier(directory, config, inspection.features, snapshot, groups)
-    if earlier is not None:
+    earlier = _earlier(directory, config, inspection.features, snapshot, groups)
+    goes_on = not fresh or (lease is not None and lease.again and earlier is not None and earlier.fresh)
+    if earlier is not None and goes_on:
         return replace(earlier, batch_divisor=batch_divisor)
     _clear(directory)
     rows = planned_chunk_rows(config, inspection.features, parquet)

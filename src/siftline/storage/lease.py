@@ -25,12 +25,18 @@ class Lease:
     """The right of a run to work on a job, while the context is open.
 
     Other runs may take over the job after `seconds` without a heartbeat.
+
+    Attributes
+    ----------
+    again : bool
+        Whether this run was the last holder before, too: it failed or was suspended, and goes on.
     """
 
     def __init__(self, run: str, seconds: float = 60.0) -> None:
         self._run = run
         self._seconds = seconds
         self._taken: _Taken | None = None
+        self.again = False
 
     def __enter__(self) -> Self:
         return self
@@ -104,9 +110,12 @@ class Lease:
             unended=found.unended,
         )
         try:
-            return _Taken(found.file.next, record)
+            taken = _Taken(found.file.next, record)
         except (FileExistsError, FileNotFoundError):
             return None
+        last = found.known_holder
+        self.again = last is not None and last.run == self._run
+        return taken
 
 
 class _Taken:
