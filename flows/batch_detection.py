@@ -12,6 +12,7 @@ from siftline.config.schedules import Interval, Schedule
 from siftline.errors import ConfigError
 from siftline.flows.run.api_retries import PatientTaskRunner
 from siftline.flows.run.batch import already_published, process_batch
+from siftline.flows.run.frames import takes_frames
 from siftline.flows.run.intervals import interval_of
 from siftline.flows.run.lifecycle import due_time, emit_recoverable, failed_for_good, run_of
 from siftline.pipelines.assignment import assignment_of
@@ -31,6 +32,7 @@ def _name() -> str:
     return f"{assignment.config.name} {interval.label if interval else f'{due_time():%Y-%m-%d %H:%M:%S}'}"
 
 
+@takes_frames
 @flow(
     name="batch-detection",
     flow_run_name=_name,

@@ -1,0 +1,47 @@
+"""Data frames as the source of a run from Python: Prefect and its server only see the path of a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ParamSpec, Self, TypeVar
+
+from prefect import Flow
+
+from siftline.config.batch import CheckpointConfig
+from siftline.source.frames import is_frame, stage_frame
+from siftline.storage.layout import CheckpointFiles
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class _FrameFlow(Flow[..., Any]):
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if args:
+            args = (with_file(args[0]), *args[1:])
+        elif "config" in kwargs:
+            kwargs["config"] = with_file(kwargs["config"])
+        return super().__call__(*args, **kwargs)
+
+    def with_options(self, **options: Any) -> Self:
+        return takes_frames(super().with_options(**options))
+
+
+def takes_frames(flow: Flow[P, R]) -> Any:
+    """Let a flow take a data frame as the source, or its path, of the configuration."""
+    flow.__class__ = _FrameFlow  # Prefect's decorator makes flows of one class
+    return flow
+
+
+def with_file(config: Any) -> Any:
+    """Return a configuration whose data frame, if any, is a file in the checkpoint."""
+    source = config.get("source") if isinstance(config, Mapping) else None
+    given = source.get("path") if isinstance(source, Mapping) else source
+    if not is_frame(given):
+        return config
+    checkpoint = config.get("checkpoint")
+    default = CheckpointConfig().path
+    path = checkpoint.get("path", default) if isinstance(checkpoint, Mapping) else default
+    staged = stage_frame(given, CheckpointFiles.at(path).staged)
+    rest = source if isinstance(source, Mapping) else {}
+    return {**config, "source": {**rest, "path": str(staged)}}

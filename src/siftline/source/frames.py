@@ -1,0 +1,108 @@
+"""Data frames of any library, written to Parquet for the workers, for a resumed run and for a recovery.
+
+They come through Arrow's PyCapsule interface: pandas, Polars, DuckDB and pyarrow have it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from siftline.errors import SourceError, storage_error
+from siftline.storage.files import file_digest, replacing
+
+_ROW_GROUP_ROWS = 131_072
+# The index of a pandas frame, unless it has a name.
+_UNNAMED_INDEX = re.compile(r"__index_level_\d+__")
+
+
+def is_frame(value: object) -> bool:
+    """Return whether a value is a data frame: it has Arrow's ``__arrow_c_stream__``."""
+    return hasattr(value, "__arrow_c_stream__")
+
+
+def stage_frame(frame: object, directory: Path) -> Path:
+    """Write a data frame to a Parquet file named by its content, in bounded memory; return its path.
+
+    The unnamed index of a pandas frame is left out. The same frame gives the same file, left as it is.
+
+    Raises
+    ------
+    SourceError
+        When it is not a table, or a column has no single type.
+    StorageError
+        When the directory cannot be written.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=directory, prefix=".frame-") as home:
+            written = Path(home) / "frame.parquet"
+            _write(frame, written)
+            staged = directory / f"{file_digest(written)[:32]}.parquet"
+            with replacing(staged, keep=True) as temporary:
+                written.rename(temporary)
+            return staged
+    except OSError as error:
+        raise storage_error(error, directory) from error
+
+
+def _write(frame: object, path: Path) -> None:
+    try:
+        reader = pa.RecordBatchReader.from_stream(frame)
+        columns = [name for name in reader.schema.names if not _UNNAMED_INDEX.fullmatch(name)]
+        first = _plain(reader.schema.empty_table().select(columns))
+        with pq.ParquetWriter(path, first.schema, write_page_checksum=True) as writer:
+            for table in _grouped(reader):
+                writer.write_table(_plain(table.select(columns)), row_group_size=_ROW_GROUP_ROWS)
+    except (pa.ArrowException, ValueError, TypeError, KeyError) as error:
+        what = " ".join(str(error).split())[:200]
+        remedy = "give every column a name of its own and values of one type"
+        raise SourceError(f"the data frame cannot be read as a table: {what}", remedy) from error
+
+
+def _grouped(reader: pa.RecordBatchReader) -> Iterator[pa.Table]:
+    batches: list[pa.RecordBatch] = []
+    rows = 0
+    for batch in reader:
+        batches.append(batch)
+        rows += batch.num_rows
+        if rows >= _ROW_GROUP_ROWS:
+            yield pa.Table.from_batches(batches)
+            batches, rows = [], 0
+    if batches:
+        yield pa.Table.from_batches(batches)
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    """Return a table without views, the form of Polars' texts, which Parquet readers do not know."""
+    for position, field in enumerate(table.schema):
+        kind = field.type
+        if pa.types.is_dictionary(kind) and _is_view(kind.value_type):
+            column = pa.chunked_array(
+                [
+                    pa.DictionaryArray.from_arrays(
+                        chunk.indices, chunk.dictionary.cast(_stored(kind.value_type))
+                    )
+                    for chunk in table[position].chunks
+                ],
+                pa.dictionary(kind.index_type, _stored(kind.value_type)),
+            )
+        elif _is_view(kind):
+            column = table[position].cast(_stored(kind))
+        else:
+            continue
+        table = table.set_column(position, field.name, column)
+    return table
+
+
+def _is_view(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string_view(kind) or pa.types.is_binary_view(kind))
+
+
+def _stored(kind: pa.DataType) -> pa.DataType:
+    return pa.large_string() if pa.types.is_string_view(kind) else pa.large_binary()
