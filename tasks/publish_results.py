@@ -94,7 +94,7 @@ def _show(plan: BatchPlan, manifest: Manifest) -> None:
         "rows": manifest.rows,
         "rows failed": manifest.rows_failed,
         "chunks": manifest.chunks,
-        "anomalies": manifest.anomalies,
+        "anomalies": manifest.anomaly_count,
         "threshold": manifest.threshold,
         "output": plan.config.output.path,
         "job": manifest.job_id,

@@ -23,6 +23,8 @@ from siftline.flows.server import server
 
 Entry = dict[str, Any]
 
+# Those that come with Siftline.
+OWN = Path(__file__).with_name("automations.yaml")
 _ANY = UUID(int=0)
 _SET_BY_SERVER = {"id", "owner_resource"}
 _OUTCOMES = {"+": "created", "~": "updated"}

@@ -14,6 +14,7 @@ from prefect import get_run_logger
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
+from pydantic import ConfigDict, Field
 
 from siftline.config.schedules import Interval, intervals_of
 from siftline.errors import ConfigError
@@ -29,11 +30,13 @@ _GOOD = {"Completed", _PUBLISHED}
 class BackfilledInterval(Record):
     """State of an interval at the end of a backfill."""
 
+    model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
+
     interval: Interval
     state: str
     flow_run_id: UUID | None = None
     rows: int | None = None
-    anomalies: int | None = None
+    anomaly_count: int | None = Field(default=None, alias="anomalies")
 
     @property
     def good(self) -> bool:
@@ -174,7 +177,7 @@ def _backfilled(
         state=state,
         flow_run_id=run,
         rows=result.rows if result else None,
-        anomalies=result.anomalies if result else None,
+        anomaly_count=result.anomaly_count if result else None,
     )
 
 

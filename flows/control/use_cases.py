@@ -25,7 +25,7 @@ from pydantic import AwareDatetime
 from siftline.config.batch import BatchConfig
 from siftline.config.loading import resolve_config
 from siftline.config.schedules import Interval
-from siftline.errors import ConfigError, UnknownPipeline
+from siftline.errors import ConfigError, UnknownPipeline, renamed
 from siftline.flows.control.deployments import changes_for, check_on_server, removal_of
 from siftline.flows.server import TAG, deployment_of, server, workers_online
 from siftline.pipelines.spec import Pipeline, check_pipeline, load_pipeline
@@ -196,10 +196,16 @@ def pause_pipeline(pipeline: str) -> None:
         client.pause_deployment(deployment_of(client, pipeline).id)
 
 
-def resume_pipeline(pipeline: str) -> None:
-    """Resume the schedules of a pipeline."""
+def unpause_pipeline(pipeline: str) -> None:
+    """Let the schedules of a paused pipeline start runs again."""
     with server() as client:
         client.resume_deployment(deployment_of(client, pipeline).id)
+
+
+def resume_pipeline(pipeline: str) -> None:
+    """Do `unpause_pipeline`, under its former name."""
+    renamed("resume_pipeline", "unpause_pipeline")
+    unpause_pipeline(pipeline)
 
 
 def remove_pipeline(pipeline: str) -> list[str]:

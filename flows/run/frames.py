@@ -24,12 +24,13 @@ class _FrameFlow(Flow[..., Any]):
         return super().__call__(*args, **kwargs)
 
     def with_options(self, **options: Any) -> Self:
-        return takes_frames(super().with_options(**options))
+        flow: Self = takes_frames(super().with_options(**options))
+        return flow
 
 
 def takes_frames(flow: Flow[P, R]) -> Any:
     """Let a flow take a data frame as the source, or its path, of the configuration."""
-    flow.__class__ = _FrameFlow  # Prefect's decorator makes flows of one class
+    flow.__class__ = _FrameFlow  # type: ignore[assignment]  # Prefect's decorator makes flows of one class
     return flow
 
 

@@ -170,7 +170,7 @@ def run_of(assignment: Assignment) -> Iterator[Run]:
 def emit_recoverable(flow: Flow[..., Any], flow_run: FlowRun, state: State) -> None:
     """Emit `siftline.job.recoverable` for a failure that another run may repair.
 
-    The recovery starts for this event; see deployments/automations.yaml.
+    The recovery starts for this event; see flows/control/automations.yaml.
     """
     error = resolve(state.result(raise_on_failure=False))
     if isinstance(error, Exception) and ending_of(error) is FAILED:

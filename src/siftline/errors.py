@@ -46,6 +46,7 @@ errors travel from Dask workers to the coordinator.
 from __future__ import annotations
 
 import errno
+import warnings
 from typing import Literal, Self, TypeGuard
 
 Fault = Literal["job", "chunk", "data", "resource", "transient", "worker"]
@@ -262,4 +263,15 @@ def storage_error(error: OSError, path: object) -> StorageError:
         return StorageError(problem, _STORAGE_REMEDIES[error.errno])
     return StorageUnavailable(
         problem, "check the path and the disk, then run again: finished chunks are kept"
+    )
+
+
+class RenamedWarning(FutureWarning):
+    """Former spelling that works in this release only."""
+
+
+def renamed(old: str, new: str, level: int = 3) -> None:
+    """Warn of a former spelling."""
+    warnings.warn(
+        RenamedWarning(f"{old} is now {new}; the old spelling works in this release only"), stacklevel=level
     )

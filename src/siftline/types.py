@@ -7,9 +7,10 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from siftline.config.schedules import Interval
+from siftline.errors import renamed
 from siftline.storage.records import PublishedFile, Record, StoredFile
 
 Float64s = npt.NDArray[np.float64]
@@ -162,13 +163,24 @@ RunLabel = Literal[
 
 
 class Counts(Record):
-    """Rows, chunks and anomalies of a result, and the score at which a row counts as an anomaly."""
+    """Rows, chunks and anomalies of a result, and the score at which a row counts as an anomaly.
+
+    In JSON the number of anomalies is `anomalies`.
+    """
+
+    model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
 
     rows: int
     rows_failed: int
     chunks: int
-    anomalies: int
+    anomaly_count: int = Field(alias="anomalies")
     threshold: float
+
+    @property
+    def anomalies(self) -> int:
+        """The former name of `anomaly_count`."""
+        renamed("anomalies, the number,", "anomaly_count")
+        return self.anomaly_count
 
     @property
     def scored(self) -> int:
@@ -178,7 +190,7 @@ class Counts(Record):
     @property
     def rate(self) -> float:
         """Share of the scored rows that are flagged."""
-        return self.anomalies / self.scored if self.scored else 0.0
+        return self.anomaly_count / self.scored if self.scored else 0.0
 
     @property
     def counts(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the server does by itself after `siftline apply`: failed runs are recovered, dead ones are found."""
+"""What the server does by itself with Siftline's automations: failed runs are recovered, dead ones are found."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def served(prefect_server: str, server: Server, tmp_path_factory: pytest.TempPat
 
 @pytest.fixture(scope="module")
 def applied(served: Shell) -> Shell:
-    finished = call_siftline(served, "apply", "automations.yaml")
+    finished = call_siftline(served, "automations", "apply", "automations.yaml")
     assert finished.status == 0, finished.err
     assert finished.out == "created siftline-recovery\ncreated siftline-zombies\n"
     return served
@@ -155,15 +155,15 @@ def test_a_killed_run_is_found_by_its_missing_heartbeats_and_recovered(
 
 
 def test_applying_again_changes_nothing(applied: Shell) -> None:
-    finished = call_siftline(applied, "apply", "automations.yaml")
+    finished = call_siftline(applied, "automations", "apply", "automations.yaml")
 
     assert finished.out == "unchanged siftline-recovery\nunchanged siftline-zombies\n"
 
 
 def test_a_mistake_exits_2_and_no_server_exits_1(applied: Shell, tmp_path: Path) -> None:
-    wrong = call_siftline(applied, "apply", "nowhere.yaml")
+    wrong = call_siftline(applied, "automations", "apply", "nowhere.yaml")
     assert (wrong.status, wrong.complaint().count("\n")) == (2, 0)
 
-    nobody = call_siftline(Shell(tmp_path), "apply", applied.directory / "automations.yaml")
+    nobody = call_siftline(Shell(tmp_path), "automations", "apply", applied.directory / "automations.yaml")
     assert (nobody.status, nobody.complaint().count("\n")) == (1, 0)
     assert "set PREFECT_API_URL" in nobody.err

@@ -43,7 +43,7 @@ def published(output: Path) -> dict[str, Any]:
         "scores": scores_digest(output),
         "files": [file.digest for file in files],
         "threshold": manifest.threshold,
-        "anomalies": manifest.anomalies,
+        "anomalies": manifest.anomaly_count,
         "complete": manifest.complete,
     }
 

@@ -159,7 +159,7 @@ def test_the_deployment_as_it_is_finds_its_data_and_publishes_in_the_checkout(ch
     assert finished.status == 0, finished.out + finished.err
     results = open_results(checkout.directory / "results/flights")
     assert (results.manifest.name, results.manifest.rows) == ("flights", FLIGHTS)
-    assert results.manifest.anomalies == results.anomalies.num_rows >= 3
+    assert results.manifest.anomaly_count == results.anomalies.num_rows >= 3
     assert (checkout.directory / ".siftline/jobs").is_dir()
 
 
@@ -268,7 +268,7 @@ def test_a_run_whose_process_is_killed_is_taken_up_by_the_recovery_deployment(
         at_once = tmp_path / "automations.yaml"
         text = (ROOT / "deployments/automations.yaml").read_text(encoding="utf-8")
         at_once.write_text(text.replace("schedule_after: 90", "schedule_after: 0"), encoding="utf-8")
-        applied = call_siftline(checkout, "apply", at_once)
+        applied = call_siftline(checkout, "automations", "apply", at_once)
         assert applied.status == 0, applied.err
         try:
             run = start_run(checkout, config).raise_for_status().json()["id"]

@@ -144,7 +144,7 @@ def test_runs_by_schedule_and_by_hand_take_turns_are_published_and_told_until_pa
 
     assert "ticks: up to date" in apply(project, path)
     assert server.deployment("ticks")["paused"], "applying leaves it paused"
-    assert call_siftline(project, "pipelines", "resume", "ticks").out == "resumed ticks\n"
+    assert call_siftline(project, "pipelines", "unpause", "ticks").out == "unpaused ticks\n"
     assert not server.deployment("ticks")["paused"]
     assert call_siftline(project, "pipelines", "remove", path).out.startswith("- deployment")
     assert not server.runs("ticks", "Scheduled")

@@ -43,7 +43,7 @@ def check_whole(results: Results) -> None:
     assert scores.num_rows == manifest.rows == ROWS
     assert scores["id"].to_pylist() == list(range(1000, 1000 + ROWS))
     assert (labels == (scores["score"].to_numpy() >= manifest.threshold)).all()
-    assert labels.sum() == anomalies.num_rows == manifest.anomalies
+    assert labels.sum() == anomalies.num_rows == manifest.anomaly_count
     assert anomalies["score"].to_numpy().min() == manifest.threshold
     for file in (*manifest.scores, *manifest.anomaly_files):
         assert file_digest(results.path / file.name) == file.digest
@@ -104,4 +104,4 @@ def test_a_reader_that_opened_a_result_can_finish_while_the_next_is_published(tm
     batch_detection({**values, "threshold": {"contamination": 0.05}})
 
     check_whole(opened)
-    assert open_results(values["output"]["path"]).manifest.anomalies == 30
+    assert open_results(values["output"]["path"]).manifest.anomaly_count == 30

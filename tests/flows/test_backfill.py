@@ -99,7 +99,7 @@ def publish(directory: Path, day: int) -> None:
         chunks_computed=1,
         chunks_failed=0,
         rows_failed=0,
-        anomalies=3,
+        anomaly_count=3,
         threshold=0.5,
         output="output",
         wall_seconds=1.0,

@@ -34,7 +34,7 @@ def test_a_dict_and_a_batch_config_are_the_same_job_with_the_same_result(tmp_pat
     assert (first.state, first.rows, first.chunks, first.rows_failed) == ("Completed", 600, 3, 0)
     assert (second.state, second.rows, second.chunks, second.rows_failed) == ("AlreadyPublished", 600, 3, 0)
     assert first.chunks_failed == second.chunks_failed == 0
-    assert first.anomalies == second.anomalies == 6
+    assert first.anomaly_count == second.anomaly_count == 6
     assert first.output == values["output"]["path"]
     assert first.threshold == second.threshold == open_results(first.output).manifest.threshold
 

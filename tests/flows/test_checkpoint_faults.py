@@ -198,5 +198,5 @@ def test_what_does_not_change_scores_does_not_change_the_job(tmp_path: Path) -> 
     result = batch_detection(changed)
 
     assert (result.job_id, result.chunks_computed, result.chunks_reused) == (job.first.job_id, 0, CHUNKS)
-    assert result.anomalies == 50
+    assert result.anomaly_count == 50
     assert scores_digest(tmp_path / "elsewhere") == job.digest

@@ -122,7 +122,9 @@ def test_the_same_frame_is_the_same_file_and_another_is_another(tmp_path: Path) 
     ids=["mixed", "twice", "series"],
 )
 def test_a_frame_that_is_no_table_is_told_in_one_line(frame: Any, tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="the data frame cannot be read as a table: .+; give every") as told:
+    with pytest.raises(
+        SourceError, match=r"the data frame cannot be read as a table: .+; give every"
+    ) as told:
         stage_frame(frame, tmp_path)
     assert "\n" not in str(told.value)
     assert not list(tmp_path.iterdir())

@@ -226,7 +226,7 @@ def check_whole(results: Results) -> None:
     assert manifest.rows_failed == failed.num_rows == 1
     labels = scores["label"].to_numpy()
     assert (labels == (scores["score"].to_numpy() >= manifest.threshold)).all()
-    assert labels.sum() == results.anomalies.num_rows == manifest.anomalies
+    assert labels.sum() == results.anomalies.num_rows == manifest.anomaly_count
 
 
 # ----------------------------------------------------------------------------------------------- the tests

@@ -9,20 +9,22 @@ import atexit
 import gc
 import signal
 import sys
+import warnings
 from importlib import import_module
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 import click
 
-from siftline.errors import SiftlineError
+from siftline.errors import RenamedWarning, SiftlineError
 
 _INTERRUPTED = 130
 # Imported when one of their commands is called.
 _MODULES = {
     **dict.fromkeys(["init", "jobs", "publish", "resume", "run", "schema", "validate"], "batches"),
-    **dict.fromkeys(["apply", "backfill", "pipelines", "status"], "pipelines"),
+    **dict.fromkeys(["automations", "backfill", "pipelines", "status"], "pipelines"),
     **dict.fromkeys(["down", "up"], "stack"),
 }
+_FORMER = {"apply": "pipelines"}
 
 
 class _Commands(click.Group):
@@ -30,9 +32,10 @@ class _Commands(click.Group):
         return sorted(_MODULES)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _MODULES:
+        module = (_MODULES | _FORMER).get(cmd_name)
+        if module is None:
             return None
-        command: click.Command = getattr(import_module(f"siftline.cli.{_MODULES[cmd_name]}"), cmd_name)
+        command: click.Command = getattr(import_module(f"siftline.cli.{module}"), cmd_name)
         return command
 
 
@@ -49,6 +52,7 @@ def main() -> NoReturn:
     # Imports make many objects and no garbage; a process that ends needs no search for any.
     gc.set_threshold(50_000)
     atexit.register(gc.freeze)
+    warnings.showwarning = _show_warning
     try:
         sys.exit(commands(standalone_mode=False) or 0)
     except SiftlineError as error:
@@ -58,6 +62,23 @@ def main() -> NoReturn:
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         _fail("interrupted; run the same command again to go on: finished chunks are kept", _INTERRUPTED)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print a warning: of a former spelling in one line, of anything else with its place."""
+    if issubclass(category, RenamedWarning):
+        click.echo(f"siftline: {message}", err=True)
+    else:
+        click.echo(
+            warnings.formatwarning(message, category, filename, lineno, line), file, nl=False, err=True
+        )
 
 
 def _fail(message: str, status: int) -> NoReturn:

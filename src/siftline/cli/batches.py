@@ -210,7 +210,7 @@ def _show(result: BatchResult, as_json: bool) -> None:
 
 def _print_summary(result: BatchResult) -> None:
     click.echo(
-        f"{result.anomalies:,} anomalies among {result.scored:,} rows ({result.rate:.2%}), "
+        f"{result.anomaly_count:,} anomalies among {result.scored:,} rows ({result.rate:.2%}), "
         f"score {result.threshold:.4f} or more"
     )
     if result.rows_failed:

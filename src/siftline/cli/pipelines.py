@@ -1,4 +1,4 @@
-"""Commands for a Prefect server: ``pipelines``, ``status``, ``backfill`` and ``apply``."""
+"""Commands for a Prefect server: ``pipelines``, ``automations``, ``status`` and ``backfill``."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ import click
 from siftline.cli.options import json_option
 from siftline.cli.prefect_setup import prepare_prefect
 from siftline.config.schedules import next_boundaries
-from siftline.errors import ConfigError, SiftlineError
+from siftline.errors import ConfigError, SiftlineError, renamed
 from siftline.pipelines.spec import Pipeline, check_pipeline, is_pipeline, load_pipeline
 
 _DEPLOYMENTS = Path("deployments")
+_AUTOMATIONS = _DEPLOYMENTS / "automations.yaml"
 
 _files_argument = click.argument("files", nargs=-1, type=click.Path(path_type=Path))
 _named_argument = click.argument("named", nargs=-1, required=True, metavar="NAME_OR_FILE...")
@@ -110,15 +111,24 @@ def pause_pipelines(named: tuple[str, ...]) -> None:
         click.echo(f"paused {name}")
 
 
-@pipelines.command("resume")
+@pipelines.command("unpause")
 @_named_argument
-def resume_pipelines(named: tuple[str, ...]) -> None:
-    """Resume the schedules of pipelines."""
-    from siftline.flows.control.use_cases import resume_pipeline
+def unpause_pipelines(named: tuple[str, ...]) -> None:
+    """Let the schedules of paused pipelines start runs again."""
+    from siftline.flows.control.use_cases import unpause_pipeline
 
     for name in _names(named):
-        resume_pipeline(name)
-        click.echo(f"resumed {name}")
+        unpause_pipeline(name)
+        click.echo(f"unpaused {name}")
+
+
+@pipelines.command("resume", hidden=True)
+@_named_argument
+@click.pass_context
+def resume_pipelines(context: click.Context, named: tuple[str, ...]) -> None:
+    """Do `unpause`, under its former name."""
+    renamed("`siftline pipelines resume`", "`siftline pipelines unpause`")
+    context.invoke(unpause_pipelines, named=named)
 
 
 @pipelines.command("remove")
@@ -188,23 +198,42 @@ def backfill(pipeline: str, first: datetime, last: datetime, parallel: int, only
     with flow_errors():
         report = flow.backfill(pipeline, first.date(), last.date(), parallel, only_missing)
     for one in report.intervals:
-        found = "" if one.anomalies is None else f"  {one.anomalies:,} anomalies among {one.rows:,} rows"
+        found = (
+            "" if one.anomaly_count is None else f"  {one.anomaly_count:,} anomalies among {one.rows:,} rows"
+        )
         click.echo(f"{one.interval.label}  {one.state}{found}")
 
 
-@click.command()
-@click.argument("file", type=click.Path(path_type=Path), default="deployments/automations.yaml")
-def apply(file: Path) -> None:
-    """Create or update the Prefect server's automations from a file.
-
-    Default: deployments/automations.yaml. Automations are found by name; those missing from the file are
-    not touched.
-    """
+@click.group()
+def automations() -> None:
+    """Manage the automations of a Prefect server, which start the recovery of failed runs."""
     prepare_prefect()
-    from siftline.flows.control.automations import apply_automations
 
+
+@automations.command("apply")
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+def apply_automations(file: Path | None) -> None:
+    """Create or update automations on the server from a file.
+
+    Default: deployments/automations.yaml if it is there, else those that come with Siftline. Automations
+    are found by name; those missing from the file are not touched.
+    """
+    from siftline.flows.control.automations import OWN, apply_automations
+
+    if file is None:
+        file = _AUTOMATIONS if _AUTOMATIONS.is_file() else OWN
     for name, outcome in apply_automations(file):
         click.echo(f"{outcome} {name}")
+
+
+@click.command(hidden=True)
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.pass_context
+def apply(context: click.Context, file: Path | None) -> None:
+    """Do `automations apply`, under its former name."""
+    renamed("`siftline apply`", "`siftline automations apply`")
+    prepare_prefect()
+    context.invoke(apply_automations, file=file)
 
 
 def _load(files: tuple[Path, ...]) -> list[Pipeline]:

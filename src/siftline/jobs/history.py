@@ -44,7 +44,7 @@ def remember(path: Path, manifest: Manifest) -> None:
         published_at=manifest.published_at,
         job_id=manifest.job_id,
         rows=manifest.scored,
-        anomalies=manifest.anomalies,
+        anomalies=manifest.anomaly_count,
     )
     with _record(path).updating() as history:
         if latest.publication not in {one.publication for one in history.publications}:

@@ -72,7 +72,7 @@ def completed_message(
         job_id=result.job_id,
         rows=result.rows,
         rows_failed=result.rows_failed,
-        anomalies=result.anomalies,
+        anomalies=result.anomaly_count,
         rate=result.rate,
         previous=tuple(previous),
         usual_rate=statistics.median(previous) if previous else None,

@@ -15,7 +15,7 @@ _PUNCTUATION = re.compile(r"([\\`*_{}\[\]()<>#+.!|~&$:@-])")
 def report(manifest: Manifest, top: Sequence[TopRow]) -> str:
     """Return the published counts, and the most anomalous rows with their reasons."""
     facts = {
-        "Anomalies": f"{manifest.anomalies:,} ({manifest.rate:.3%})",
+        "Anomalies": f"{manifest.anomaly_count:,} ({manifest.rate:.3%})",
         "Rows": _count(manifest.rows, manifest.rows_failed, "could not be scored"),
         "Threshold": f"{manifest.threshold:.6g}",
         "Chunks": _count(manifest.chunks, len(manifest.chunks_failed), "failed"),

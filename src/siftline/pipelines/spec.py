@@ -7,13 +7,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PositiveInt, WithJsonSchema
+from pydantic import BeforeValidator, Field, PositiveInt, WithJsonSchema, model_validator
 
-from siftline.config.batch import BatchConfig, NotifyConfig
+from siftline.config.batch import BatchConfig
 from siftline.config.clusters import Cluster, default_kind
 from siftline.config.fields import Name, Section
 from siftline.config.loading import parse, parse_config, read_yaml
-from siftline.errors import ConfigError, InputError, SourceError
+from siftline.errors import ConfigError, InputError, SourceError, renamed
 from siftline.pipelines.assignment import Assignment, Schedules
 from siftline.pipelines.steps import STANDARD, STANDARD_STEPS, Step, Steps, import_step
 from siftline.stages.inspection import inspect_batch
@@ -34,12 +34,9 @@ def _with_settings(values: dict[str, Any], steps: tuple[Step, ...]) -> dict[str,
         values = _merged(values, {"validation": validation.settings})
     if notification is None:
         values.pop("notify", None)
-    elif notification.settings.keys() == {"rules"}:
-        values["notify"] = notification.settings["rules"]
     elif notification.settings:
-        raise ConfigError(
-            "steps.notification.settings: its one field is rules", "list the notifications there"
-        )
+        problem = "steps.notification.settings: it has no settings"
+        raise ConfigError(problem, "list the notifications in notify of the batch")
     return values
 
 
@@ -84,18 +81,36 @@ class Pipeline(Section):
     """Work pool whose workers run it."""
     resources: Annotated[Cluster, BeforeValidator(default_kind)] | None = None
     """Where chunks are scored: a `cluster`."""
-    notifications: tuple[NotifyConfig, ...] | None = None
-    """Notifications to send: a list like `notify`."""
     automations: tuple[dict[str, Any], ...] = ()
     """Automations of its own, as in automations.yaml."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_place_for_notifications(cls, values: Any) -> Any:
+        """Move notifications from their former places."""
+        if not isinstance(values, dict) or not isinstance(values.get("batch"), dict):
+            return values
+        values, batch = dict(values), dict(values["batch"])
+        if "notifications" in values:
+            renamed("notifications of a pipeline", "notify of its batch")
+            former = values.pop("notifications")
+            if former is not None:
+                batch["notify"] = former
+        steps = values.get("steps")
+        for number, step in enumerate(steps if isinstance(steps, (list, tuple)) else ()):
+            if isinstance(step, dict) and step.get("uses") == "notification":
+                settings = step.get("settings")
+                if isinstance(settings, dict) and settings.keys() == {"rules"}:
+                    renamed("settings.rules of the step notification", "notify of the batch")
+                    batch["notify"] = settings["rules"]
+                    values["steps"] = [*steps[:number], {**step, "settings": {}}, *steps[number + 1 :]]
+        return {**values, "batch": batch}
 
     def config(self) -> BatchConfig:
         """Return the batch with the settings of the pipeline and its steps; raise ConfigError if invalid."""
         values = {"name": self.name, **self.batch}
         if self.resources is not None:
             values["cluster"] = self.resources.model_dump(mode="json", exclude_unset=True)
-        if self.notifications is not None:
-            values["notify"] = [one.model_dump(mode="json", exclude_unset=True) for one in self.notifications]
         return parse_config(_with_settings(values, self.steps), f"pipeline {self.name}: batch")
 
     def assignment(self) -> Assignment:

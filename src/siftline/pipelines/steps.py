@@ -31,7 +31,7 @@ class Step(Section):
     settings: dict[str, Any] = Field(
         default={},
         description="For batch_processing: sections of the batch; result_validation: fields of "
-        "`validation`; notification: `rules`; your own function: its arguments.",
+        "`validation`; your own function: its arguments.",
         examples=[{"anomaly_rate": {"max": 0.05}}],
     )
     retries: RetriesConfig | None = Field(default=None, title="Retries")

@@ -81,7 +81,7 @@ def publish_results(
             rows_failed=receipts.rows_failed,
             chunks=len(plan.chunks),
             chunks_failed=receipts.failed,
-            anomalies=combined.anomalies,
+            anomaly_count=combined.anomalies,
             threshold=combined.threshold,
             score_minimum=combined.summary.minimum,
             score_maximum=combined.summary.maximum,

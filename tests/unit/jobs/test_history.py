@@ -22,7 +22,12 @@ def manifest(config: BatchConfig) -> Manifest:
 
 def numbered(manifest: Manifest, number: int) -> Manifest:
     """The manifest of another job, with as many anomalies as its number."""
-    update = {"publication": f"p-{number}", "job_id": f"j-{number}", "anomalies": number, "rows_failed": 100}
+    update = {
+        "publication": f"p-{number}",
+        "job_id": f"j-{number}",
+        "anomaly_count": number,
+        "rows_failed": 100,
+    }
     return manifest.model_copy(update=update)
 
 
@@ -35,7 +40,7 @@ def test_a_publication_is_kept_once(tmp_path: Path, manifest: Manifest) -> None:
             published_at=manifest.published_at,
             job_id=manifest.job_id,
             rows=600,
-            anomalies=manifest.anomalies,
+            anomalies=manifest.anomaly_count,
         ),
     )
 

@@ -37,7 +37,7 @@ def test_a_result_is_a_data_frame_for_pandas(config: BatchConfig) -> None:
     frame = results.to_pandas()
     assert list(frame.columns) == ["row", "score", "label"]
     assert frame["score"].tolist() == results.scores.to_table()["score"].to_pylist()
-    assert int(frame["label"].sum()) == results.manifest.anomalies
+    assert int(frame["label"].sum()) == results.manifest.anomaly_count
 
 
 def test_anomalies_have_keys_originals_score_rank_and_reasons(tmp_path: Path, source: Path) -> None:

@@ -26,7 +26,7 @@ RESULT = BatchResult(
     chunks_computed=5,
     chunks_failed=0,
     rows_failed=0,
-    anomalies=124,
+    anomaly_count=124,
     threshold=0.61803398875,
     output="results/flights",
     wall_seconds=1.5,
@@ -113,7 +113,7 @@ def test_rejects_are_counted_and_are_a_warning() -> None:
 
 
 def test_a_run_without_any_score_has_no_rate_to_divide_by() -> None:
-    nothing = RESULT.model_copy(update={"rows_failed": 12_345, "anomalies": 0})
+    nothing = RESULT.model_copy(update={"rows_failed": 12_345, "anomaly_count": 0})
     assert completed_message(RUN, nothing).variables.rate == 0
 
 

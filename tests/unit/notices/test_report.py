@@ -16,7 +16,7 @@ def test_the_report_tells_the_numbers_and_the_top_rows_with_reasons(config: Batc
 
     text = report(manifest, [row])
 
-    assert f"| Anomalies | {manifest.anomalies} " in text
+    assert f"| Anomalies | {manifest.anomaly_count} " in text
     assert manifest.job_id in text
     assert "- **Rank 1, score 0.7500** id=17\n  - amount 9 \\(typical 1\\)\n" in text
 

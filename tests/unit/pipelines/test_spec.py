@@ -12,7 +12,7 @@ import yaml
 from siftline.config.batch import RetriesConfig
 from siftline.config.loading import parse_config
 from siftline.config.schedules import Interval, Schedule
-from siftline.errors import ConfigError
+from siftline.errors import ConfigError, RenamedWarning
 from siftline.pipelines.assignment import Assignment, keep_assignment, kept_assignment
 from siftline.pipelines.spec import Pipeline, is_pipeline, load_pipeline
 from siftline.pipelines.steps import STANDARD, Step, import_step
@@ -59,9 +59,8 @@ def test_settings_of_the_standard_steps_become_part_of_the_batch() -> None:
     steps = standard(
         batch_processing={"detector": {"params": {"max_samples": 16}}, "chunking": {"rows": 7}},
         result_validation={"anomaly_rate": {"max": 0.05}},
-        notification={"rules": [rule]},
     )
-    config = pipeline(batch=batch, steps=steps).config()
+    config = pipeline(batch={**batch, "notify": [rule]}, steps=steps).config()
     assert (config.detector.seed, config.chunking.rows) == (3, 7)
     assert config.detector.params == {"n_estimators": 5, "max_samples": 16}
     assert (config.validation.anomaly_rate.min, config.validation.anomaly_rate.max) == (0.01, 0.05)
@@ -156,15 +155,26 @@ def test_a_batch_is_beside_the_file_or_in_it(tmp_path: Path, monkeypatch: pytest
     assert not is_pipeline(inline.parent / "batch.yaml")
 
 
-def test_resources_and_notifications_take_the_place_of_those_of_the_batch() -> None:
-    batch = {**BATCH, "cluster": {"kind": "serial"}, "notify": [{"block": "slack-webhook/a"}]}
-    config = pipeline(
-        batch=batch, resources={"workers": 3}, notifications=[{"block": "slack-webhook/b"}]
-    ).config()
+def test_resources_take_the_place_of_the_cluster_of_the_batch() -> None:
+    batch = {**BATCH, "cluster": {"kind": "serial"}}
+    config = pipeline(batch=batch, resources={"workers": 3}).config()
     assert config.cluster.model_dump(exclude_unset=True) == {"kind": "local", "workers": 3}
-    assert [rule.block for rule in config.notify] == ["slack-webhook/b"]
     assert pipeline(batch=batch).config().cluster.kind == "serial"
-    assert pipeline(batch=batch, notifications=[]).config().notify == ()
+
+
+def test_notifications_in_their_former_places_are_those_of_the_batch() -> None:
+    batch = {**BATCH, "notify": [{"block": "slack-webhook/a"}]}
+    rules = [{"block": "slack-webhook/b"}]
+    with pytest.warns(RenamedWarning, match=r"^notifications of a pipeline is now notify of its batch; "):
+        of_pipeline = pipeline(batch=batch, notifications=rules)
+    with pytest.warns(RenamedWarning, match=r"^settings\.rules of the step notification is now notify of"):
+        of_step = pipeline(batch=batch, steps=standard(notification={"rules": rules}))
+    with pytest.warns(RenamedWarning):
+        none = pipeline(batch=batch, notifications=[])
+    assert [rule.block for rule in of_pipeline.config().notify] == ["slack-webhook/b"]
+    assert of_step == of_pipeline
+    assert none.config().notify == ()
+    assert batch["notify"] == [{"block": "slack-webhook/a"}]
 
 
 def test_a_run_is_about_the_schedule_that_fired_and_knows_the_parameters() -> None:
@@ -232,9 +242,9 @@ def test_the_file_of_a_batch_that_is_missing_is_named(tmp_path: Path) -> None:
     assert str(caught.value) == f"{tmp_path}/none.yaml: no such file; give the path of a configuration file"
 
 
-def test_notification_has_rules_and_nothing_else() -> None:
+def test_notification_has_no_settings() -> None:
     steps = standard(notification={"rules": [], "block": "slack-webhook/ops"})
-    with pytest.raises(ConfigError, match=r"^steps\.notification\.settings: its one field is rules; list"):
+    with pytest.raises(ConfigError, match=r"^steps\.notification\.settings: it has no settings; list"):
         pipeline(steps=steps).config()
 
 

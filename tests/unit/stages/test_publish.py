@@ -111,7 +111,7 @@ def test_the_manifest_says_what_was_done(config: BatchConfig) -> None:
     assert manifest.chunks == len(job.plan.chunks)
     assert (manifest.complete, manifest.chunks_failed, manifest.failed_files) == (True, (), ())
     assert (manifest.state, manifest.missing) == ("Completed", ())
-    assert manifest.anomalies == 12 == job.anomalies.num_rows
+    assert manifest.anomaly_count == 12 == job.anomalies.num_rows
     assert manifest.config == config.stated()
     assert manifest.features == ("x", "y")
     assert {"siftline", "scikit-learn", "numpy", "python"} <= manifest.versions.keys()
@@ -181,7 +181,7 @@ def test_a_failure_before_the_links_leaves_the_result_and_can_be_tried_again(
     assert first.outcome() == before
 
     last = publish_results(plan, detector, receipts, combined, PASSED)
-    assert (last.replaces, last.anomalies) == (first.manifest.publication, 30)
+    assert (last.replaces, last.anomaly_count) == (first.manifest.publication, 30)
     assert publications(Path(config.output.path)) == {last.publication, first.manifest.publication}
 
 
@@ -406,4 +406,4 @@ def test_two_runs_never_publish_in_one_place_at_once(config: BatchConfig) -> Non
         f"{config.output.path}: another run has been publishing there for a while; end that run"
     )
     assert open_results(config.output.path).manifest == first.manifest
-    assert publish_results(plan, detector, receipts, combined, PASSED).anomalies == 30
+    assert publish_results(plan, detector, receipts, combined, PASSED).anomaly_count == 30
