@@ -14,5 +14,5 @@ def suspension_asked() -> bool:
 
 
 def suspend_if_asked() -> None:
-    """Raise Prefect's signal that leaves the run suspended, if somebody has asked for it."""
+    """Raise Prefect's signal that leaves the run suspended, if it is asked for."""
     raise_if_flow_run_suspension_requested()

@@ -1,4 +1,4 @@
-"""What the server does by itself with Siftline's automations: failed runs are recovered, dead ones are found."""
+"""What the server does by itself with automations: failed runs are recovered, dead ones are found."""
 
 from __future__ import annotations
 

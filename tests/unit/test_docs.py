@@ -15,6 +15,7 @@ from typing import Any
 import click
 import pytest
 import yaml
+from pydantic import BaseModel
 
 import siftline.errors
 from siftline.cli import commands
@@ -42,6 +43,11 @@ def _blocks(language: str) -> list[Any]:
         for number, block in enumerate(found, 1):
             blocks.append(pytest.param(block[1], id=f"{page.relative_to(ROOT)}-{number}"))
     return blocks
+
+
+def _keys(record: type[BaseModel]) -> list[str]:
+    """The keys of a record's JSON."""
+    return [field.alias or name for name, field in record.model_fields.items()]
 
 
 def _script() -> ModuleType:
@@ -152,12 +158,12 @@ def test_the_drawing_of_the_errors_is_the_codes() -> None:
     assert "\n".join(lines) in _text("docs/reference/errors.md")
 
 
-@pytest.mark.parametrize("name", list(BatchResult.model_fields))
+@pytest.mark.parametrize("name", _keys(BatchResult))
 def test_every_key_of_the_json_is_explained(name: str) -> None:
     assert f"\n| `{name}` |" in _text("docs/reference/command-line.md")
 
 
-@pytest.mark.parametrize("name", list(Manifest.model_fields))
+@pytest.mark.parametrize("name", _keys(Manifest))
 def test_every_field_of_the_manifest_is_explained(name: str) -> None:
     fields = _text("docs/reference/results.md").partition("## Manifest")[2].partition("\n## ")[0]
     assert f"`{name}`" in fields
