@@ -140,5 +140,6 @@ def test_the_public_names_are_these() -> None:
         "SiftlineError",
         "load_config",
         "open_results",
+        "score",
     ]
     assert all(hasattr(siftline, name) for name in siftline.__all__)

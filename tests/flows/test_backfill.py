@@ -153,7 +153,7 @@ def test_published_intervals_are_skipped_or_done_again(server: Server, tmp_path:
     missing = run_intervals(server, plan_backfill(deployment, FIRST, LAST, True), 1, poll_seconds=0)
 
     assert [one.state for one in missing.intervals] == ["Completed", "published before", *["Completed"] * 2]
-    assert (missing.intervals[1].rows, missing.intervals[1].anomalies) == (300, 3)
+    assert (missing.intervals[1].rows, missing.intervals[1].anomaly_count) == (300, 3)
     assert missing.table()[1]["interval"] == "2026-03-02"
     assert len(runs_of(server, deployment)) == 3
 
