@@ -114,8 +114,6 @@ def _mistakes(entry: Any) -> list[str]:
             f"{name}: {'.'.join(map(str, detail['loc']))}: {detail['msg'].removeprefix('Value error, ')}"
             for detail in error.errors(include_url=False)
         ]
-    except TypeError as error:  # Prefect compares a duration before it checks that it is a number
-        return [f"{name}: trigger: {error}"]
 
 
 def _ignored(given: Any, parsed: Any, where: str = "") -> Iterator[str]:

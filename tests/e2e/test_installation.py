@@ -9,35 +9,33 @@ import sysconfig
 import tarfile
 import zipfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from siftline import open_results
-from tests.e2e.pipelines import Server, write_pipeline
-from tests.e2e.processes import Shell, forget_deployments, running, write_config
-from tests.faults import wait_until
-from tests.flows.batches import configuration, write_rows
+from tests.e2e.pages import Reader
+from tests.e2e.processes import Shell, forget_deployments
 
 ROOT = Path(__file__).parents[2]
 THEIRS = ("flows", "tasks", "deployments")
-CALL = """
-import sys
-from siftline import load_config
-from siftline.flows.batch_detection import batch_detection
-import flows, siftline, tasks
+WHOSE = """
+import flows, siftline.flows.batch_detection, siftline.tasks.notify, tasks
 assert flows.owner == tasks.owner == "the user", (flows, tasks)
-print(siftline.__file__, batch_detection(load_config(sys.argv[1])).rows)
+print(siftline.__file__)
 """
-# What `run_deployment` returns has the same state.
-READ = """
-import sys
-from prefect import get_client
-with get_client(sync_client=True) as client:
-    result = client.read_flow_run(sys.argv[1]).state.result()
-print(type(result).__name__, result.rows)
-"""
+# The tutorial first: the other pages go on with its batch.
+PAGES = [
+    "tutorial",
+    "read-results",
+    "choose-a-threshold",
+    "use-a-cluster",
+    "be-notified",
+    "schedule-pipelines",
+]
+PAGES += ["recover", "prefect-ui", "run-a-stack"]
+ORDER = [next((ROOT / "docs").rglob(f"{name}.md")) for name in PAGES]
 
 
 @dataclass
@@ -49,6 +47,7 @@ class Installed(Shell):
     def environment(self) -> dict[str, str]:
         ours = super().environment()
         ours.pop("PYTHONPATH", None)
+        ours.pop("XDG_CACHE_HOME")  # with the compiled kernels of the tests
         return {**ours, "PATH": f"{self.programs}{os.pathsep}{ours['PATH']}"}
 
 
@@ -86,7 +85,9 @@ def project(
     for name in THEIRS:
         (shell.directory / name).mkdir()
         (shell.directory / name / "__init__.py").write_text('owner = "the user"\n')
-    write_rows(shell.directory / "data/ticks.parquet", 300)
+    (shell.directory / "reports.py").write_text("def send(result, recipients):\n    pass\n")
+    created = shell.run("prefect", "work-pool", "create", "siftline", "--type", "process")
+    assert created.status == 0, created.err
     try:
         yield shell
         forget_deployments(prefect_server)
@@ -112,33 +113,27 @@ def test_a_wheel_holds_siftline_only_whether_built_from_the_sdist_or_not(wheel: 
     }
 
 
-def test_the_command_and_a_call_run_beside_the_users_own_packages(project: Installed) -> None:
-    values = configuration(project.directory)
-    config = write_config(project.directory / "job.json", values)
-
-    by_command = project.run("python", "-m", "siftline", "run", config, "--json")
-    called = project.run("python", "-c", CALL, config)
-
-    assert by_command.status == 0, by_command.err
-    assert called.status == 0, called.err
-    file, rows = called.out.split()
-    assert (project.programs.parent in Path(file).parents, rows) == (True, "600")
+@pytest.fixture(scope="module")
+def reader(project: Installed) -> Iterator[Reader]:
+    """Somebody who does what the documentation says, page by page, in the user's project."""
+    with ExitStack() as services:
+        yield Reader(project, services)
 
 
-def test_a_worker_runs_an_applied_pipeline_beside_the_users_own_packages(project: Installed) -> None:
-    pipeline = write_pipeline(project, "ticks", pool="beside")
-    applied = project.siftline("pipelines", "apply", pipeline)
-    assert applied.status == 0, applied.err
+@pytest.mark.parametrize("page", [pytest.param(page, id=page.stem) for page in ORDER])
+def test_a_page_is_true_word_for_word_beside_the_users_own_packages(page: Path, reader: Reader) -> None:
+    reader.do(page)
 
-    log = project.directory / "worker.log"
-    with running(project.start("python", "-m", "prefect", "worker", "start", "--pool", "beside", log=log)):
-        started = project.siftline("pipelines", "run", "ticks", "--json")
-        assert started.status == 0, started.err
-        server = Server(str(project.api_url))
-        wait_until(lambda: server.runs("ticks", "Completed", "Failed", "Crashed"), "it has ended", 300)
 
-    (run,) = server.runs("ticks")
-    assert run["state_name"] == "Completed", log.read_text()
-    read = project.run("python", "-c", READ, run["id"])
-    assert (read.status, read.out) == (0, "BatchResult 300\n"), read.err
-    assert open_results(project.directory / "results/ticks").manifest.rows == 300
+def test_what_ran_was_the_wheel_and_the_users_packages_are_their_own(
+    project: Installed, reader: Reader
+) -> None:
+    found = project.run("python", "-c", WHOSE)
+    assert found.status == 0, found.err
+    assert project.programs.parent in Path(found.out.strip()).parents
+    assert "worker.log" in {path.name for path in project.directory.iterdir()}
+
+
+def test_every_page_is_read() -> None:
+    pages = {ROOT / "docs/tutorial.md", *(ROOT / "docs/how-to").glob("*.md")}
+    assert set(ORDER) == pages

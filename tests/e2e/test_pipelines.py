@@ -92,7 +92,8 @@ def test_applying_again_changes_what_the_file_changes_and_leaves_the_rest(
 def test_what_is_wrong_with_a_pipeline_is_told_before_anything_changes(
     project: Shell, server: Server
 ) -> None:
-    path = write_pipeline(project, "wrong", notifications=[{"block": "slack-webhook/nobody"}])
+    unknown = {**BATCH, "output": {"path": "results/wrong"}, "notify": [{"block": "slack-webhook/nobody"}]}
+    path = write_pipeline(project, "wrong", batch=unknown)
     finished = call_siftline(project, "pipelines", "apply", path)
     assert finished.status == 2
     assert "there is no block slack-webhook/nobody on the server" in finished.complaint()

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from siftline import load_config, open_results
-from tests.e2e.pipelines import Server, apply, write_pipeline
+from tests.e2e.pipelines import BATCH, Server, apply, write_pipeline
 from tests.e2e.processes import Shell, finish, running, write_config
 from tests.e2e.stacks import INSTALLED, NOT_INSTALLED, Place, place
 from tests.faults import wait_until
@@ -111,9 +111,13 @@ def test_runs_by_schedule_and_by_hand_take_turns_are_published_and_told_until_pa
         project,
         "ticks",
         pool="siftline",
+        batch={
+            **BATCH,
+            "output": {"path": "results/ticks"},
+            "notify": [{"block": block, "on": ["completed"]}],
+        },
         schedules=[{"every": "5s"}],
         resources={"kind": "address", "address": stack.scheduler, "timeout_seconds": 60},
-        notifications=[{"block": block, "on": ["completed"]}],
         concurrency={"limit": 1},
     )
     assert "+ deployment batch-detection/ticks with schedule default" in apply(project, path)

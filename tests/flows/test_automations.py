@@ -171,7 +171,7 @@ def change(entries: dict[str, dict[str, Any]], key: str, **values: Any) -> None:
 
 MISTAKES: dict[str, tuple[str, dict[str, Any], str]] = {
     "unknown field": ("trigger", {"withn": 9}, "siftline-zombies: trigger.withn: unknown field"),
-    "wrong type": ("trigger", {"within": "soon"}, "siftline-zombies: trigger: "),
+    "wrong type": ("trigger", {"within": "soon"}, "siftline-zombies: trigger.event.within: "),
     "wrong threshold": ("trigger", {"threshold": "a"}, "siftline-zombies: trigger.event.threshold: "),
     "too soon": ("trigger", {"within": 5}, "siftline-zombies: trigger.event: `within` for Proactive"),
     "wrong state": (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -20,7 +19,6 @@ CHANGES = [(3, 8), (3, 29), (4, 5), (10, 4), (10, 25), (11, 1)]
 SPANS = [datetime(2025, 1, 1, tzinfo=UTC) + timedelta(days=73, hours=5) * number for number in range(10)]
 
 
-@pytest.mark.skipif(sys.version_info >= (3, 13), reason="Prefect fires after a skipped hour there")
 @pytest.mark.parametrize("zone", ZONES)
 @pytest.mark.parametrize("cron", CRONS)
 def test_cron_fires_when_prefect_does(cron: str, zone: str) -> None:
@@ -30,7 +28,6 @@ def test_cron_fires_when_prefect_does(cron: str, zone: str) -> None:
         assert found == next_boundaries(schedule, start, count)
 
 
-@pytest.mark.skipif(sys.version_info >= (3, 13), reason="Prefect fires after a skipped hour there")
 @pytest.mark.parametrize("zone", ZONES)
 @pytest.mark.parametrize("cron", ["0 * * * *", "*/20 * * * *"])
 def test_cron_within_the_hour_fires_when_prefect_does_around_changes_of_clocks(cron: str, zone: str) -> None:

@@ -3,10 +3,9 @@
 A schedule fires at its *boundaries*. Two consecutive ones bound an *interval*, which is due at its end and
 processed by the run that fires then: intervals have no gaps and no overlaps, even when clocks change.
 
-Cron means local time. A boundary at a skipped local time is read with the offset after the change:
-``30 2 * * *`` is 01:30 on that day in New York. Of a repeated local time, the first one counts. A daily
-schedule therefore fires once on every local date, except at a midnight that clocks skip, such as in Cairo.
-Prefect's server fires the same way, but on Python 3.13 after the skipped hour.
+Cron means local time. A boundary at a skipped local time is as much later: ``30 2 * * *`` is 03:30 on that
+day in New York. Of a repeated local time, the first one counts. A daily schedule therefore fires once on
+every local date. Prefect's server fires the same way.
 """
 
 from __future__ import annotations
@@ -196,8 +195,8 @@ def _cron(schedule: Schedule, start: datetime, stop: datetime) -> set[datetime]:
     ticks = croniter(schedule.cron or "", start.astimezone(zone).replace(tzinfo=None) - _MOST_SHIFTED)
     last = stop.astimezone(zone).replace(tzinfo=None) + _MOST_SHIFTED
     local = takewhile(lambda tick: tick <= last, ticks.all_next(datetime))
-    # The earlier reading of a skipped or repeated local time.
-    return {min(tick.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1)) for tick in local}
+    # As Prefect does: a skipped local time is as much later, and a repeated one is the first.
+    return {tick.replace(tzinfo=zone, fold=0).astimezone(UTC) for tick in local}
 
 
 def _every(schedule: Schedule, start: datetime, stop: datetime) -> set[datetime]:

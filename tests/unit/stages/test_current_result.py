@@ -81,12 +81,12 @@ def test_every_tool_reads_the_last_of_several_results(
             pytest.skip("Spark needs Java")
         session = pytest.importorskip("pyspark.sql").SparkSession.builder.master("local[1]")
         tools["spark"] = session.config("spark.ui.enabled", "false").getOrCreate()
-    config = make_config(tmp_path, source, chunking={"rows": 100}, output={"path": "results/flights"})
+    config = make_config(tmp_path, source, chunking={"rows": 100}, output={"path": "results/readings"})
     monkeypatch.chdir(tmp_path)
     for share in SHARES:
         publish(config, share, rows_per_file=200)
 
-    results = open_results("results/flights")
+    results = open_results("results/readings")
     assert len(results.manifest.scores) == 3
     assert rows_of(eval(scores, tools)) == rows_of(results.scores)
     assert rows_of(eval(anomalies, tools)) == rows_of(results.anomalies)
