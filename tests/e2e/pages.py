@@ -12,14 +12,13 @@ import re
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from tests.e2e.processes import Finished, Shell, finish, running
+from tests.e2e.processes import Finished, Shell, finish
 
-# A command that does not end: the tests have a server, and start the worker of its stack.
-_SERVICES = {"siftline up": ("python", "-m", "prefect", "worker", "start", "--pool", "siftline")}
+# The tests have a server and a worker, and the commands find them in the environment.
+_NOT_RUN = ("siftline up", "export PREFECT_API_URL=")
 _BLOCK = re.compile(
     r"^(?:<!-- not run: (?P<why>.+?) -->\n)?^```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
 )
@@ -55,8 +54,6 @@ class Reader:
     """Does what a page says, in the folder of a shell."""
 
     shell: Shell
-    services: ExitStack
-    started: set[str] = field(default_factory=set)
 
     def do(self, page: Path) -> None:
         """Do a page; raise AssertionError at the first thing that is not as it says."""
@@ -86,14 +83,7 @@ class Reader:
             path.write_text(text, encoding="utf-8")
 
     def _run(self, command: str, shown: str | None) -> None:
-        if command.startswith("export PREFECT_API_URL="):
-            return  # the tests' server, from the environment
-        service = next((name for name in _SERVICES if command.startswith(name)), None)
-        if service is not None:
-            if service not in self.started:
-                self.started.add(service)
-                log = self.shell.directory / "worker.log"
-                self.services.enter_context(running(self.shell.start(*_SERVICES[service], log=log)))
+        if command.startswith(_NOT_RUN):
             return
         process = self.shell.start("bash", "-c", command)
         if shown is not None and "^C" in shown:
