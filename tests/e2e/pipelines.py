@@ -18,6 +18,20 @@ BATCH = {
     "chunking": {"rows": 100},
     "cluster": {"kind": "serial"},
 }
+# The page of a deployment asks for runs by the names of their states, as chosen there.
+ON_THE_PAGE = [
+    *(
+        "Late",
+        "Resuming",
+        "AwaitingRetry",
+        "AwaitingConcurrencySlot",
+        "Pending",
+        "Paused",
+        "Suspended",
+        "Running",
+    ),
+    *("Retrying", "Completed", "Cached", "Cancelled", "Cancelling", "Crashed", "Failed", "TimedOut"),
+]
 DAILY = {
     **BATCH,
     "source": {**BATCH["source"], "path": "data/{{ date }}.parquet"},
@@ -42,7 +56,14 @@ class Server:
         return found
 
     def runs(self, name: str, *states: str) -> list[dict[str, Any]]:
-        runs = self.ask("/flow_runs/filter", deployments={"name": {"any_": [name]}})
+        """The runs of a deployment in some states, all of which its page in Prefect's UI lists."""
+        chosen = {"deployments": {"name": {"any_": [name]}}}
+        runs = self.ask("/flow_runs/filter", **chosen)
+        listed = self.ask("/flow_runs/filter", **chosen, flow_runs={"state": {"name": {"any_": ON_THE_PAGE}}})
+        hidden = {run["id"] for run in runs if run["state_name"] != "Scheduled"} - {
+            run["id"] for run in listed
+        }
+        assert not hidden, f"the deployment's page hides {hidden}"
         return [run for run in runs if not states or run["state_name"] in states]
 
 
