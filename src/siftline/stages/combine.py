@@ -68,12 +68,11 @@ def combine_results(
     publication = f"{plan.job_id}-{plan.token}-{secrets.token_hex(4)}"
     staged = _empty_stage(plan, publication)
     _save_flagged(plan, receipts, threshold, staged)
-    runs = list(_runs(receipts.in_order, rows_per_file))
-    # A reader that has listed the files never meets another publication's under one of several names.
-    suffix = "" if len(runs) == 1 else f"-{publication[-8:]}"
+    # A reader that has listed the files, or opens one twice, never meets another publication's.
+    name = f"part-{{:05d}}-{publication[-8:]}.parquet"
     tasks = [
-        _label_task(plan, detector, f"part-{number:05d}{suffix}.parquet", run, threshold, staged)
-        for number, run in enumerate(runs)
+        _label_task(plan, detector, name.format(number), run, threshold, staged)
+        for number, run in enumerate(_runs(receipts.in_order, rows_per_file))
     ]
     labelled = _label(plan, executor, tasks, asked)
     anomalies = _gather_anomalies(staged, labelled, sorted_rows)
