@@ -26,7 +26,12 @@ from tests.flows.commands import call_siftline
 
 ROOT = Path(__file__).parents[2]
 FLIGHTS = 3000
-CANCELLED_CHUNKS = 300
+STOPPED_CHUNKS = 150
+# Slow enough to be stopped, on one worker.
+SLOW = {
+    "detector": {"params": {"n_estimators": 200}, "sample_rows": 5000},
+    "cluster": {"kind": "local", "workers": 1},
+}
 
 
 def write_flights(path: Path) -> None:
@@ -173,9 +178,8 @@ def test_a_run_that_the_form_would_refuse_is_refused(checkout: Shell, tmp_path: 
 def test_a_run_cancelled_with_prefect_is_cancelled_leaves_nobody_and_goes_on(
     checkout: Shell, tmp_path: Path
 ) -> None:
-    slow = {"params": {"n_estimators": 200}, "sample_rows": 5000}
     shell = Shell(tmp_path, checkout.api_url, checkout.mark)
-    job = Job(shell, CANCELLED_CHUNKS, 500, detector=slow)
+    job = Job(shell, STOPPED_CHUNKS, 500, **SLOW)
     before = {process.pid for process in checkout.processes()}
     run = start_run(checkout, job.values).raise_for_status().json()["id"]
     wait_until(lambda: len(job.committed()) >= 4, "some chunks are committed", 300)
@@ -189,21 +193,20 @@ def test_a_run_cancelled_with_prefect_is_cancelled_leaves_nobody_and_goes_on(
     assert job.directory is not None
     assert read_job(job.directory).outcome == "cancelled"
     committed = len(job.committed())
-    assert 4 <= committed < CANCELLED_CHUNKS
+    assert 4 <= committed < STOPPED_CHUNKS
 
     serial = ("--set", "cluster={kind: serial}")
     result = call_siftline(shell, "run", job.config, "--json", *serial).json()
 
-    assert (result["chunks_reused"], result["chunks_computed"]) == (committed, CANCELLED_CHUNKS - committed)
+    assert (result["chunks_reused"], result["chunks_computed"]) == (committed, STOPPED_CHUNKS - committed)
     assert job.states()[run] == ("CANCELLED", "Cancelled")
 
 
 def test_a_suspended_run_stops_in_order_and_goes_on_when_it_is_resumed(
     checkout: Shell, tmp_path: Path
 ) -> None:
-    slow = {"params": {"n_estimators": 200}, "sample_rows": 5000}
     shell = Shell(tmp_path, checkout.api_url, checkout.mark)
-    job = Job(shell, CANCELLED_CHUNKS, 500, detector=slow)
+    job = Job(shell, STOPPED_CHUNKS, 500, **SLOW)
     before = {process.pid for process in checkout.processes()}
     run = start_run(checkout, job.values, fresh=True).raise_for_status().json()["id"]
     wait_until(lambda: len(job.committed()) >= 4, "some chunks are committed", 300)
@@ -219,7 +222,7 @@ def test_a_suspended_run_stops_in_order_and_goes_on_when_it_is_resumed(
     assert job.tags()[run] == ["siftline", "siftline:suspended"]
     assert job.held_by is None
     committed = job.committed()
-    assert 4 <= len(committed) < CANCELLED_CHUNKS
+    assert 4 <= len(committed) < STOPPED_CHUNKS
     assert job.directory is not None
     assert read_job(job.directory).outcome == "interrupted"
     events = {"filter": {"event": {"name": ["siftline.job.suspended", "siftline.job.recoverable"]}}}
@@ -233,7 +236,7 @@ def test_a_suspended_run_stops_in_order_and_goes_on_when_it_is_resumed(
     wait_until(lambda: job.states()[run] == ("COMPLETED", "Completed"), "it has gone on", 300)
     assert job.tags()[run] == ["siftline"]
     manifest = open_results(job.output).manifest
-    assert (manifest.flow_run_id, manifest.chunks) == (run, CANCELLED_CHUNKS)
+    assert (manifest.flow_run_id, manifest.chunks) == (run, STOPPED_CHUNKS)
     assert committed <= job.committed(), "it went on with its own chunks, fresh as it was"
 
 
