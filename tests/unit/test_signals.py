@@ -68,6 +68,15 @@ def test_what_runs_has_a_grace_period(clock: Clock) -> None:
     assert stop.requested
 
 
+def test_a_stop_may_be_asked_for_otherwise_and_once_is_enough(clock: Clock) -> None:
+    answers = iter([False, True])
+    stop = Stop(grace_seconds=5, asked=lambda: next(answers))
+    assert not stop.requested
+    assert (stop.requested, stop.signal) == (True, None)
+    clock.now += 5
+    assert (stop.requested, stop.overdue) == (True, True)
+
+
 def test_the_grace_period_is_ten_seconds_unless_told_otherwise(clock: Clock) -> None:
     stop = Stop()
     stop.request()

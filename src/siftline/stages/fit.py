@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,6 +14,7 @@ from siftline.detectors.kinds import lacking
 from siftline.engine import Executor, run_with_retries
 from siftline.errors import StorageError
 from siftline.progress import Incident, Progress, emit
+from siftline.signals import Stop
 from siftline.stages.training import fit_on_sample, sample_quantile
 from siftline.storage.files import file_digest
 from siftline.storage.layout import Version
@@ -23,28 +25,36 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def fit_detector(plan: BatchPlan, executor: Executor) -> DetectorRef:
+def fit_detector(
+    plan: BatchPlan, executor: Executor, asked: Callable[[], bool] = lambda: False
+) -> DetectorRef:
     """Fit a job's detector on a worker, unless an earlier run did or ``detector.model`` names one.
 
-    A feature that is unusable in the sample raises `FeatureError`, a refusal of the estimator `ModelError`.
+    Raises
+    ------
+    FeatureError, ModelError
+        When a feature is unusable in the sample; when the estimator refuses it.
+    Cancelled
+        Some seconds after `asked` is true.
     """
     emit(Progress("fit", rows_total=plan.rows))
     slower = lacking(plan.config.detector.kind, plan.rows)
     if slower is not None:
         emit(Incident("slower", slower))
     retries, rule = plan.config.retries, plan.config.threshold
+    only = partial(_only, executor, retries, Stop(asked=asked))
     ref = _earlier(plan)
     if ref is None:
-        ref = _given(plan) or _only(executor, fit_on_sample, plan, retries)
+        ref = _given(plan) or only(fit_on_sample, plan)
         _record(plan).write(ref)
     threshold = rule.score
     if rule.quantile is not None:
-        threshold = _only(executor, sample_quantile, (plan, ref), retries)
+        threshold = only(sample_quantile, (plan, ref))
     return ref.model_copy(update={"threshold": threshold})
 
 
-def _only(executor: Executor, function: Callable[[T], R], item: T, retries: RetriesConfig) -> R:
-    (settled,) = run_with_retries(executor, function, [item], retries)
+def _only(executor: Executor, retries: RetriesConfig, stop: Stop, function: Callable[[T], R], item: T) -> R:
+    (settled,) = run_with_retries(executor, function, [item], retries, stop=stop)
     return settled.result()
 
 
