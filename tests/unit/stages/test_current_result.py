@@ -76,13 +76,13 @@ def test_every_tool_reads_the_last_of_several_results(
     tools: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     if tool == "Spark":
         if shutil.which("java") is None:
             pytest.skip("Spark needs Java")
         session = pytest.importorskip("pyspark.sql").SparkSession.builder.master("local[1]")
         tools["spark"] = session.config("spark.ui.enabled", "false").getOrCreate()
     config = make_config(tmp_path, source, chunking={"rows": 100}, output={"path": "results/readings"})
-    monkeypatch.chdir(tmp_path)
     for share in SHARES:
         publish(config, share, rows_per_file=200)
 
