@@ -32,6 +32,7 @@ ON_THE_PAGE = [
     ),
     *("Retrying", "Completed", "Cached", "Cancelled", "Cancelling", "Crashed", "Failed", "TimedOut"),
 ]
+ENDED = ("COMPLETED", "FAILED", "CANCELLED", "CRASHED", "PAUSED")
 DAILY = {
     **BATCH,
     "source": {**BATCH["source"], "path": "data/{{ date }}.parquet"},
@@ -56,13 +57,12 @@ class Server:
         return found
 
     def runs(self, name: str, *states: str) -> list[dict[str, Any]]:
-        """The runs of a deployment in some states, all of which its page in Prefect's UI lists."""
+        """The runs of a deployment in some states; its page in Prefect's UI lists all that have ended."""
         chosen = {"deployments": {"name": {"any_": [name]}}}
         runs = self.ask("/flow_runs/filter", **chosen)
         listed = self.ask("/flow_runs/filter", **chosen, flow_runs={"state": {"name": {"any_": ON_THE_PAGE}}})
-        hidden = {run["id"] for run in runs if run["state_name"] != "Scheduled"} - {
-            run["id"] for run in listed
-        }
+        ended = {run["id"] for run in runs if run["state_type"] in ENDED}
+        hidden = ended - {run["id"] for run in listed}
         assert not hidden, f"the deployment's page hides {hidden}"
         return [run for run in runs if not states or run["state_name"] in states]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import suppress
 
 import psutil
 
@@ -30,7 +31,10 @@ def prepare_prefect(verbose: bool = False) -> None:
 def end_server_with_us() -> None:
     """End an embedded server that this process started when this process ends, even if it is killed."""
     for child in psutil.Process().children():
-        if any("prefect.server.api.server" in argument for argument in child.cmdline()):
+        command: list[str] = []
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            command = child.cmdline()
+        if any("prefect.server.api.server" in argument for argument in command):
             guard = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", _GUARD, str(child.pid)],
                 stdin=subprocess.PIPE,
