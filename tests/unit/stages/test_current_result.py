@@ -41,8 +41,10 @@ def rows_of(found: Any) -> list[tuple[int, float]]:
         found = found.collect()
     if isinstance(found, ds.Dataset):
         found = found.to_table()
+    if hasattr(found, "collect"):  # Spark's
+        return sorted((row["row"], row["score"]) for row in found.collect())
     if not isinstance(found, pd.DataFrame):
-        found = found.to_pandas() if hasattr(found, "to_pandas") else found.toPandas()
+        found = found.to_pandas()
     return sorted(zip(found["row"].tolist(), found["score"].tolist(), strict=True))
 
 
