@@ -33,7 +33,8 @@ _OUTCOMES = {"+": "created", "~": "updated"}
 class _Checked(AutomationCore):
     """Prefect's schema; a mistaken action is checked against its own type only, not against every type."""
 
-    actions: list[Annotated[ActionTypes, Field(discriminator="type")]]
+    # Prefect lets in actions of any other type, for those of newer servers.
+    actions: list[Annotated[ActionTypes, Field(discriminator="type")]]  # type: ignore[assignment]
 
 
 def apply_automations(path: Path) -> list[tuple[str, str]]:
