@@ -270,8 +270,7 @@ class RenamedWarning(FutureWarning):
     """Former spelling that works in this release only."""
 
 
-def renamed(old: str, new: str, level: int = 3) -> None:
+def renamed(old: str, new: str) -> None:
     """Warn of a former spelling."""
-    warnings.warn(
-        RenamedWarning(f"{old} is now {new}; the old spelling works in this release only"), stacklevel=level
-    )
+    warning = RenamedWarning(f"{old} is now {new}; the old spelling works in this release only")
+    warnings.warn(warning, stacklevel=3)

@@ -15,9 +15,8 @@ import pyarrow.parquet as pq
 
 from siftline.errors import SourceChanged, SourceError
 from siftline.source.files import ParquetFile, Stamp, open_parquet, unreadable
+from siftline.source.row_groups import ROW_GROUP_ROWS, row_groups
 from siftline.storage.files import digest, file_digest, replacing
-
-_ROW_GROUP_ROWS = 131_072
 
 
 def csv_schema(path: Path, exact: Collection[str] = (), read_bytes: int = 8 << 20) -> pa.Schema:
@@ -98,7 +97,7 @@ def _convert(path: Path, schema: pa.Schema, target: Path, read_bytes: int) -> No
         _reader(path, options, read_bytes) as reader,
     ):
         for table in _grouped(reader, path):
-            writer.write_table(table, row_group_size=_ROW_GROUP_ROWS)
+            writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
 
 
 def _check_stamp(path: Path, stamp: Stamp) -> None:
@@ -120,17 +119,10 @@ def _reader(path: Path, options: pc.ConvertOptions, read_bytes: int) -> pc.CSVSt
 
 
 def _grouped(reader: pc.CSVStreamingReader, path: Path) -> Iterator[pa.Table]:
-    batches: list[pa.RecordBatch] = []
     try:
-        for batch in reader:
-            batches.append(batch)
-            if sum(held.num_rows for held in batches) >= _ROW_GROUP_ROWS:
-                yield pa.Table.from_batches(batches)
-                batches = []
+        yield from row_groups(reader)
     except (pa.ArrowException, OSError) as error:
         raise _malformed(path, error) from error
-    if batches:
-        yield pa.Table.from_batches(batches)
 
 
 def _malformed(path: Path, error: Exception) -> SourceError:

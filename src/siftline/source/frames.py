@@ -6,7 +6,6 @@ They come through Arrow's PyCapsule interface: pandas, Polars, DuckDB and pyarro
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from siftline.errors import SourceError, storage_error
+from siftline.source.row_groups import ROW_GROUP_ROWS, row_groups
 from siftline.storage.files import file_digest, replacing
 
-_ROW_GROUP_ROWS = 131_072
 # The index of a pandas frame, unless it has a name.
 _UNNAMED_INDEX = re.compile(r"__index_level_\d+__")
 
@@ -57,25 +56,12 @@ def _write(frame: object, path: Path) -> None:
         columns = [name for name in reader.schema.names if not _UNNAMED_INDEX.fullmatch(name)]
         first = _plain(reader.schema.empty_table().select(columns))
         with pq.ParquetWriter(path, first.schema, write_page_checksum=True) as writer:
-            for table in _grouped(reader):
-                writer.write_table(_plain(table.select(columns)), row_group_size=_ROW_GROUP_ROWS)
+            for table in row_groups(reader):
+                writer.write_table(_plain(table.select(columns)), row_group_size=ROW_GROUP_ROWS)
     except (pa.ArrowException, ValueError, TypeError, KeyError) as error:
         what = " ".join(str(error).split())[:200]
         remedy = "give every column a name of its own and values of one type"
         raise SourceError(f"the data frame cannot be read as a table: {what}", remedy) from error
-
-
-def _grouped(reader: pa.RecordBatchReader) -> Iterator[pa.Table]:
-    batches: list[pa.RecordBatch] = []
-    rows = 0
-    for batch in reader:
-        batches.append(batch)
-        rows += batch.num_rows
-        if rows >= _ROW_GROUP_ROWS:
-            yield pa.Table.from_batches(batches)
-            batches, rows = [], 0
-    if batches:
-        yield pa.Table.from_batches(batches)
 
 
 def _plain(table: pa.Table) -> pa.Table:
