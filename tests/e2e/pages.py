@@ -23,15 +23,14 @@ _BLOCK = re.compile(
     r"^(?:<!-- not run: (?P<why>.+?) -->\n)?^```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
 )
 # What is different every time, or on another number of cores.
-_VARYING = {
-    r"at most [\d,]+ rows": r"at most [\d,]+ rows",
-    r"\d+ chunks, \d+ computed, \d+ reused": r"\d+ chunks, \d+ computed, \d+ reused",
-    r"\d+\.\d+ s\b": r"\d+\.\d+ s",
-    r"\b[0-9a-f]{16}\b": r"[0-9a-f]{16}",
-    r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b": r"[0-9a-f-]{36}",
-    r"\d{4}-\d\d-\d\d \d\d:\d\d(:\d\d)?( [A-Z]{3,4})?": r"\d{4}-\d\d-\d\d \d\d:\d\d(:\d\d)?( [A-Z]{3,4})?",
-    "…": r".*?",
-}
+_VARYING = (
+    r"at most [\d,]+ rows",
+    r"\d+ chunks, \d+ computed, \d+ reused",
+    r"\d+\.\d+ s\b",
+    r"\b[0-9a-f]{16}\b",
+    r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b",
+    r"\d{4}-\d\d-\d\d \d\d:\d\d(?::\d\d)?(?: [A-Z]{3,4})?",
+)
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ class Reader:
                     last = command == commands[-1][0]
                     self._run(command, output or (shown if last else None))
             else:
-                assert block.kind in ("text", "ini", "sql"), f"{page.name}: a block of {block.kind}"
+                assert block.kind in ("text", "ini"), f"{page.name}: a block of {block.kind}"
 
     def _write(self, text: str) -> None:
         named = re.match(r"# (\S+\.yaml)\n", text)
@@ -103,14 +102,12 @@ class Reader:
 
 def pattern_of(shown: str) -> re.Pattern[str]:
     """Return the pattern of an output as a page shows it."""
-    varying = "|".join(f"({pattern})" for pattern in _VARYING)
-    pattern, place = "", 0
-    plain = _plain(shown)
-    for match in re.finditer(varying, plain):
-        kind = next(one for one in _VARYING if re.fullmatch(one, match[0]))
-        pattern += re.escape(plain[place : match.start()]) + _VARYING[kind]
+    pattern, place, plain = "", 0, _plain(shown)
+    for match in re.finditer("|".join((*_VARYING, "…")), plain):
+        kind = next((one for one in _VARYING if re.fullmatch(one, match[0])), ".*?")
+        pattern += re.escape(plain[place : match.start()]) + kind
         place = match.end()
-    return re.compile(pattern + re.escape(plain[place:]), re.S)
+    return re.compile(pattern + re.escape(plain[place:]), re.DOTALL)
 
 
 def _plain(text: str) -> str:
@@ -120,7 +117,7 @@ def _plain(text: str) -> str:
 
 def _commands(text: str) -> Iterator[tuple[str, str | None]]:
     """Yield the commands of a console, and the output below each, if any."""
-    for part in re.split(r"^\$ ", text, flags=re.M)[1:]:
+    for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
         command, _, output = part.replace("\\\n", "").partition("\n")
         yield re.sub(r"\s{2,}#.*", "", command), output or None
 

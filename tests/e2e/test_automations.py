@@ -1,4 +1,4 @@
-"""What the server does by itself with automations: failed runs are recovered, dead ones are found."""
+"""Automations of a server: recovery of failed runs, detection of dead ones."""
 
 from __future__ import annotations
 

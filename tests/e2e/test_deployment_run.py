@@ -91,15 +91,28 @@ def inspect_deployment(checkout: Shell) -> dict[str, Any]:
     return deployment
 
 
-def start_run(checkout: Shell, config: dict[str, Any], **parameters: Any) -> httpx.Response:
-    """Start a run of the deployment with a configuration of its own."""
-    path = f"{checkout.api_url}/deployments/{inspect_deployment(checkout)['id']}/create_flow_run"
+def post(checkout: Shell, path: str, body: dict[str, Any]) -> httpx.Response:
+    """Post to the server, once its database has time for it."""
 
     def answer() -> httpx.Response | None:
-        given = httpx.post(path, json={"parameters": {"config": config, **parameters}}, timeout=120)
+        given = httpx.post(f"{checkout.api_url}{path}", json=body, timeout=120)
         return given if given.status_code != httpx.codes.SERVICE_UNAVAILABLE else None
 
     return wait_until(answer, "the server's database has time for it")
+
+
+def start_run(checkout: Shell, config: dict[str, Any], **parameters: Any) -> httpx.Response:
+    """Start a run of the deployment with a configuration of its own."""
+    path = f"/deployments/{inspect_deployment(checkout)['id']}/create_flow_run"
+    return post(checkout, path, {"parameters": {"config": config, **parameters}})
+
+
+def start_slow_run(checkout: Shell, home: Path, **parameters: Any) -> tuple[Job, str]:
+    """Start a slow run, and return its job and id once it has committed some chunks."""
+    job = Job(Shell(home, checkout.api_url, checkout.mark), STOPPED_CHUNKS, 500, **SLOW)
+    run = start_run(checkout, job.values, **parameters).raise_for_status().json()["id"]
+    wait_until(lambda: len(job.committed()) >= 4, "some chunks are committed", 300)
+    return job, run
 
 
 def test_deploying_registers_the_nightly_run_with_its_schedule_and_its_form(checkout: Shell) -> None:
@@ -178,11 +191,8 @@ def test_a_run_that_the_form_would_refuse_is_refused(checkout: Shell, tmp_path: 
 def test_a_run_cancelled_with_prefect_is_cancelled_leaves_nobody_and_goes_on(
     checkout: Shell, tmp_path: Path
 ) -> None:
-    shell = Shell(tmp_path, checkout.api_url, checkout.mark)
-    job = Job(shell, STOPPED_CHUNKS, 500, **SLOW)
     before = {process.pid for process in checkout.processes()}
-    run = start_run(checkout, job.values).raise_for_status().json()["id"]
-    wait_until(lambda: len(job.committed()) >= 4, "some chunks are committed", 300)
+    job, run = start_slow_run(checkout, tmp_path)
 
     cancelled = checkout.run("prefect", "flow-run", "cancel", run)
 
@@ -196,7 +206,7 @@ def test_a_run_cancelled_with_prefect_is_cancelled_leaves_nobody_and_goes_on(
     assert 4 <= committed < STOPPED_CHUNKS
 
     serial = ("--set", "cluster={kind: serial}")
-    result = call_siftline(shell, "run", job.config, "--json", *serial).json()
+    result = call_siftline(job.shell, "run", job.config, "--json", *serial).json()
 
     assert (result["chunks_reused"], result["chunks_computed"]) == (committed, STOPPED_CHUNKS - committed)
     assert job.states()[run] == ("CANCELLED", "Cancelled")
@@ -205,17 +215,14 @@ def test_a_run_cancelled_with_prefect_is_cancelled_leaves_nobody_and_goes_on(
 def test_a_suspended_run_stops_in_order_and_goes_on_when_it_is_resumed(
     checkout: Shell, tmp_path: Path
 ) -> None:
-    shell = Shell(tmp_path, checkout.api_url, checkout.mark)
-    job = Job(shell, STOPPED_CHUNKS, 500, **SLOW)
     before = {process.pid for process in checkout.processes()}
-    run = start_run(checkout, job.values, fresh=True).raise_for_status().json()["id"]
-    wait_until(lambda: len(job.committed()) >= 4, "some chunks are committed", 300)
+    job, run = start_slow_run(checkout, tmp_path, fresh=True)
 
     # As the button of Prefect's UI does.
     until = (datetime.now(UTC) + timedelta(minutes=5)).isoformat()
     details = {"pause_timeout": until, "pause_reschedule": True}
     state = {"type": "PAUSED", "name": "Suspended", "state_details": details}
-    change(checkout, f"/flow_runs/{run}/set_state", {"state": state})
+    post(checkout, f"/flow_runs/{run}/set_state", {"state": state}).raise_for_status()
 
     wait_until(lambda: {one.pid for one in checkout.processes()} <= before, "nobody is left of it")
     assert job.states()[run] == ("PAUSED", "Suspended")
@@ -226,29 +233,20 @@ def test_a_suspended_run_stops_in_order_and_goes_on_when_it_is_resumed(
     assert job.directory is not None
     assert read_job(job.directory).outcome == "interrupted"
     events = {"filter": {"event": {"name": ["siftline.job.suspended", "siftline.job.recoverable"]}}}
-    told = wait_until(lambda: change(checkout, "/events/filter", events)["events"], "it is told")
+    told = wait_until(
+        lambda: post(checkout, "/events/filter", events).raise_for_status().json()["events"], "it is told"
+    )
     assert [(one["event"], one["resource"]["prefect.resource.id"]) for one in told] == [
         ("siftline.job.suspended", f"prefect.flow-run.{run}")
     ]
 
-    change(checkout, f"/flow_runs/{run}/resume", {})
+    post(checkout, f"/flow_runs/{run}/resume", {}).raise_for_status()
 
     wait_until(lambda: job.states()[run] == ("COMPLETED", "Completed"), "it has gone on", 300)
     assert job.tags()[run] == ["siftline"]
     manifest = open_results(job.output).manifest
     assert (manifest.flow_run_id, manifest.chunks) == (run, STOPPED_CHUNKS)
     assert committed <= job.committed(), "it went on with its own chunks, fresh as it was"
-
-
-def change(checkout: Shell, path: str, body: dict[str, Any]) -> dict[str, Any]:
-    """Change something on the server, once its database has time for it."""
-
-    def answer() -> httpx.Response | None:
-        given = httpx.post(f"{checkout.api_url}{path}", json=body, timeout=120)
-        return given if given.status_code != httpx.codes.SERVICE_UNAVAILABLE else None
-
-    found: dict[str, Any] = wait_until(answer, "the server's database has time").raise_for_status().json()
-    return found
 
 
 def test_a_run_whose_process_is_killed_is_taken_up_by_the_recovery_deployment(

@@ -51,7 +51,7 @@ def frames() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What the same rows give as a file."""
+    """Scores of the same rows from a file."""
     home = tmp_path_factory.mktemp("file")
     rows().to_parquet(home / "rows.parquet", index=False)
     return scores_of(home / "rows.parquet", home)
