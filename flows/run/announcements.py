@@ -11,7 +11,7 @@ from siftline.config.batch import BatchConfig
 from siftline.config.schedules import Interval
 from siftline.errors import StorageError
 from siftline.jobs.history import previous_rates
-from siftline.jobs.status import read_job, write_job
+from siftline.jobs.record import read_job, write_job
 from siftline.notices.messages import Message, completed_message, failed_message
 from siftline.notices.top_rows import top_of
 from siftline.storage.layout import CheckpointFiles, JobFiles

@@ -24,7 +24,7 @@ from siftline.config.schedules import Interval
 from siftline.errors import Cancelled, IntervalSkipped, JobBusy, LeaseLost, SiftlineError, StorageError
 from siftline.flows.run.announcements import announce_failure, announce_result
 from siftline.flows.run.steps import run_steps
-from siftline.jobs.status import Outcome, concluded, read_job, write_job
+from siftline.jobs.record import Outcome, concluded, read_job, write_job
 from siftline.pipelines.assignment import Assignment, keep_assignment
 from siftline.storage.lease import Lease
 from siftline.tasks.adapters.crashed_runs import end_crashed_runs

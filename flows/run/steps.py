@@ -7,7 +7,7 @@ from pathlib import Path
 
 from prefect import get_run_logger
 
-from siftline.jobs.status import read_job, write_job
+from siftline.jobs.record import read_job, write_job
 from siftline.pipelines.assignment import Assignment
 from siftline.pipelines.steps import Step
 from siftline.tasks.run_step import run_step

@@ -6,11 +6,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Literal
+
+Stage = Literal["plan", "fit", "detect", "combine", "validate", "publish"]
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Progress of a stage (``plan``, ``fit``, ``detect``, ``combine``, ``validate``, ``publish``).
+    """Progress of a stage.
 
     Attributes
     ----------
@@ -20,7 +23,7 @@ class Progress:
         Anomalies so far; by contamination, as many as the rows so far will make.
     """
 
-    stage: str
+    stage: Stage
     chunks_done: int = 0
     chunks_total: int = 0
     rows_done: int = 0

@@ -17,7 +17,7 @@ import yaml
 
 from siftline import open_results
 from siftline.flows.recovery import job_statuses
-from siftline.jobs.status import read_job
+from siftline.jobs.record import read_job
 from tests.e2e.chaos import Job
 from tests.e2e.processes import Shell, forget_deployments, running
 from tests.faults import nothing_left_behind, wait_until

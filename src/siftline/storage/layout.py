@@ -8,6 +8,7 @@
             assignment.json           the other parameters of its run
             detector.json             the fitted detector, by digest
             job.json                  how its runs ended
+            live.json                 progress, workers and alerts of its present or last run
             lease-<epoch>.json        the run that works on it
             audit.jsonl               runs that lost the lease
             model/                    the fitted model
@@ -20,10 +21,12 @@
         backfills/<deployment>.json   a backfill that may be continued
         staged/<digest>.parquet       CSV input, converted
     <output.path>/
-        manifest.json                 links through .current, like the next three
+        manifest.json                 links through .current, like the next five
         scores                        every row, in one file or more
         anomalies.parquet
         failed.parquet                only if there are any
+        findings.json                 groups, the curve of thresholds, features
+        report.html                   the result as a page
         .current                      a link to the current publication
         .publications/<publication>/  the files of a result
         .staged/<publication>/        a result before it is published
@@ -46,10 +49,12 @@ class Version:
     BACKFILL = 1
     DETECTOR = 1
     FAILED_CHUNKS = 1
+    FINDINGS = 1
     HISTORY = 1
     INTERVAL = 1
     JOB = 1
     LEASE = 2
+    LIVE = 1
     MANIFEST = 2
     MODEL = 1
     NOTIFIED = 1
@@ -104,6 +109,7 @@ class JobFiles:
         self.assignment = directory / "assignment.json"
         self.detector = directory / "detector.json"
         self.job = directory / "job.json"
+        self.live = directory / "live.json"
         self.model = directory / "model"
         self.receipts = directory / "receipts"
         self.checkpoint = CheckpointFiles(directory.parent.parent)
@@ -128,8 +134,10 @@ class OutputFiles:
     ANOMALIES = "anomalies.parquet"
     FAILED = "failed.parquet"
     MANIFEST = "manifest.json"
+    FINDINGS = "findings.json"
+    REPORT = "report.html"
     PUBLICATIONS = ".publications"
-    SHOWN = (SCORES, ANOMALIES, FAILED, MANIFEST)
+    SHOWN = (SCORES, ANOMALIES, FAILED, FINDINGS, REPORT, MANIFEST)
     # Directories of publications in the former layout.
     FORMER = ("scores", "anomalies", "failed")
 

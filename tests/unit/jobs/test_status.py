@@ -11,7 +11,7 @@ import pytest
 
 from siftline.config.batch import BatchConfig
 from siftline.errors import StorageError, UnknownJob
-from siftline.jobs.status import (
+from siftline.jobs.record import (
     JobRecord,
     Outcome,
     concluded,

@@ -14,7 +14,7 @@ from siftline.batch_plan import _tolerated
 from siftline.config.batch import BatchConfig, ChunkingConfig
 from siftline.config.clusters import AddressCluster, LocalCluster, SerialCluster, TlsConfig
 from siftline.errors import ConfigError, JobBusy, UnknownJob
-from siftline.jobs.status import JobRecord, read_job, write_job
+from siftline.jobs.record import JobRecord, read_job, write_job
 from siftline.source.chunks import chunk_rows
 from siftline.stages.plan import plan_batch, planned_config, read_plan
 from siftline.storage.files import read_record, write_record

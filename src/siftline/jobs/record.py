@@ -1,0 +1,105 @@
+"""The jobs of a checkpoint: the outcomes of their runs, and the finished chunks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from siftline.errors import UnknownJob
+from siftline.storage.layout import CheckpointFiles, JobFiles, Version
+from siftline.storage.lease import last_holder
+from siftline.storage.records import Record, RecordFile
+
+Outcome = Literal["interrupted", "published", "failed", "failed for good", "cancelled"]
+
+
+class JobRecord(Record):
+    """The outcome of a job's last run, and what happened since the job was last published.
+
+    `recoveries` counts the runs of the recovery flow since then.
+    """
+
+    outcome: Outcome = "interrupted"
+    run: str | None = None
+    at: str | None = None
+    error: str | None = None
+    recoveries: int = 0
+    told: tuple[str, ...] = ()  # causes of failure that were notified
+    steps: tuple[str, ...] = ()  # own steps that ran with the published result, with their pipeline
+
+    @property
+    def had_failed(self) -> bool:
+        """True if a run of it failed or was recovered since it was last published."""
+        return self.outcome in ("failed", "failed for good") or self.recoveries > 0 or bool(self.told)
+
+
+@dataclass(frozen=True)
+class JobStatus:
+    """The present state of a job, its present or last run, and the error of the last run."""
+
+    job_id: str
+    name: str
+    state: str  # running, interrupted, or the outcome of the last run
+    run: str | None
+    chunks: int
+    chunks_done: int
+    error: str | None
+
+
+def read_job(directory: Path) -> JobRecord:
+    """Read the record of a job; an empty one if it is missing or damaged."""
+    return _file(directory).read_or(JobRecord())
+
+
+def write_job(directory: Path, record: JobRecord) -> None:
+    """Write the record of a job."""
+    _file(directory).write(record)
+
+
+def _file(directory: Path) -> RecordFile[JobRecord]:
+    return RecordFile(JobFiles(directory).job, JobRecord, Version.JOB)
+
+
+def concluded(record: JobRecord, outcome: Outcome, run: str | None, error: str | None = None) -> JobRecord:
+    """Return the record with the outcome of a run; a publication resets all counts."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    update = {"outcome": outcome, "run": run, "at": now, "error": error}
+    if outcome == "published":
+        return JobRecord.model_validate({**update, "steps": record.steps})
+    return record.model_copy(update=update)
+
+
+def job_directories(checkpoint: Path | str) -> list[Path]:
+    """Return the directories of all jobs in a checkpoint, the newest plan last."""
+    jobs = CheckpointFiles(Path(checkpoint)).jobs()
+    planned = sorted((job.plan.stat().st_mtime_ns, job.directory) for job in jobs)
+    return [directory for _, directory in planned]
+
+
+def find_job(checkpoint: Path | str, job_id: str) -> Path:
+    """Find a job's directory by a unique prefix of its id; raise `UnknownJob` on no or several matches."""
+    found = [directory for directory in job_directories(checkpoint) if directory.name.startswith(job_id)]
+    if len(found) == 1 and job_id:
+        return found[0]
+    problem = f"is ambiguous: it matches {len(found)} jobs" if found else "matches no job"
+    raise UnknownJob(
+        f"job id {job_id!r} {problem} in {checkpoint}",
+        "see `siftline jobs`; if the checkpoint is not .siftline, give --checkpoint",
+    )
+
+
+def job_status(directory: Path, name: str, chunks: int, chunks_done: int) -> JobStatus:
+    """Return the status of a job; a run that lost its lease without a release was interrupted."""
+    record, (last, lease) = read_job(directory), last_holder(directory)
+    state = {"held": "running", "lost": "interrupted", "released": record.outcome}[lease]
+    return JobStatus(
+        job_id=directory.name,
+        name=name,
+        state=state,
+        run=last.run if last else record.run,
+        chunks=chunks,
+        chunks_done=chunks_done,
+        error=record.error if lease == "released" else None,
+    )

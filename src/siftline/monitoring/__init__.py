@@ -1,0 +1,1 @@
+"""Monitoring: the status of batches, live updates, metrics, and the page of `siftline serve`."""
