@@ -51,6 +51,7 @@ def backfill(
             f"backfill of {pipeline}: {len(failed)} of {len(report.intervals)} intervals failed, "
             f"the first being {failed[0].interval.label} ({failed[0].state})",
             "fix the cause, then start it again: finished intervals are not repeated",
+            tuple(report.table()),
         )
     plan.finish()
     return report

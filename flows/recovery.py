@@ -13,14 +13,14 @@ from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
 
 from siftline.batch_plan import BatchPlan
-from siftline.errors import ConfigError, GivenUp, SiftlineError, UnknownJob
+from siftline.errors import ConfigError, GivenUp, SiftlineError
 from siftline.flows.run.announcements import announce_once
 from siftline.flows.run.api_retries import PatientTaskRunner
 from siftline.flows.run.batch import SAFER_DIVISOR, already_published, process_batch
 from siftline.flows.run.intervals import interval_of
 from siftline.flows.run.lifecycle import emit_recoverable, failed_for_good, run_of
 from siftline.jobs.checkpoint import Checkpoint
-from siftline.jobs.record import JobStatus, find_job, job_directories, job_status, read_job, write_job
+from siftline.jobs.record import find_job, read_job, write_job
 from siftline.notices.messages import recovering_message, resume_command
 from siftline.pipelines.assignment import Assignment, assignment_of, kept_assignment
 from siftline.stages.plan import planned_config, read_plan
@@ -107,20 +107,8 @@ def partial_publication(job_id: str, checkpoint: str = ".siftline") -> BatchResu
     return run.outcome
 
 
-def job_statuses(checkpoint: str) -> list[JobStatus]:
-    """Return the status of every job in a checkpoint, in the order of planning."""
-    statuses = []
-    for directory in job_directories(checkpoint):
-        try:
-            plan = read_plan(directory)
-        except UnknownJob:  # of another version
-            statuses.append(job_status(directory, "unreadable", 0, 0))
-        else:
-            statuses.append(job_status(directory, plan.config.name, len(plan.chunks), _committed(plan)))
-    return statuses
-
-
-def _committed(plan: BatchPlan) -> int:
+def committed_chunks(plan: BatchPlan) -> int:
+    """Count the chunks of a job that have a receipt, without checking their files."""
     return Checkpoint(plan, open_checkpoints(plan)).committed()
 
 
@@ -179,6 +167,6 @@ def _count_recovery(plan: BatchPlan, most: int | None) -> None:
         raise GivenUp(problem, f"fix the cause, then: {resume_command(plan.directory)}")
     number = record.recoveries + 1
     write_job(plan.directory, record.model_copy(update={"recoveries": number}))
-    left = len(plan.chunks) - _committed(plan)
+    left = len(plan.chunks) - committed_chunks(plan)
     message = recovering_message(this_run(plan.config.name), plan.directory, number, most, left)
     announce_once(message, plan.config, plan.directory)

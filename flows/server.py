@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from uuid import UUID
 
 import httpx
 import prefect
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.objects import WorkerStatus
+from prefect.client.schemas.objects import FlowRun, WorkerStatus
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import CancelledRun, ObjectNotFound
 from prefect.settings import PREFECT_API_URL
@@ -29,15 +31,25 @@ def reach_api() -> None:
         _check_health(client)
 
 
+def api_address() -> str | None:
+    """Return ``PREFECT_API_URL``; None without one, so that a server is started for each command."""
+    address: str | None = PREFECT_API_URL.value()
+    return address
+
+
 @contextmanager
-def server() -> Iterator[SyncPrefectClient]:
-    """Connect to the server at ``PREFECT_API_URL`` and map its errors to ApiError and ConfigError."""
+def server(seconds: float | None = None) -> Iterator[SyncPrefectClient]:
+    """Connect to the server at ``PREFECT_API_URL`` and map its errors to ApiError and ConfigError.
+
+    With `seconds`, each answer is awaited only that long.
+    """
     if not PREFECT_API_URL.value():
         remedy = (
             "start one with `siftline up` or `prefect server start`, and set PREFECT_API_URL to its address"
         )
         raise ApiError("no Prefect server is configured", remedy)
-    with get_client(sync_client=True) as client:
+    http = {"timeout": seconds} if seconds is not None else None
+    with get_client(httpx_settings=http, sync_client=True) as client:
         _check_health(client)
         try:
             _check_version(client)
@@ -118,3 +130,21 @@ def workers_online(client: SyncPrefectClient, work_pool: str | None) -> int:
     except ObjectNotFound:
         return 0
     return sum(worker.status == WorkerStatus.ONLINE for worker in found)
+
+
+def working_directory(deployment: DeploymentResponse) -> Path:
+    """Return the directory in which a deployment's runs work."""
+    for step in deployment.pull_steps or []:
+        for settings in step.values():
+            if isinstance(settings, dict) and "directory" in settings:
+                return Path(settings["directory"])
+    return Path.cwd()
+
+
+def find_run(client: SyncPrefectClient, flow_run_id: UUID | str) -> FlowRun:
+    """Return a flow run, or raise UnknownPipeline."""
+    try:
+        return client.read_flow_run(UUID(str(flow_run_id)))
+    except (ObjectNotFound, ValueError):
+        problem = f"run {flow_run_id}: the server does not have it"
+        raise UnknownPipeline(problem, "see the runs with `siftline pipelines list`") from None

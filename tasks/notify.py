@@ -21,6 +21,7 @@ from siftline.config.batch import NotifyConfig
 from siftline.config.schedules import Interval
 from siftline.notices.delivery import Delivery, NotDelivered, Send, deliver
 from siftline.notices.messages import Message, RunInfo
+from siftline.progress import NOT_NOTIFIED, Incident, emit
 from siftline.storage.layout import CheckpointFiles
 from siftline.tasks.adapters.labels import tag_task
 from siftline.tasks.adapters.resolve import resolve
@@ -43,7 +44,7 @@ def notify(message: Message, rules: Sequence[NotifyConfig], checkpoint: Path | N
     deliveries = deliver(message, rules, _load, memory)
     for one in deliveries:
         if one.error is not None:
-            logger.warning("notification through %s was not delivered: %s", one.block, one.error)
+            emit(Incident(NOT_NOTIFIED, f"notification through {one.block} was not delivered: {one.error}"))
         if one.held:
             logger.info("notification through %s was held back by at_most_every", one.block)
         if one.remark is not None:

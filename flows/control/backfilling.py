@@ -6,7 +6,6 @@ import secrets
 import time
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -18,8 +17,10 @@ from pydantic import ConfigDict, Field
 
 from siftline.config.schedules import Interval, intervals_of
 from siftline.errors import ConfigError
+from siftline.flows.server import working_directory
 from siftline.jobs.intervals import Ledger
 from siftline.pipelines.assignment import Assignment, assignment_of
+from siftline.progress import IntervalProgress, emit
 from siftline.storage.layout import CheckpointFiles, Version
 from siftline.storage.records import Record, RecordFile
 
@@ -90,7 +91,7 @@ def plan_backfill(
     """Plan the runs of a deployment for the intervals that start between two dates."""
     assignment = assignment_of(deployment.parameters)
     intervals = _intervals(deployment.name, assignment, first, last)
-    root = _working_directory(deployment) / assignment.config.checkpoint.path
+    root = working_directory(deployment) / assignment.config.checkpoint.path
     ledger = Ledger(root, assignment.config.name)
     file = RecordFile(CheckpointFiles(root).backfill(deployment.name), BackfillRecord, Version.BACKFILL)
     asked: dict[str, Any] = {"first": first, "last": last, "only_missing": only_missing}
@@ -118,11 +119,14 @@ def run_intervals(
         while waiting and len(running) < parallel:
             interval = waiting.pop()
             running[_start(client, plan, interval).id] = interval
+            emit(IntervalProgress(interval.label, "started", len(done), len(plan.intervals)))
         for run in [client.read_flow_run(run_id) for run_id in running]:
             if run.state is not None and run.state.is_final():
                 interval = running.pop(run.id)
                 done[interval.key] = _backfilled(plan, interval, run.state_name or "Unknown", run.id)
                 get_run_logger().info("%s: %s", interval.label, run.state_name)
+                state = run.state_name or "Unknown"
+                emit(IntervalProgress(interval.label, state, len(done), len(plan.intervals)))
         if running:
             time.sleep(poll_seconds)
     return BackfillReport(
@@ -179,12 +183,3 @@ def _backfilled(
         rows=result.rows if result else None,
         anomaly_count=result.anomaly_count if result else None,
     )
-
-
-def _working_directory(deployment: DeploymentResponse) -> Path:
-    """Return the directory in which a deployment's runs work."""
-    for step in deployment.pull_steps or []:
-        for settings in step.values():
-            if isinstance(settings, dict) and "directory" in settings:
-                return Path(settings["directory"])
-    return Path.cwd()

@@ -21,6 +21,7 @@ from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
 from prefect.exceptions import ObjectNotFound
 from prefect.utilities.callables import parameter_schema
 
+from siftline.config.batch import BatchConfig
 from siftline.config.fields import parse_duration
 from siftline.config.schedules import ANCHOR, Schedule
 from siftline.errors import ConfigError
@@ -38,7 +39,7 @@ _STRATEGIES = {"wait": "ENQUEUE", "skip": "CANCEL_NEW"}
 
 def check_on_server(client: SyncPrefectClient, pipeline: Pipeline) -> None:
     """Check that a server can take a pipeline, and has the blocks and deployments it refers to."""
-    mistakes = list(_missing_blocks(client, pipeline))
+    mistakes = list(_missing_blocks(client, pipeline.config()))
     size = len(json.dumps(parameters_of(pipeline)))
     if size > _MOST_BYTES:
         problem = f"parameters: {size:,} bytes, and the server takes {_MOST_BYTES:,}"
@@ -52,6 +53,13 @@ def check_on_server(client: SyncPrefectClient, pipeline: Pipeline) -> None:
     if mistakes:
         lines = "\n".join(f"  {mistake}" for mistake in mistakes)
         raise ConfigError(f"pipeline {pipeline.name}:\n{lines}", "correct the file, or the server")
+
+
+def check_blocks(client: SyncPrefectClient, config: BatchConfig) -> None:
+    """Check that a server has the blocks of a configuration; raise ConfigError with those missing."""
+    mistakes = list(_missing_blocks(client, config))
+    if mistakes:
+        raise ConfigError("; ".join(mistakes), "or correct the name")
 
 
 def changes_for(client: SyncPrefectClient, pipeline: Pipeline) -> list[Change]:
@@ -93,8 +101,7 @@ def _automations(pipeline: Pipeline) -> list[dict[str, Any]]:
     return [{**one, "name": f"{pipeline.name}/{one.get('name', '')}"} for one in pipeline.automations]
 
 
-def _missing_blocks(client: SyncPrefectClient, pipeline: Pipeline) -> Iterator[str]:
-    config = pipeline.config()
+def _missing_blocks(client: SyncPrefectClient, config: BatchConfig) -> Iterator[str]:
     named = [("notifications", rule.block) for rule in config.notify]
     if config.checkpoint.block is not None:
         named.append(("checkpoint.block", config.checkpoint.block))

@@ -13,11 +13,10 @@ from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.filters import ArtifactFilter, DeploymentFilter, FlowRunFilter
+from prefect.client.schemas.filters import DeploymentFilter
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.sorting import FlowRunSort
-from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling
 from prefect.utilities.urls import url_for
 from pydantic import AwareDatetime
@@ -25,9 +24,11 @@ from pydantic import AwareDatetime
 from siftline.config.batch import BatchConfig
 from siftline.config.loading import resolve_config
 from siftline.config.schedules import Interval
-from siftline.errors import ConfigError, UnknownPipeline, renamed
+from siftline.errors import ConfigError, renamed
 from siftline.flows.control.deployments import changes_for, check_on_server, removal_of
-from siftline.flows.server import TAG, deployment_of, server, workers_online
+from siftline.flows.control.statuses import run_status
+from siftline.flows.server import TAG, deployment_of, find_run, server, workers_online
+from siftline.jobs.status import BatchStatus
 from siftline.pipelines.spec import Pipeline, check_pipeline, load_pipeline
 from siftline.stages.plan import identify_job
 from siftline.storage.records import Record
@@ -47,32 +48,6 @@ class PipelineRun(Record):
 
     pipeline: str
     flow_run_id: UUID
-    url: str | None
-
-
-class StepStatus(Record):
-    """A step of a run."""
-
-    name: str
-    state: str
-    started: AwareDatetime | None
-    ended: AwareDatetime | None
-
-
-class RunStatus(Record):
-    """Progress of a run: its Prefect state, its steps so far, and the share of chunks scored."""
-
-    flow_run_id: UUID
-    name: str
-    pipeline: str | None
-    state: str
-    final: bool
-    message: str | None
-    due: AwareDatetime | None
-    started: AwareDatetime | None
-    ended: AwareDatetime | None
-    chunks_percent: float | None
-    steps: tuple[StepStatus, ...]
     url: str | None
 
 
@@ -154,27 +129,6 @@ def trigger_pipeline_run(
     return PipelineRun(pipeline=pipeline, flow_run_id=run.id, url=url_for("flow-run", obj_id=run.id))
 
 
-def run_status(flow_run_id: UUID | str) -> RunStatus:
-    """Return the progress of a run."""
-    with server() as client:
-        run = _find_run(client, flow_run_id)
-        deployment = client.read_deployment(run.deployment_id) if run.deployment_id else None
-        return RunStatus(
-            flow_run_id=run.id,
-            name=run.name,
-            pipeline=deployment.name if deployment else None,
-            state=run.state_name or "Unknown",
-            final=_final(run),
-            message=run.state.message if run.state else None,
-            due=run.expected_start_time,
-            started=run.start_time,
-            ended=run.end_time,
-            chunks_percent=_chunks_percent(client, run.id),
-            steps=_steps(client, run.id),
-            url=url_for("flow-run", obj_id=run.id),
-        )
-
-
 def pipeline_status(pipeline: str) -> PipelineStatus:
     """Return the schedules, workers and last run of a pipeline."""
     with server() as client:
@@ -217,7 +171,7 @@ def remove_pipeline(pipeline: str) -> list[str]:
     return [str(change) for change in changes]
 
 
-def cancel_run(flow_run_id: UUID | str) -> RunStatus:
+def cancel_run(flow_run_id: UUID | str) -> BatchStatus:
     """Ask a run to stop; its job can be resumed.
 
     Raises
@@ -226,7 +180,7 @@ def cancel_run(flow_run_id: UUID | str) -> RunStatus:
         When it has ended already.
     """
     with server() as client:
-        run = _find_run(client, flow_run_id)
+        run = find_run(client, flow_run_id)
         if _final(run):
             problem = f"run {run.id}: has ended already ({run.state_name})"
             raise ConfigError(problem, "there is nothing to cancel")
@@ -239,33 +193,8 @@ def _start(client: SyncPrefectClient, pipeline: str, parameters: dict[str, Any])
     return client.create_flow_run_from_deployment(deployment.id, parameters=parameters)
 
 
-def _find_run(client: SyncPrefectClient, flow_run_id: UUID | str) -> FlowRun:
-    try:
-        return client.read_flow_run(UUID(str(flow_run_id)))
-    except (ObjectNotFound, ValueError):
-        problem = f"run {flow_run_id}: the server does not have it"
-        raise UnknownPipeline(problem, "see the runs with `siftline pipelines list`") from None
-
-
 def _final(run: FlowRun) -> bool:
     return run.state is not None and run.state.is_final()
-
-
-def _steps(client: SyncPrefectClient, run: UUID) -> tuple[StepStatus, ...]:
-    found = client.read_task_runs(flow_run_filter=FlowRunFilter.model_validate({"id": {"any_": [run]}}))
-    not_started = datetime.max.replace(tzinfo=UTC)
-    return tuple(
-        StepStatus(
-            name=one.name, state=one.state_name or "Unknown", started=one.start_time, ended=one.end_time
-        )
-        for one in sorted(found, key=lambda one: one.start_time or not_started)
-    )
-
-
-def _chunks_percent(client: SyncPrefectClient, run: UUID) -> float | None:
-    chosen = {"flow_run_id": {"any_": [run]}, "key": {"like_": "siftline-progress-%"}}
-    found = client.read_artifacts(artifact_filter=ArtifactFilter.model_validate(chosen))
-    return float(found[0].data) if found and isinstance(found[0].data, (int, float)) else None
 
 
 def _status(client: SyncPrefectClient, deployment: DeploymentResponse) -> PipelineStatus:

@@ -42,6 +42,7 @@ def process_batch(plan: BatchPlan, run: Run, *, safer: bool = False, partial: bo
 
     `safer` scores one chunk at a time on each worker; `partial` publishes the chunks of earlier runs only.
     """
+    run.monitor.begin(plan, run.interval.label if run.interval else None)
     config, cluster = plan.config, plan.config.cluster
     if safer and isinstance(cluster, LocalCluster):
         cluster = cluster.model_copy(update={"threads": 1})

@@ -24,14 +24,17 @@ from siftline.config.schedules import Interval
 from siftline.errors import Cancelled, IntervalSkipped, JobBusy, LeaseLost, SiftlineError, StorageError
 from siftline.flows.run.announcements import announce_failure, announce_result
 from siftline.flows.run.steps import run_steps
+from siftline.jobs.monitor import Monitor
 from siftline.jobs.record import Outcome, concluded, read_job, write_job
 from siftline.pipelines.assignment import Assignment, keep_assignment
+from siftline.progress import Progress, emit
 from siftline.storage.lease import Lease
 from siftline.tasks.adapters.crashed_runs import end_crashed_runs
-from siftline.tasks.adapters.incidents import incidents_logged
 from siftline.tasks.adapters.labels import emit_run_event, forget_label, label_run
+from siftline.tasks.adapters.monitoring import monitored
 from siftline.tasks.adapters.resolve import resolve
 from siftline.tasks.adapters.retrying import retried
+from siftline.tasks.adapters.run_log import run_logged
 from siftline.tasks.adapters.suspension import suspend_if_asked, suspension_asked
 from siftline.types import BatchResult, ResultState, RunLabel
 
@@ -52,7 +55,7 @@ class Ending:
 FAILED = Ending(StateType.FAILED, outcome="failed", announced=True)
 FAILED_FOR_GOOD = Ending(StateType.FAILED, "for-good", "failed for good", announced=True)
 STOPPED = Ending(StateType.CANCELLED, outcome="cancelled")
-SUSPENDED = Ending(StateType.PAUSED, "suspended", "interrupted")
+SUSPENDED = Ending(StateType.PAUSED, "suspended", "suspended")
 _ENDINGS: dict[type[BaseException], Ending] = {
     Cancelled: STOPPED,
     KeyboardInterrupt: STOPPED,
@@ -84,6 +87,7 @@ class Run:
 
     assignment: Assignment
     lease: Lease
+    monitor: Monitor
     interval: Interval | None = None
     started: float = field(default_factory=time.monotonic)
     _outcome: BatchResult | State | None = None
@@ -105,6 +109,7 @@ class Run:
 
     def complete(self, result: BatchResult, job: Path) -> None:
         """Run the user's steps before the notification, record and notify, then run the steps after it."""
+        emit(Progress("notify"))
         result = run_steps(self.assignment, result, job, notified=False)
         record = read_job(self.lease.directory) if self.lease.directory is not None else None
         recovered = self.lease.previous is not None or (record is not None and record.had_failed)
@@ -116,7 +121,7 @@ class Run:
         if result.state != "Partial" and not (again and before == "published"):
             self._record("published")
         # A run that was interrupted after it had published could not notify.
-        if not again or before == "interrupted":
+        if not again or before in ("interrupted", "suspended"):
             recovered = recovered and result.state != "Partial"
             announce_result(self.assignment.announced, result, self.lease.directory, recovered)
         self._outcome = _completed(result)
@@ -158,8 +163,9 @@ class Run:
 @contextmanager
 def run_of(assignment: Assignment) -> Iterator[Run]:
     """Give a run its lease, and end it as its block ends; raise an error that a recovery may help."""
-    with Lease(run_id()) as lease, incidents_logged():
-        run = Run(assignment, lease)
+    monitor = Monitor(run_id(), assignment.config.name)
+    with Lease(run_id()) as lease, run_logged(), monitored(monitor, lease):
+        run = Run(assignment, lease, monitor)
         forget_label()
         try:
             yield run

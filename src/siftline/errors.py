@@ -47,7 +47,7 @@ from __future__ import annotations
 
 import errno
 import warnings
-from typing import Literal, Self, TypeGuard
+from typing import Any, Literal, Self, TypeGuard
 
 Fault = Literal["job", "chunk", "data", "resource", "transient", "worker"]
 
@@ -227,7 +227,12 @@ class IntervalSkipped(JobError, recoverable=False):
 
 
 class BackfillFailed(JobError, recoverable=False):
-    """Some intervals of a backfill failed."""
+    """Some intervals of a backfill failed: `intervals` has a row for every one of them."""
+
+    def __init__(self, problem: str, remedy: str, intervals: tuple[dict[str, Any], ...] = ()) -> None:
+        super().__init__(problem, remedy)
+        self.args = (problem, remedy, intervals)
+        self.intervals = intervals
 
 
 class Cancelled(JobError, recoverable=False, exit_status=130):

@@ -1,4 +1,4 @@
-"""Progress and incidents of a job: stages emit them, listeners show them."""
+"""Progress, incidents, usage and logs of a job: stages and workers emit them, listeners show them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Literal
 
-Stage = Literal["plan", "fit", "detect", "combine", "validate", "publish"]
+Stage = Literal["plan", "fit", "detect", "combine", "validate", "publish", "notify"]
+
+
+# A kind of incident.
+NOT_NOTIFIED = "not notified"
 
 
 @dataclass(frozen=True)
@@ -19,8 +23,14 @@ class Progress:
     ----------
     reused : int
         Chunks among those done that an earlier run had committed.
+    failed, retried, split : int
+        Chunks without a result, with several attempts, and scored in smaller batches.
+    rejected : int
+        Rows set aside.
     anomalies : int or None
         Anomalies so far; by contamination, as many as the rows so far will make.
+    chunk_seconds : float or None
+        Seconds that a worker took for the chunk behind this report.
     """
 
     stage: Stage
@@ -29,22 +39,68 @@ class Progress:
     rows_done: int = 0
     rows_total: int = 0
     reused: int = 0
+    failed: int = 0
+    retried: int = 0
+    split: int = 0
+    rejected: int = 0
     anomalies: int | None = None
+    chunk_seconds: float | None = None
 
 
 @dataclass(frozen=True)
 class Incident:
     """Something that went wrong and was dealt with.
 
-    `kind` is ``retried``, ``split``, ``worker lost``, ``recomputed``, ``rejected``, ``chunk failed`` or
-    ``slower``; `text` says what, where, and what is done about it.
+    `kind` is ``retried``, ``split``, ``worker lost``, ``recomputed``, ``rejected``, ``chunk failed``,
+    ``slower`` or ``not notified``; `text` says what, where, and what is done about it; `chunk` is the number of its chunk, if any.
     """
 
     kind: str
     text: str
+    chunk: int | None = None
 
 
-Listener = Callable[[Progress | Incident], None]
+@dataclass(frozen=True)
+class WorkerUsage:
+    """Usage of a worker: CPU in per cent of one core, memory in bytes."""
+
+    address: str
+    cpu: float | None = None
+    memory: int | None = None
+    memory_limit: int | None = None
+    spilled: int | None = None
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Usage of all workers at a moment, and the address of the cluster's dashboard."""
+
+    workers: tuple[WorkerUsage, ...]
+    dashboard: str | None = None
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """A line that a worker logged, at a level of `logging`, while it had `item`."""
+
+    level: int
+    logger: str
+    text: str
+    item: str
+
+
+@dataclass(frozen=True)
+class IntervalProgress:
+    """State of an interval of a backfill, and the number of ended ones."""
+
+    interval: str
+    state: str
+    ended: int
+    total: int
+
+
+Report = Progress | Incident | Usage | LogLine | IntervalProgress
+Listener = Callable[[Report], None]
 _listeners: ContextVar[tuple[Listener, ...]] = ContextVar("siftline_listeners", default=())
 
 
@@ -58,7 +114,7 @@ def listening(listener: Listener) -> Iterator[None]:
         _listeners.reset(token)
 
 
-def emit(what: Progress | Incident) -> None:
-    """Pass progress or an incident to every listener."""
+def emit(report: Report) -> None:
+    """Pass a report to every listener."""
     for listener in _listeners.get():
-        listener(what)
+        listener(report)

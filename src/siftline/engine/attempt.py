@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from siftline.engine.base import R, T
 from siftline.errors import OutOfMemory, SiftlineError, storage_error
+from siftline.progress import LogLine
 
 MORE_MEMORY = "give workers more memory (cluster.memory_limit), or cut smaller chunks (chunking.rows)"
+# Of a bundle; more would drown the log of the run.
+_MOST_LINES = 20
+_LONGEST_LINE = 2_000
+# Logs of those who carry ours.
+_FOREIGN = ("prefect", "distributed")
 
 
-def attempt(function: Callable[[T], R], item: T) -> tuple[R | None, SiftlineError | None]:
-    """Return the value or the known error; an unknown one, a bug, is raised."""
+def attempt(function: Callable[[T], R], item: T) -> tuple[R | None, SiftlineError | None, float]:
+    """Return the value or the known error, and the seconds; an unknown error, a bug, is raised."""
+    began = time.perf_counter()
+    value, error = _attempt(function, item)
+    return value, error, time.perf_counter() - began
+
+
+def _attempt(function: Callable[[T], R], item: T) -> tuple[R | None, SiftlineError | None]:
     # As a value, because Dask would print the traceback of a raised error on the worker.
     try:
         return function(item), None
@@ -34,5 +50,46 @@ def attempt_all(items: tuple[T, ...], function: Callable[[T], R], topic: str) ->
     worker = get_worker()
     key = worker.get_current_task()
     worker.log_event(topic, {"key": key, "worker": worker.address})
-    answers = [attempt(function, item) for item in items]
+
+    def send(line: LogLine) -> None:
+        worker.log_event(topic, {"key": key, "line": dumps(line)})
+
+    with lines_heard(send) as begin:
+        answers = []
+        for item in items:
+            begin(item)
+            answers.append(attempt(function, item))
     worker.log_event(topic, {"key": key, "answers": dumps(answers)})
+
+
+@contextmanager
+def lines_heard(take: Callable[[LogLine], None]) -> Iterator[Callable[[object], None]]:
+    """Pass what this thread logs to `take`; yield a function that sets the item it is about."""
+    listener = _Listener(take)
+    logging.getLogger().addHandler(listener)
+    try:
+        yield listener.begin
+    finally:
+        logging.getLogger().removeHandler(listener)
+
+
+class _Listener(logging.Handler):
+    def __init__(self, take: Callable[[LogLine], None]) -> None:
+        super().__init__()
+        self._take = take
+        self._thread = threading.get_ident()
+        self._item: object = ""
+        self._left = _MOST_LINES
+
+    def begin(self, item: object) -> None:
+        self._item = item
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.thread != self._thread or record.name.partition(".")[0] in _FOREIGN or not self._left:
+            return
+        self._left -= 1
+        try:
+            text = record.getMessage()[:_LONGEST_LINE]
+        except Exception:  # noqa: BLE001  arguments that do not fit, or refuse to become text
+            text = str(record.msg)[:_LONGEST_LINE]
+        self._take(LogLine(record.levelno, record.name, text, str(self._item)))

@@ -10,14 +10,18 @@ from typing import Generic, Protocol, TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
+# Between two reports of the workers' usage.
+USAGE_SECONDS = 1.0
+
 
 @dataclass(frozen=True)
 class Answer(Generic[T, R]):
-    """Result of one attempt at an item: a value or an error."""
+    """Result of one attempt at an item: a value or an error, and the seconds that it took, if known."""
 
     item: T
     value: R | None
     error: Exception | None = None
+    seconds: float | None = None
 
 
 class Session(Protocol[T, R]):

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import Any, Generic
 
 from siftline.engine.attempt import MORE_MEMORY, attempt_all
-from siftline.engine.base import Answer, R, Session, T
+from siftline.engine.base import USAGE_SECONDS, Answer, R, Session, T
 from siftline.errors import ChunkTimeout, ClusterError, SiftlineError, WorkerLost
+from siftline.progress import Usage, WorkerUsage, emit
 
 _WINDOW_PER_SLOT = 8
 _MIN_WINDOW = 32
@@ -72,6 +73,8 @@ class _DaskSession(Generic[T, R]):
         self._lost_since: float | None = None
         self._window = (0, -math.inf)
         self._heard: dict[str, tuple[float, float]] = {}
+        self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._next_usage = -math.inf
         client.subscribe_topic(self._name, self._take_event)
 
     def close(self) -> None:
@@ -106,11 +109,15 @@ class _DaskSession(Generic[T, R]):
         if not finished:
             self._note_silent(self._live_workers())
         answers = [answer for sent, message in finished for answer in self._answers(sent, message)]
+        self._report()
         return answers + self._overdue()
 
     def _take_event(self, event: tuple[float, dict[str, Any]]) -> None:
-        """Note that a worker begins a bundle or answers it. Runs in Dask's own thread."""
+        """Note that a worker begins a bundle, logs a line or answers. Runs in Dask's own thread."""
         message = event[1]
+        if "line" in message:
+            self._lines.put(message["line"])
+            return
         sent = self._sent.get(message["key"])
         if sent is None:
             return
@@ -131,6 +138,19 @@ class _DaskSession(Generic[T, R]):
                 finished.append(self._done.get_nowait())
         # A bundle ends here twice, by its answers and by Dask; or it was given up meanwhile.
         return [(self._sent.pop(key), answers) for key, answers in finished if key in self._sent]
+
+    def _report(self) -> None:
+        """Emit the workers' lines, and their usage now and then."""
+        from distributed.protocol.pickle import loads
+
+        with suppress(queue.Empty):
+            while True:
+                emit(loads(self._lines.get_nowait()))
+        now = time.monotonic()
+        if now >= self._next_usage and self._client.status == "running":
+            workers = self._client.scheduler_info(n_workers=-1)["workers"]
+            self._next_usage = now + USAGE_SECONDS * max(1, len(workers) / 100)
+            emit(Usage(tuple(map(_usage, workers, workers.values())), self._client.dashboard_link))
 
     def _live_workers(self) -> dict[str, Any]:
         """Return the workers, by address; raise after a minute without any, as Dask would wait forever."""
@@ -201,6 +221,14 @@ class _DaskSession(Generic[T, R]):
         threading.Thread(target=restart, name="siftline-restart", daemon=True).start()
         problem = f"no result after {self._timeout:g} s; the worker was restarted"
         return ChunkTimeout(problem, "raise chunking.timeout_seconds, or cut smaller chunks (chunking.rows)")
+
+
+def _usage(address: str, worker: dict[str, Any]) -> WorkerUsage:
+    metrics = worker.get("metrics", {})
+    spilled = metrics.get("spilled_bytes", {})
+    return WorkerUsage(
+        address, metrics.get("cpu"), metrics.get("memory"), worker.get("memory_limit"), spilled.get("disk")
+    )
 
 
 def _error(future: Any) -> Exception:

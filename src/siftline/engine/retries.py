@@ -25,12 +25,13 @@ from siftline.signals import Stop
 
 @dataclass(frozen=True)
 class Settled(Generic[T, R]):
-    """Final result of an item, and the number of attempts it took."""
+    """Final result of an item, the number of attempts it took, and the seconds of the last one."""
 
     item: T
     value: R | None
     error: SiftlineError | None
     attempts: int
+    seconds: float | None = None
 
     def result(self) -> R:
         """Return the value, or raise the error."""
@@ -155,7 +156,7 @@ class _Attempts(Generic[T, R]):
                 error = None if self._stop.requested else follow[error.fault](attempt, error)
                 if error is None:
                     continue
-            yield Settled(answer.item, answer.value, error, attempt.number)
+            yield Settled(answer.item, answer.value, error, attempt.number, answer.seconds)
 
     def _end(self, item: T) -> _Attempt[T]:
         # By identity: two items may be equal, and even be the same object.
@@ -174,14 +175,14 @@ class _Attempts(Generic[T, R]):
         smaller = self._split(attempt.item)
         if smaller is None:
             return error
-        emit(Incident("split", f"{attempt.item}: {error.problem}; it is done in halves"))
+        _report("split", attempt.item, f"{error.problem}; it is done in halves")
         # Alone, because the others may take the memory that it lacks.
         self._suspects.append(_Attempt(smaller, attempt.number + 1, alone=True))
         return None
 
     def _suspect(self, attempt: _Attempt[T], error: SiftlineError) -> SiftlineError | None:
         if not attempt.alone:
-            emit(Incident("worker lost", f"{attempt.item}: {error.problem}; it is tried alone"))
+            _report("worker lost", attempt.item, f"{error.problem}; it is tried alone")
             self._suspects.append(replace(attempt, alone=True))
             return None
         guilty = OutOfMemory("the worker died while this chunk ran alone", error.remedy)
@@ -189,7 +190,7 @@ class _Attempts(Generic[T, R]):
             return None
         if attempt.number >= self._retries.attempts:
             return guilty
-        emit(Incident("worker lost", f"{attempt.item}: {guilty.problem}; attempt {attempt.number + 1}"))
+        _report("worker lost", attempt.item, f"{guilty.problem}; attempt {attempt.number + 1}")
         self._suspects.append(replace(attempt, number=attempt.number + 1))
         return None
 
@@ -197,8 +198,12 @@ class _Attempts(Generic[T, R]):
 def _next_delay(what: object, error: SiftlineError, number: int, retries: RetriesConfig) -> float:
     """Report the attempt after this number; return its delay in seconds."""
     seconds = delay_after(retries, number)
-    emit(Incident("retried", f"{what}: {error.problem}; attempt {number + 1} in {seconds:.1f} s"))
+    _report("retried", what, f"{error.problem}; attempt {number + 1} in {seconds:.1f} s")
     return seconds
+
+
+def _report(kind: str, item: object, text: str) -> None:
+    emit(Incident(kind, f"{item}: {text}", getattr(item, "number", None)))
 
 
 def delay_after(retries: RetriesConfig, number: int) -> float:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic
 
-from siftline.engine.attempt import attempt
-from siftline.engine.base import Answer, R, Session, T
+import psutil
+
+from siftline.engine.attempt import attempt, lines_heard
+from siftline.engine.base import USAGE_SECONDS, Answer, R, Session, T
+from siftline.progress import Usage, WorkerUsage, emit
 
 
 class SerialExecutor:
@@ -28,6 +32,8 @@ class SerialExecutor:
 class _SerialSession(Generic[T, R]):
     function: Callable[[T], R]
     items: tuple[T, ...] = ()
+    _process: psutil.Process = field(default_factory=psutil.Process)
+    _next_usage: float = -math.inf
 
     @property
     def room(self) -> int:
@@ -40,4 +46,17 @@ class _SerialSession(Generic[T, R]):
         if not self.items:
             time.sleep(seconds)
         items, self.items = self.items, ()
-        return [Answer(item, *attempt(self.function, item)) for item in items]
+        answers = []
+        with lines_heard(emit) as begin:
+            for item in items:
+                begin(item)
+                answers.append(Answer(item, *attempt(self.function, item)))
+        self._report_usage()
+        return answers
+
+    def _report_usage(self) -> None:
+        now = time.monotonic()
+        if now >= self._next_usage:
+            self._next_usage = now + USAGE_SECONDS
+            cpu, memory = self._process.cpu_percent(), self._process.memory_info().rss
+            emit(Usage((WorkerUsage(f"process {self._process.pid}", cpu, memory),)))

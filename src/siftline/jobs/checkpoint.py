@@ -151,7 +151,8 @@ class Checkpoint:
         rejects = receipt.rejects is None or is_intact(plan.failed, receipt.rejects.file)
         if rejects and is_intact(plan.parts, receipt.part):
             return True
-        emit(Incident("recomputed", f"{chunk}: its file {receipt.part.name} does not match its receipt"))
+        text = f"{chunk}: its file {receipt.part.name} does not match its receipt"
+        emit(Incident("recomputed", text, chunk.index))
         return False
 
 

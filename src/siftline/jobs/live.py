@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, Field
 
-from siftline.progress import Stage
+from siftline.progress import Stage, WorkerUsage
 from siftline.storage.layout import JobFiles, Version
 from siftline.storage.records import Record, RecordFile
 
@@ -31,16 +31,6 @@ class RowCounts(Record):
     total: int = 0
     done: int = 0
     rejected: int = 0
-
-
-class WorkerUsage(Record):
-    """Usage of a worker: CPU in per cent of one core, memory in bytes."""
-
-    address: str
-    cpu: float | None = None
-    memory: int | None = None
-    memory_limit: int | None = None
-    spilled: int | None = None
 
 
 class Alert(Record):
@@ -88,6 +78,10 @@ class LiveRecord(Record):
 
     Attributes
     ----------
+    output : str
+        Absolute path of the output.
+    token, commit_every : str, int
+        Those of the job's `BatchPlan`.
     rows_per_second, average_rows_per_second : float or None
         Over the last seconds, and since the scoring began, without reused chunks.
     incidents : dict
@@ -99,6 +93,8 @@ class LiveRecord(Record):
     interval: str | None = None
     source: str = ""
     output: str = ""
+    token: str = ""
+    commit_every: int = 1
     started: AwareDatetime
     updated: AwareDatetime
     ended: AwareDatetime | None = None
@@ -110,7 +106,7 @@ class LiveRecord(Record):
     average_rows_per_second: float | None = None
     workers: tuple[WorkerUsage, ...] = ()
     alerts: tuple[Alert, ...] = ()
-    incidents: dict[str, int] = {}
+    incidents: dict[str, int] = Field(default={})
     chunk_seconds: ChunkSeconds = ChunkSeconds()
     timeline: tuple[Sample, ...] = ()
     dashboard: str | None = None

@@ -1,18 +1,16 @@
-"""The jobs of a checkpoint: the outcomes of their runs, and the finished chunks."""
+"""The jobs of a checkpoint, and the outcomes of their runs."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
 from siftline.errors import UnknownJob
 from siftline.storage.layout import CheckpointFiles, JobFiles, Version
-from siftline.storage.lease import last_holder
 from siftline.storage.records import Record, RecordFile
 
-Outcome = Literal["interrupted", "published", "failed", "failed for good", "cancelled"]
+Outcome = Literal["interrupted", "published", "failed", "failed for good", "cancelled", "suspended"]
 
 
 class JobRecord(Record):
@@ -33,19 +31,6 @@ class JobRecord(Record):
     def had_failed(self) -> bool:
         """True if a run of it failed or was recovered since it was last published."""
         return self.outcome in ("failed", "failed for good") or self.recoveries > 0 or bool(self.told)
-
-
-@dataclass(frozen=True)
-class JobStatus:
-    """The present state of a job, its present or last run, and the error of the last run."""
-
-    job_id: str
-    name: str
-    state: str  # running, interrupted, or the outcome of the last run
-    run: str | None
-    chunks: int
-    chunks_done: int
-    error: str | None
 
 
 def read_job(directory: Path) -> JobRecord:
@@ -87,19 +72,4 @@ def find_job(checkpoint: Path | str, job_id: str) -> Path:
     raise UnknownJob(
         f"job id {job_id!r} {problem} in {checkpoint}",
         "see `siftline jobs`; if the checkpoint is not .siftline, give --checkpoint",
-    )
-
-
-def job_status(directory: Path, name: str, chunks: int, chunks_done: int) -> JobStatus:
-    """Return the status of a job; a run that lost its lease without a release was interrupted."""
-    record, (last, lease) = read_job(directory), last_holder(directory)
-    state = {"held": "running", "lost": "interrupted", "released": record.outcome}[lease]
-    return JobStatus(
-        job_id=directory.name,
-        name=name,
-        state=state,
-        run=last.run if last else record.run,
-        chunks=chunks,
-        chunks_done=chunks_done,
-        error=record.error if lease == "released" else None,
     )

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
 
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, Field
 
-from siftline.jobs.live import Alert, ChunkCounts, ChunkSeconds, RowCounts, StageTime, WorkerUsage
-from siftline.progress import Stage
+from siftline.jobs.live import Alert, ChunkCounts, ChunkSeconds, LiveRecord, RowCounts, StageTime, live_record
+from siftline.jobs.record import JobRecord, read_job
+from siftline.jobs.results import Manifest, manifest_record
+from siftline.progress import Stage, WorkerUsage
+from siftline.storage.layout import JobFiles, OutputFiles
+from siftline.storage.lease import last_holder
+from siftline.storage.lease_file import Holder
 from siftline.storage.records import Record
 
 State = Literal[
@@ -24,7 +32,14 @@ State = Literal[
     "suspended",
     "interrupted",  # its process died
 ]
-FINAL: frozenset[State] = frozenset({"completed", "rejected", "partial", "failed", "cancelled", "interrupted"})
+FINAL: frozenset[State] = frozenset(
+    {"completed", "rejected", "partial", "failed", "cancelled", "interrupted"}
+)
+
+_SAME = (
+    *("name", "interval", "source", "output", "stages", "chunks", "rows", "anomalies", "alerts", "incidents"),
+    *("average_rows_per_second", "chunk_seconds", "updated"),
+)
 
 
 class Links(Record):
@@ -77,7 +92,7 @@ class BatchStatus(Record):
     workers: tuple[WorkerUsage, ...] = ()
     error: str | None = None
     alerts: tuple[Alert, ...] = ()
-    incidents: dict[str, int] = {}
+    incidents: dict[str, int] = Field(default={})
     chunk_seconds: ChunkSeconds = ChunkSeconds()
     recoveries: int = 0
     due: AwareDatetime | None = None
@@ -89,3 +104,116 @@ class BatchStatus(Record):
     output: str | None = None
     size_bytes: int | None = None
     links: Links = Links()
+
+
+def job_status(job: Path, with_size: bool = False) -> BatchStatus:
+    """Return the status of the job in a directory, from the checkpoint and the output alone.
+
+    Raises
+    ------
+    StorageError
+        When the checkpoint cannot be read.
+    """
+    record, live = read_job(job), live_record(job).read_or(None)
+    holder, lease = last_holder(job)
+    manifest = _manifest(live, job)
+    state = _state(record, lease, manifest)
+    of_now = live is not None and holder is not None and live.run == holder.run
+    known = _of_live(live, state, of_now) if live is not None else {}
+    if state == "interrupted" and live is not None:
+        known |= _after_death(live, job)
+    if manifest is not None:
+        known |= {"anomalies": manifest.anomaly_count, "threshold": manifest.threshold}
+    return BatchStatus.model_validate(
+        {
+            "job_id": job.name,
+            "flow_run_id": holder.run if holder else record.run,
+            "name": job.name,
+            "state": state,
+            "final": state in FINAL,
+            "error": record.error if lease == "released" else None,
+            "recoveries": record.recoveries,
+            "size_bytes": _size(job) if with_size else None,
+            **known,
+            **_since(state, record, live, holder),
+        }
+    )
+
+
+def live_status(live: LiveRecord, state: State, job_id: str | None) -> BatchStatus:
+    """Return the status of a run from its live record, where the checkpoint is out of reach."""
+    known = {"job_id": job_id, "flow_run_id": live.run, "state": state, "final": state in FINAL}
+    return BatchStatus.model_validate({**known, "started": live.started, **_of_live(live, state, True)})
+
+
+def _state(record: JobRecord, lease: str, manifest: Manifest | None) -> State:
+    if lease == "held":
+        return "recovering" if record.had_failed else "running"
+    if lease == "lost":
+        return "interrupted"
+    if manifest is not None and not manifest.complete:
+        return "partial"
+    if record.outcome == "published":
+        return "rejected" if manifest is not None and manifest.rows_failed else "completed"
+    return "failed" if record.outcome == "failed for good" else record.outcome
+
+
+def _manifest(live: LiveRecord | None, job: Path) -> Manifest | None:
+    """Return the published manifest, if it is this job's."""
+    if live is None:
+        return None
+    found = manifest_record(Path(live.output)).read_or(None)
+    return found if found is not None and found.job_id == job.name else None
+
+
+def _of_live(live: LiveRecord, state: State, of_now: bool) -> dict[str, Any]:
+    """Return the fields of a live record; its present ones only if it is of the present run."""
+    total, done = live.rows.total, live.rows.done
+    published = state in ("completed", "rejected")
+    known = {
+        **{name: getattr(live, name) for name in _SAME},
+        "percent": 100.0 if published else 100 * done / total if total else None,
+    }
+    if of_now and state in ("running", "recovering"):
+        speed = live.rows_per_second or live.average_rows_per_second
+        known |= {
+            "stage": live.stage,
+            "rows_per_second": live.rows_per_second,
+            "workers": live.workers,
+            "eta_seconds": (total - done) / speed if speed and live.stage == "detect" else None,
+            "links": Links(dashboard=live.dashboard),
+        }
+    report = OutputFiles(Path(live.output)).report
+    if published and report.exists():
+        known["links"] = Links(report=str(report))
+    return known
+
+
+def _after_death(live: LiveRecord, job: Path) -> dict[str, Any]:
+    """Return the chunks that a dead run has committed; its live record may be a second older."""
+    receipts = JobFiles(job).receipts / live.token
+    complete = sum(1 for path in receipts.glob("*.json") if "-" not in path.stem) * live.commit_every
+    done = max(live.chunks.done, min(live.chunks.total, complete))
+    return {"chunks": live.chunks.model_copy(update={"done": done})}
+
+
+def _since(state: State, record: JobRecord, live: LiveRecord | None, holder: Holder | None) -> dict[str, Any]:
+    started = datetime.fromisoformat(holder.since) if holder is not None else None
+    if state in ("running", "recovering"):
+        return {"since": started, "started": started, "message": None}
+    if state == "interrupted":
+        seen = [live.updated] if live is not None and holder is not None and live.run == holder.run else []
+        since = max([*seen, *filter(None, [started])], default=None)
+        by = f"process {holder.pid} on {holder.host}" if holder is not None else "its process"
+        return {"since": since, "started": started, "message": f"{by} ended without a word"}
+    at = datetime.fromisoformat(record.at) if record.at is not None else None
+    return {"since": at, "started": started, "ended": at}
+
+
+def _size(job: Path) -> int:
+    """Return the bytes on disk of a job's directory, whose files may come and go meanwhile."""
+    total = 0
+    for path in job.rglob("*"):
+        with suppress(FileNotFoundError):
+            total += path.lstat().st_size
+    return total

@@ -97,7 +97,7 @@ class _Detection:
         self.checkpoint = checkpoint
         self._done: dict[int, ChunkReceipt] = {}
         self._failed: list[FailedChunk] = []
-        self._rejected = self._rows = self._reaching = 0
+        self._rejected = self._rows = self._reaching = self._retried = self._split = 0
         earlier = checkpoint.load(detector.model_digest)
         self.todo = missing(plan, earlier)
         for receipt in earlier.values():
@@ -108,13 +108,15 @@ class _Detection:
 
     def take(self, settled: Settled[ChunkTask, ChunkReceipt]) -> None:
         """Take a settled chunk; raise if the job has failed."""
+        self._retried += settled.attempts > 1
+        self._split += settled.item.batch_divisor > min(self._plan.batch_divisor, settled.item.chunk.rows)
         if settled.error is not None:
             self._fail(self._plan.chunks[settled.item.chunk.index], settled.error, settled.attempts)
             return
         receipt = settled.result()
         self.checkpoint.add(receipt)
         self._add(receipt)
-        self._emit()
+        self._emit(settled.seconds)
         self._count_rejects(receipt)
 
     def receipts(self) -> Receipts:
@@ -123,10 +125,11 @@ class _Detection:
     def _add(self, receipt: ChunkReceipt) -> None:
         self._done[receipt.chunk] = receipt
         self._rows += receipt.rows
+        self._rejected += receipt.rows_rejected
         if self._threshold is not None:
             self._reaching += count_from(receipt.summary, self._threshold)
 
-    def _emit(self) -> None:
+    def _emit(self, seconds: float | None = None) -> None:
         expected = flagged_count(self._plan.config.threshold.share, self._rows)
         emit(
             Progress(
@@ -136,6 +139,11 @@ class _Detection:
                 rows_done=self._rows,
                 rows_total=self._plan.rows,
                 reused=len(self._plan.chunks) - len(self.todo),
+                failed=len(self._failed),
+                retried=self._retried,
+                split=self._split,
+                rejected=self._rejected,
+                chunk_seconds=seconds,
                 anomalies=expected if self._threshold is None else self._reaching,
             )
         )
@@ -145,9 +153,9 @@ class _Detection:
         if rejects is None:
             return
         plan = self._plan
-        self._rejected += rejects.rows
         chunk = plan.chunks[receipt.chunk]
-        emit(Incident("rejected", f"{chunk}: {_count(rejects.rows, 'row')} set aside; {rejects.first}"))
+        text = f"{chunk}: {_count(rejects.rows, 'row')} set aside; {rejects.first}"
+        emit(Incident("rejected", text, chunk.index))
         if self._rejected > plan.tolerated_rows:
             raise too_many(self._rejected, plan.tolerated_rows, rejects.first, plan.failed)
 
@@ -159,7 +167,8 @@ class _Detection:
         record = {"chunks": [one.model_dump(mode="json") for one in self._failed]}
         write_record(plan.files.failed_chunks(plan.token), record, Version.FAILED_CHUNKS)
         what = f"{chunk} failed after {_count(attempts, 'attempt')}"
-        emit(Incident("chunk failed", f"{what}: {error.problem}"))
+        emit(Incident("chunk failed", f"{what}: {error.problem}", chunk.index))
+        self._emit()
         if len(self._failed) > plan.tolerated_chunks:
             others = len(self._failed) - 1
             raise error.about(what if not others else f"{_count(others, 'chunk')} failed, now {what}")

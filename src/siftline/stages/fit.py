@@ -37,7 +37,6 @@ def fit_detector(
     Cancelled
         Some seconds after `asked` is true.
     """
-    emit(Progress("fit", rows_total=plan.rows))
     slower = lacking(plan.config.detector.kind, plan.rows)
     if slower is not None:
         emit(Incident("slower", slower))
@@ -45,7 +44,10 @@ def fit_detector(
     only = partial(_only, executor, retries, Stop(asked=asked))
     ref = _earlier(plan)
     if ref is None:
-        ref = _given(plan) or only(fit_on_sample, plan)
+        ref = _given(plan)
+        if ref is None:
+            emit(Progress("fit", rows_total=plan.rows))
+            ref = only(fit_on_sample, plan)
         _record(plan).write(ref)
     threshold = rule.score
     if rule.quantile is not None:

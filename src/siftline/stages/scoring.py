@@ -54,6 +54,11 @@ class ChunkTask:
     def __str__(self) -> str:
         return str(self.chunk)
 
+    @property
+    def number(self) -> int:
+        """Number of the chunk."""
+        return self.chunk.index
+
 
 def halved(task: ChunkTask) -> ChunkTask | None:
     """Return the same task for half the memory, or None at the smallest batches."""

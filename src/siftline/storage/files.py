@@ -144,9 +144,9 @@ def unseal(record: object, version: int, name: object) -> dict[str, Any]:
     return body
 
 
-def write_record(path: Path, record: Mapping[str, Any], version: int) -> None:
+def write_record(path: Path, record: Mapping[str, Any], version: int, durable: bool = True) -> None:
     """Write a sealed record as JSON, atomically."""
-    with replacing(path) as temporary:
+    with replacing(path, durable) as temporary:
         temporary.write_text(json.dumps(seal(record, version), indent=1, allow_nan=False) + "\n")
 
 

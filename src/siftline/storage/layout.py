@@ -20,6 +20,7 @@
         notified/<name>.json          the last notifications
         backfills/<deployment>.json   a backfill that may be continued
         staged/<digest>.parquet       CSV input, converted
+        starting/<name>-<pid>.json    a process that is about to run a batch
     <output.path>/
         manifest.json                 links through .current, like the next five
         scores                        every row, in one file or more
@@ -61,6 +62,7 @@ class Version:
     PLAN = 2
     RECEIPTS = 2
     STACK = 1
+    STARTING = 1
 
 
 class CheckpointFiles:
@@ -69,6 +71,7 @@ class CheckpointFiles:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.staged = root / "staged"
+        self.starting = root / "starting"
 
     @classmethod
     def at(cls, path: Path | str) -> CheckpointFiles:
@@ -144,6 +147,7 @@ class OutputFiles:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.manifest = root / self.MANIFEST
+        self.report = root / self.REPORT
         self.current = root / ".current"
         self.publications = root / self.PUBLICATIONS
         self.staged = root / ".staged"

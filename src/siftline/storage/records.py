@@ -73,9 +73,9 @@ class RecordFile(Generic[T]):
         except (FileNotFoundError, IntegrityError):
             return default
 
-    def write(self, value: T) -> None:
-        """Replace the record."""
-        write_record(self.path, value.model_dump(mode="json"), self.version)
+    def write(self, value: T, durable: bool = True) -> None:
+        """Replace the record; a durable one survives a power cut."""
+        write_record(self.path, value.model_dump(mode="json"), self.version, durable)
 
     @contextmanager
     def updating(self, seconds: float = 5.0) -> Iterator[T]:
