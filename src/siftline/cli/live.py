@@ -9,7 +9,7 @@ from typing import TextIO
 
 import click
 
-from siftline.progress import Incident, Listener, Progress, listening
+from siftline.progress import Incident, Listener, Progress, Report, listening
 
 _SECONDS_BETWEEN_LINES = 5.0
 _STAGES = {
@@ -19,6 +19,7 @@ _STAGES = {
     "combine": "labelling",
     "validate": "validating",
     "publish": "publishing",
+    "notify": "notifying",
 }
 
 Clock = Callable[[], float]
@@ -47,9 +48,10 @@ def _bar(stream: TextIO, rate: _Rate) -> Iterator[tuple[Listener, Say]]:
     with rich_progress.Progress(*columns, console=Console(file=stream), transient=True) as bar:
         task = bar.add_task("starting", total=None, detail="")
 
-        def listen(what: Progress | Incident) -> None:
+        def listen(what: Report) -> None:
             if isinstance(what, Incident):
                 bar.console.print(f"{what.kind}: {what.text}", markup=False, highlight=False)
+            if not isinstance(what, Progress):
                 return
             if rate.enters(what):
                 bar.reset(task, total=what.rows_total or None, detail="", description=_STAGES[what.stage])
@@ -62,10 +64,11 @@ def _bar(stream: TextIO, rate: _Rate) -> Iterator[tuple[Listener, Say]]:
 def _lines(stream: TextIO, rate: _Rate) -> Iterator[tuple[Listener, Say]]:
     last = 0.0
 
-    def listen(what: Progress | Incident) -> None:
+    def listen(what: Report) -> None:
         nonlocal last
         if isinstance(what, Incident):
             click.echo(f"{what.kind}: {what.text}", file=stream)
+        if not isinstance(what, Progress):
             return
         done = bool(what.chunks_total) and what.chunks_done == what.chunks_total
         if rate.enters(what) or done or rate.clock() - last >= _SECONDS_BETWEEN_LINES:

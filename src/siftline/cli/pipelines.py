@@ -1,20 +1,23 @@
-"""Commands for a Prefect server: ``pipelines``, ``automations``, ``status`` and ``backfill``."""
+"""Commands for a Prefect server: ``pipelines``, ``automations`` and ``backfill``."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import click
 
 from siftline.cli.options import json_option
 from siftline.cli.prefect_setup import prepare_prefect
+from siftline.cli.terminal import amount, table
 from siftline.config.schedules import next_boundaries
-from siftline.errors import ConfigError, SiftlineError, renamed
+from siftline.errors import BackfillFailed, ConfigError, SiftlineError, renamed
 from siftline.pipelines.spec import Pipeline, check_pipeline, is_pipeline, load_pipeline
+from siftline.progress import IntervalProgress, Report, listening
 
 _DEPLOYMENTS = Path("deployments")
 _AUTOMATIONS = _DEPLOYMENTS / "automations.yaml"
@@ -155,28 +158,6 @@ def run_pipeline(name: str, fresh: bool, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("run")
-@json_option
-def status(run: str, as_json: bool) -> None:
-    """Show the progress of a run, by its id or the name of its pipeline."""
-    prepare_prefect()
-    from siftline.flows.control.use_cases import run_status
-
-    is_id = len(run) == 36 and run.count("-") == 4
-    found = run_status(run if is_id else _last_run(run))
-    if as_json:
-        click.echo(found.model_dump_json())
-        return
-    click.echo(f"{found.name}  {found.state}  run {found.flow_run_id}")
-    if found.message:
-        click.echo(f"  {found.message}")
-    if found.chunks_percent is not None:
-        click.echo(f"  chunks scored: {found.chunks_percent:.0f} %")
-    for step in found.steps:
-        click.echo(f"  {step.name:<18} {step.state}")
-
-
-@click.command()
 @click.argument("pipeline")
 @click.option("--from", "first", required=True, type=_date, help="First date.")
 @click.option("--to", "last", required=True, type=_date, help="Last date.")
@@ -195,13 +176,34 @@ def backfill(pipeline: str, first: datetime, last: datetime, parallel: int, only
 
     with server():
         pass  # refuses an embedded server, which would not have the pipeline
-    with flow_errors():
-        report = flow.backfill(pipeline, first.date(), last.date(), parallel, only_missing)
-    for one in report.intervals:
-        found = (
-            "" if one.anomaly_count is None else f"  {one.anomaly_count:,} anomalies among {one.rows:,} rows"
+    try:
+        with flow_errors(), listening(_show_interval):
+            report = flow.backfill(pipeline, first.date(), last.date(), parallel, only_missing)
+    except BackfillFailed as error:
+        _print_intervals(error.intervals)
+        raise
+    _print_intervals(report.table())
+
+
+def _show_interval(report: Report) -> None:
+    if isinstance(report, IntervalProgress):
+        click.echo(f"{report.ended}/{report.total}  {report.interval}  {report.state}", err=True)
+
+
+def _print_intervals(intervals: Sequence[Mapping[str, Any]]) -> None:
+    head = ("INTERVAL", "STATE", "ROWS", "ANOMALIES", "RUN")
+    rows = [
+        (
+            one["interval"],
+            one["state"],
+            amount(one["rows"]),
+            amount(one["anomalies"]),
+            one["flow_run_id"] or "",
         )
-        click.echo(f"{one.interval.label}  {one.state}{found}")
+        for one in intervals
+    ]
+    for line in table([head, *rows]):
+        click.echo(line)
 
 
 @click.group()
@@ -265,15 +267,3 @@ def _print_times(pipeline: Pipeline, count: int = 5) -> None:
 
 def _names(named: Iterable[str]) -> list[str]:
     return [load_pipeline(one).name if Path(one).is_file() else one for one in named]
-
-
-def _last_run(pipeline: str) -> str:
-    from siftline.flows.control.use_cases import pipeline_status
-
-    found = pipeline_status(pipeline)
-    if not found.workers_online:
-        click.echo(f"work pool {found.work_pool} has no worker: nothing runs", err=True)
-    if found.last_run is None:
-        start = f"start it with `siftline pipelines run {pipeline}`"
-        raise ConfigError(f"pipeline {pipeline}: has not run yet", start)
-    return found.last_run
