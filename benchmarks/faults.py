@@ -1,4 +1,4 @@
-"""How soon a job with very many finished chunks goes on, and what readiness for faults costs."""
+"""How soon a job with very many finished chunks goes on, and the cost of readiness and of monitoring."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.server import step_times
 
 def faults(bench: Bench, count: int) -> list[Expectation]:
     print(f"\n## Faults: resume with {count:,} chunks committed; nothing fails\n")
-    found = [_resume(bench, count), _readiness(bench)]
+    found = [_resume(bench, count), _readiness(bench), *_monitoring(bench)]
     for one in found:
         print(one, flush=True)
     return found
@@ -49,3 +49,21 @@ def _readiness(bench: Bench) -> Expectation:
         met=ratio["median"] < 1.02,
         found=f"{ratio['median'] - 1:+.1%} ({rounds})",
     )
+
+
+def _monitoring(bench: Bench, count: int = 5_000) -> list[Expectation]:
+    data = bench.data(100 * count, 100)
+    cost = json.loads(bench.script("monitoring", data, {"chunking": {"rows": 100}}))
+    parts = f"{cost['report_us']:.0f} µs a chunk and {cost['tick_ms']:.1f} ms a second, of CPU"
+    return [
+        Expectation(
+            what="monitoring costs a job under 1 %",
+            met=cost["share"] < 0.01,
+            found=f"{cost['share']:.2%}: {parts}",
+        ),
+        Expectation(
+            what=f"a running job of {count:,} chunks answers for its status in under 200 ms",
+            met=cost["status_ms"] < 200,
+            found=f"{cost['status_ms']:.0f} ms",
+        ),
+    ]

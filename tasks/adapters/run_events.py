@@ -21,6 +21,7 @@ _CHUNK_EVENTS = {
     "rejected": "siftline.chunk.quarantined",
     "chunk failed": "siftline.chunk.failed",
 }
+NAMES = (STAGE, CHECKPOINT, ALERT, *sorted(set(_CHUNK_EVENTS.values())))
 # Alerts: some at once, then one a second. Commits: a hundred in a run, but one in five seconds at least.
 _BURST = 50.0
 _COMMITS = 100

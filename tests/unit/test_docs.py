@@ -10,7 +10,7 @@ from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 from pkgutil import resolve_name
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 import click
 import pytest
@@ -24,7 +24,9 @@ from siftline.config.loading import load_config
 from siftline.config.template_variables import TemplateVariables
 from siftline.detectors.reasons import REASON
 from siftline.jobs.results import Manifest
+from siftline.jobs.status import BatchStatus, State
 from siftline.pipelines.spec import Pipeline
+from siftline.tasks.adapters import run_events
 from siftline.types import BatchResult
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -161,6 +163,21 @@ def test_the_drawing_of_the_errors_is_the_codes() -> None:
 @pytest.mark.parametrize("name", _keys(BatchResult))
 def test_every_key_of_the_json_is_explained(name: str) -> None:
     assert f"\n| `{name}` |" in _text("docs/reference/command-line.md")
+
+
+@pytest.mark.parametrize("name", _keys(BatchStatus))
+def test_every_field_of_a_status_is_explained(name: str) -> None:
+    assert re.search(rf"^\| (`\w+`, )*`{name}`[ ,]", _text("docs/reference/status.md"), re.M)
+
+
+def test_every_state_of_a_status_is_explained() -> None:
+    page = _text("docs/how-to/watch-jobs.md")
+    assert all(f"`{state}`" in page for state in get_args(State))
+
+
+@pytest.mark.parametrize("event", run_events.NAMES)
+def test_every_event_is_explained(event: str) -> None:
+    assert f"\n| `{event}` |" in _text("docs/reference/events.md")
 
 
 @pytest.mark.parametrize("name", _keys(Manifest))
