@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from uuid import UUID
 
 from prefect import get_run_logger, task
@@ -14,11 +15,14 @@ from prefect.runtime import flow_run
 from prefect.settings import PREFECT_UI_URL, temporary_settings
 
 from siftline.batch_plan import BatchPlan
+from siftline.config.schedules import Interval
 from siftline.errors import StorageError
-from siftline.jobs.history import remember
+from siftline.jobs.history import read_history, remember
+from siftline.jobs.live import LiveRecord, live_record
 from siftline.jobs.results import Manifest, open_results
 from siftline.notices.report import report
-from siftline.notices.top_rows import top_rows
+from siftline.notices.top_rows import group_sentences, top_rows
+from siftline.report.page import write_report
 from siftline.stages import publish
 from siftline.storage.lease import Lease
 from siftline.tasks.adapters.artifacts import artifact_key, write_aside
@@ -47,23 +51,49 @@ def publish_results(
     validation: ValidationReport,
     lease: Lease,
     complete: bool,
+    interval: Interval | None,
+    began: float,
+    live: LiveRecord,
 ) -> Manifest:
-    """Publish the staged result; see `siftline.stages.publish.publish_results`."""
-    tag_task("batch_processing")
+    """Publish the staged result of a run that began then; see `siftline.stages.publish.publish_results`."""
+    tag_task("batch_processing", plan.job_id)
     manifest = publish.publish_results(
         plan, detector, receipts, combined, validation, flow_run.id, lease, complete
     )
-    keep_in_history(plan, manifest)
+    keep_in_history(plan, manifest, interval, time.monotonic() - began)
+    keep_report(plan, live)
     write_aside("the report", lambda: _show(plan, manifest))
     return manifest
 
 
-def keep_in_history(plan: BatchPlan, manifest: Manifest) -> None:
-    """Add a publication to the history of its pipeline, once; a failure is only logged."""
+def keep_in_history(
+    plan: BatchPlan, manifest: Manifest, interval: Interval | None, seconds: float | None = None
+) -> None:
+    """Add a publication to the history of its pipeline, once; a failure is only logged.
+
+    `seconds` is the duration of the run that published it, if that is this one.
+    """
+    label = interval.label if interval is not None else None
     try:
-        remember(plan.files.checkpoint.history(manifest.name), manifest)
+        remember(plan.files.checkpoint.history(manifest.name), manifest, seconds, label)
     except StorageError as error:
         get_run_logger().warning("the history of the publications could not be written: %s", error)
+
+
+def keep_report(plan: BatchPlan, live: LiveRecord | None = None) -> None:
+    """Write the report of the current publication, unless it has one; a failure is only logged.
+
+    Without a live record it takes that of the job.
+    """
+    if plan.output.report.exists():
+        return
+    try:
+        live = live or live_record(plan.directory).read_or(None)
+        history = read_history(plan.files.checkpoint.history(plan.config.name))
+        if write_report(plan.output.root, live, history) is None:
+            get_run_logger().info("no report.html without matplotlib: pip install 'siftline[report]'")
+    except Exception as error:  # noqa: BLE001  the result is published, with a report or without
+        get_run_logger().warning("report.html could not be written: %s: %s", type(error).__name__, error)
 
 
 def report_page(pipeline: str) -> str | None:
@@ -99,7 +129,10 @@ def _show(plan: BatchPlan, manifest: Manifest) -> None:
         "output": plan.config.output.path,
         "job": manifest.job_id,
     }
-    text = report(manifest, top_rows(open_results(plan.config.output.path), _TOP))
+    results = open_results(plan.config.output.path)
+    findings = results.findings
+    quality = str(findings.quality) if findings is not None and findings.quality is not None else None
+    text = report(manifest, top_rows(results, _TOP), group_sentences(results, _TOP), quality)
     table, page = artifact_key("result", manifest.name), artifact_key(_REPORT, manifest.name)
     resolve(create_table_artifact([row], key=table, description="Result as a table."))
     resolve(create_markdown_artifact(text, key=page, description="The result, with reasons."))

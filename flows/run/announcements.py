@@ -13,8 +13,8 @@ from siftline.errors import StorageError
 from siftline.jobs.history import previous_rates
 from siftline.jobs.record import read_job, write_job
 from siftline.notices.messages import Message, completed_message, failed_message
-from siftline.notices.top_rows import top_of
-from siftline.storage.layout import CheckpointFiles, JobFiles
+from siftline.notices.top_rows import groups_of, top_of
+from siftline.storage.layout import CheckpointFiles, JobFiles, OutputFiles
 from siftline.tasks.notify import notify, this_run
 from siftline.tasks.publish_results import report_page
 from siftline.types import BatchResult
@@ -25,8 +25,14 @@ def announce_result(config: BatchConfig, result: BatchResult, job: Path | None, 
     checkpoint = _checkpoint(config, job)
     history = CheckpointFiles(checkpoint).history(config.name) if checkpoint is not None else None
     previous = previous_rates(history, result.job_id) if history is not None else ()
-    run = replace(this_run(config.name, result.interval), report_url=report_page(config.name))
-    message = completed_message(run, result, previous, top_of(result, count=3), recovered)
+    report = OutputFiles(Path(result.output)).report
+    run = replace(
+        this_run(config.name, result.interval),
+        report_url=report_page(config.name),
+        report_path=str(report) if report.exists() else None,
+    )
+    top, groups = top_of(result, count=3), groups_of(result, count=3)
+    message = completed_message(run, result, previous, top, recovered, groups)
     notify(message, config.notify, checkpoint)
 
 

@@ -18,7 +18,7 @@ from siftline.stages.scoring import warm_up
 from siftline.tasks.combine_results import combine_results
 from siftline.tasks.detect_chunks import detect_chunks
 from siftline.tasks.fit_detector import fit_detector
-from siftline.tasks.publish_results import keep_in_history, publish_results
+from siftline.tasks.publish_results import keep_in_history, keep_report, publish_results
 from siftline.tasks.validate_results import validate_results
 from siftline.types import BatchResult, CombinedScores, DetectorRef, Receipts, ResultState
 
@@ -33,7 +33,8 @@ def already_published(plan: BatchPlan, run: Run) -> BatchResult | None:
     manifest = published_already(plan)
     if manifest is None:
         return None
-    keep_in_history(plan, manifest)  # the run that published it may have died before it did
+    keep_in_history(plan, manifest, run.interval)  # the run that published it may have died before it did
+    keep_report(plan)
     return _result(plan, manifest, "AlreadyPublished", 0, run)
 
 
@@ -51,7 +52,10 @@ def process_batch(plan: BatchPlan, run: Run, *, safer: bool = False, partial: bo
         receipts, combined = _detect(plan, detector, executor, run, partial)
     validation = run.retried(validate_results, "result_validation")(plan, receipts, combined, partial)
     publish = run.retried(publish_results)
-    manifest = publish(plan, detector, receipts, combined, validation, run.lease, not partial)
+    complete, live = not partial, run.monitor.record()
+    manifest = publish(
+        plan, detector, receipts, combined, validation, run.lease, complete, run.interval, run.started, live
+    )
     return _result(plan, manifest, manifest.state, receipts.computed, run)
 
 
