@@ -110,7 +110,7 @@ def find_deployment(client: SyncPrefectClient, pipeline: str) -> DeploymentRespo
     """Return the deployment with a pipeline's name, Siftline's or not; None without one."""
     try:
         return client.read_deployment_by_name(deployment_name(pipeline))
-    except ObjectNotFound:
+    except (ObjectNotFound, ValueError, httpx.InvalidURL):  # it is asked for names of deployments only
         return None
 
 

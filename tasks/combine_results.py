@@ -18,5 +18,5 @@ def combine_results(
     plan: BatchPlan, detector: DetectorRef, receipts: Receipts, executor: Executor
 ) -> CombinedScores:
     """Find the threshold, label, and stage the result; see `siftline.stages.combine.combine_results`."""
-    tag_task("batch_processing")
+    tag_task("batch_processing", plan.job_id)
     return combine.combine_results(plan, detector, receipts, executor, asked=suspension_asked)

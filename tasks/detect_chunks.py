@@ -22,7 +22,7 @@ def detect_chunks(
     plan: BatchPlan, detector: DetectorRef, executor: Executor, lease: Lease, partial: bool
 ) -> Receipts:
     """Score the missing chunks, or give them up if `partial`; see `siftline.stages.detect`."""
-    tag_task("batch_processing")
+    tag_task("batch_processing", plan.job_id)
     store = open_checkpoints(plan)
     if partial:
         return detect.collect_receipts(plan, detector, store)

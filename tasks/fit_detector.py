@@ -16,5 +16,5 @@ from siftline.types import DetectorRef
 @task(name="fit_detector", task_run_name="fit_detector", cache_policy=NO_CACHE, persist_result=False)
 def fit_detector(plan: BatchPlan, executor: Executor) -> DetectorRef:
     """Fit the detector; see `siftline.stages.fit.fit_detector`."""
-    tag_task("batch_processing")
+    tag_task("batch_processing", plan.job_id)
     return fit.fit_detector(plan, executor, suspension_asked)

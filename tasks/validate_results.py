@@ -23,5 +23,5 @@ def validate_results(
     plan: BatchPlan, receipts: Receipts, combined: CombinedScores, partial: bool
 ) -> ValidationReport:
     """Audit the staged result; see `siftline.stages.validate.validate_results`."""
-    tag_task("result_validation")
+    tag_task("result_validation", plan.job_id)
     return validate.validate_results(plan, receipts, combined, partial)

@@ -52,7 +52,8 @@ class Incident:
     """Something that went wrong and was dealt with.
 
     `kind` is ``retried``, ``split``, ``worker lost``, ``recomputed``, ``rejected``, ``chunk failed``,
-    ``slower`` or ``not notified``; `text` says what, where, and what is done about it; `chunk` is the number of its chunk, if any.
+    ``slower`` or ``not notified``; `text` says what, where, and what is done about it; `chunk` is the
+    number of its chunk, if any.
     """
 
     kind: str

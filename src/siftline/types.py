@@ -193,6 +193,12 @@ class Counts(Record):
         return self.anomaly_count / self.scored if self.scored else 0.0
 
     @property
+    def summary(self) -> str:
+        """Rows, anomalies and threshold, on one line."""
+        found = f"{self.anomaly_count:,} anomalies among {self.scored:,} rows"
+        return f"{found} ({self.rate:.2%}), score {self.threshold:.4f} or more"
+
+    @property
     def counts(self) -> dict[str, Any]:
         """The counts by name, for another record of them."""
         return {name: getattr(self, name) for name in Counts.model_fields}

@@ -1,10 +1,11 @@
-"""Labels of runs beside Prefect's own states: a tag on the run, and an event for automations."""
+"""Labels of runs beside Prefect's own states: tags, attributes of spans, and events for automations."""
 
 from __future__ import annotations
 
 from typing import Any
 from uuid import UUID
 
+from opentelemetry import trace
 from prefect import Flow, get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext, TaskRunContext
@@ -26,14 +27,19 @@ def label_run(label: RunLabel, message: str) -> None:
     write_aside("the tag", lambda: _set_tags(run.id, {*_other_tags(run), f"{_PREFIX}{label}"}))
 
 
-def tag_task(step: str) -> None:
-    """Tag the present task run with its step.
+def tag_task(step: str, job_id: str | None = None) -> None:
+    """Tag the present task run with its step, and its span with step and job where spans are recorded.
 
     For tags of the task itself, Prefect would ask the API for slots, and a run waits for no API.
     """
     context = TaskRunContext.get()
     if context is not None and step not in context.task_run.tags:
         context.task_run.tags.append(step)
+    span = trace.get_current_span()
+    if span.is_recording():
+        span.set_attribute("siftline.step", step)
+        if job_id is not None:
+            span.set_attribute("siftline.job_id", job_id)
 
 
 def forget_label() -> None:

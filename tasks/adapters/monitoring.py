@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
 
-from siftline.errors import LeaseLost, StorageError
+from prefect import get_run_logger
+
+from siftline.errors import LeaseLost
 from siftline.jobs.live import LiveRecord, live_record
 from siftline.jobs.monitor import Monitor
 from siftline.progress import listening
@@ -19,20 +21,13 @@ from siftline.tasks.adapters.run_events import RunEvents
 def monitored(monitor: Monitor, lease: Lease, seconds: float = 1.0) -> Iterator[None]:
     """Write the record of the run and send its events within the block, every few `seconds` and at its end.
 
-    A failure to do so is without consequences for the run.
+    A failure to do so is logged once, and without consequences for the run.
     """
-    over, events = threading.Event(), RunEvents(monitor)
-
-    def publish(record: LiveRecord) -> None:
-        if record.rows.total and lease.directory is not None:  # else the run found its job published
-            with suppress(StorageError, LeaseLost):
-                lease.check()
-                live_record(lease.directory).write(record, durable=False)
-        events.send(record, lease.directory.name if lease.directory is not None else None)
+    over, publisher = threading.Event(), _Publisher(monitor, lease)
 
     def work() -> None:
         while not over.wait(seconds):
-            publish(monitor.record())
+            publisher.publish(monitor.record())
 
     thread = threading.Thread(target=copy_context().run, args=(work,), name="monitor", daemon=True)
     with listening(monitor):
@@ -42,4 +37,35 @@ def monitored(monitor: Monitor, lease: Lease, seconds: float = 1.0) -> Iterator[
         finally:
             over.set()
             thread.join()
-            publish(monitor.record(ended=True))
+            publisher.publish(monitor.record(ended=True))
+
+
+class _Publisher:
+    def __init__(self, monitor: Monitor, lease: Lease) -> None:
+        self._lease = lease
+        self._events = RunEvents(monitor)
+        self._logger = get_run_logger()
+        self._failed: set[str] = set()
+
+    def publish(self, record: LiveRecord) -> None:
+        self._attempt("its live record", self._write, record)
+        self._attempt("its events", self._send, record)
+
+    def _attempt(self, what: str, publish: Callable[[LiveRecord], None], record: LiveRecord) -> None:
+        try:
+            with suppress(LeaseLost):  # the run finds out by itself
+                publish(record)
+        except Exception as error:  # noqa: BLE001  whatever a disk or an API raises
+            if what not in self._failed:
+                self._failed.add(what)
+                self._logger.warning("the run goes on without %s: %s", what, error)
+
+    def _write(self, record: LiveRecord) -> None:
+        directory = self._lease.directory
+        if record.rows.total and directory is not None:  # else the run found its job published
+            self._lease.check()
+            live_record(directory).write(record, durable=False)
+
+    def _send(self, record: LiveRecord) -> None:
+        directory = self._lease.directory
+        self._events.send(record, directory.name if directory is not None else None)

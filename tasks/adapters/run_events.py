@@ -30,7 +30,7 @@ _LONGEST_TEXT = 1_000
 
 
 class RunEvents:
-    """Sends a monitor's news as events about the run; dropped alerts are counted in the next one."""
+    """Sends a monitor's news as events about the run; an alert has the number dropped since the last one."""
 
     def __init__(self, monitor: Monitor) -> None:
         context = FlowRunContext.get()
@@ -38,7 +38,7 @@ class RunEvents:
         self._monitor = monitor
         self._began = self._filled = self._committed = time.monotonic()
         self._allowed = _BURST
-        self._dropped = 0
+        self._accounted = self._dropped = 0
         self._chunks = -1
 
     def send(self, record: LiveRecord, job: str | None) -> None:
@@ -51,6 +51,7 @@ class RunEvents:
                 self._alert(news, job)
             else:
                 self._emit(STAGE, {"job_id": job, "stage": news.stage, "record": _short(record)})
+        self._dropped = max(0, sum(record.incidents.values()) - self._accounted)
         pause = min(_LONGEST_PAUSE, (now - self._began) / _COMMITS)
         changed = record.chunks.done != self._chunks
         if record.rows.total and changed and (now - self._committed >= pause or record.ended):
@@ -59,9 +60,9 @@ class RunEvents:
 
     def _alert(self, alert: Alert, job: str | None) -> None:
         if self._allowed < 1:
-            self._dropped += 1
             return
         self._allowed -= 1
+        self._accounted += 1 + self._dropped
         payload = {
             "job_id": job,
             "kind": alert.kind,

@@ -9,11 +9,13 @@ from contextlib import contextmanager
 
 from prefect import get_run_logger
 
+from siftline.jobs.texts import shown
 from siftline.progress import Incident, LogLine, Report, listening
 
 # Of each kind; a bad day must not drown the log.
 _MOST = 20
 _MOST_LINES = 200
+_LONGEST = 2_000
 
 
 @contextmanager
@@ -29,11 +31,12 @@ def run_logged() -> Iterator[None]:
             count[report.kind] += 1
             if count[report.kind] <= _MOST:
                 level = logging.INFO if report.kind == "retried" else logging.WARNING
-                logger.log(level, "%s: %s", report.kind, report.text)
+                logger.log(level, "%s: %s", report.kind, shown(report.text, _LONGEST))
         elif isinstance(report, LogLine):
             lines += 1
             if lines <= _MOST_LINES:
-                logger.log(report.level, "%s: %s: %s", report.item, report.logger, report.text)
+                text = shown(report.text, _LONGEST)
+                logger.log(report.level, "%s: %s: %s", report.item, report.logger, text)
 
     try:
         with listening(listen):

@@ -28,14 +28,19 @@ def tree(root: type[SiftlineError]) -> Iterator[type[SiftlineError]]:
 
 
 CLASSES = list(tree(SiftlineError))
+# Arguments after the problem and the remedy.
+EXTRA: dict[type[SiftlineError], tuple[object, ...]] = {
+    errors.BackfillFailed: (({"interval": "2026-03-01", "state": "Failed"},),),
+    errors.RowError: ((3, 5),),
+    ValidationFailed: (("one", "two"),),
+}
 EVERY = pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
 
 
 @EVERY
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_every_error_survives_pickling(kind: type[SiftlineError], protocol: int) -> None:
-    extra = {ValidationFailed: (("one", "two"),), errors.RowError: ((3, 5),)}.get(kind, ())
-    error = kind("the problem", "the remedy", *extra)
+    error = kind("the problem", "the remedy", *EXTRA.get(kind, ()))
     copy = pickle.loads(pickle.dumps(error, protocol))
     assert type(copy) is kind
     assert str(copy) == str(error)
@@ -52,7 +57,7 @@ def test_every_error_says_problem_and_remedy_in_one_line(kind: type[SiftlineErro
 
 @EVERY
 def test_an_error_about_something_is_the_same_error(kind: type[SiftlineError]) -> None:
-    extra = {ValidationFailed: (("one", "two"),), errors.RowError: ((3, 5),)}.get(kind, ())
+    extra = EXTRA.get(kind, ())
     error = kind("the problem", "the remedy", *extra)
     about = error.about("chunk 3")
     assert type(about) is kind

@@ -26,8 +26,9 @@ class Place:
         directory.chmod(0o755)
         self.shell = Shell(directory)
         self.home = directory / "stack"
-        ports = {name: free_port() for name in ("server", "scheduler", "dashboard", "database")}
+        ports = {name: free_port() for name in ("server", "scheduler", "dashboard", "monitor", "database")}
         self.api_url = f"http://127.0.0.1:{ports['server']}/api"
+        self.monitor = f"http://127.0.0.1:{ports['monitor']}"
         self.scheduler = f"tcp://127.0.0.1:{ports['scheduler']}"
         self.options = [part for name, port in ports.items() for part in (f"--{name}-port", str(port))]
         self.options += ["--home", str(self.home), "--database", database, "--workers", "1"]

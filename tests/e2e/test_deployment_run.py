@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from siftline import open_results
-from siftline.flows.recovery import job_statuses
+from siftline.flows.control.statuses import batch_statuses
 from siftline.jobs.record import read_job
 from tests.e2e.chaos import Job
 from tests.e2e.processes import Shell, forget_deployments, running
@@ -231,7 +231,7 @@ def test_a_suspended_run_stops_in_order_and_goes_on_when_it_is_resumed(
     committed = job.committed()
     assert 4 <= len(committed) < STOPPED_CHUNKS
     assert job.directory is not None
-    assert read_job(job.directory).outcome == "interrupted"
+    assert read_job(job.directory).outcome == "suspended"
     events = {"filter": {"event": {"name": ["siftline.job.suspended", "siftline.job.recoverable"]}}}
     told = wait_until(
         lambda: post(checkout, "/events/filter", events).raise_for_status().json()["events"], "it is told"
@@ -291,7 +291,7 @@ def test_a_run_whose_process_is_killed_is_taken_up_by_the_recovery_deployment(
     assert (manifest.rows, manifest.complete, manifest.flow_run_id) == (4000, True, recovery["id"])
 
     def published() -> bool:
-        (job,) = job_statuses(str(receipts))
-        return (job.state, job.chunks_done) == ("published", 40)
+        (job,) = batch_statuses(str(receipts))
+        return (job.state, job.chunks.done) == ("completed", 40)
 
     wait_until(published, "nobody works on the job any more")

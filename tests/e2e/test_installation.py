@@ -33,7 +33,7 @@ PAGES = [
     "be-notified",
     "schedule-pipelines",
 ]
-PAGES += ["watch-jobs", "recover", "prefect-ui", "run-a-stack"]
+PAGES += ["watch-jobs", "monitor", "recover", "prefect-ui", "run-a-stack"]
 ORDER = [next((ROOT / "docs").rglob(f"{name}.md")) for name in PAGES]
 
 

@@ -109,8 +109,9 @@ def test_what_is_wrong_with_a_pipeline_is_told_before_anything_changes(
 
     nowhere = write_pipeline(project, "wrong", work_pool="nobody-there")
     assert "work pool nobody-there has no worker" in apply(project, nowhere)
-    told = call_siftline(project, "status", "wrong")
-    assert "work pool nobody-there has no worker" in told.err
+    shown = call_siftline(project, "status", "wrong")
+    assert shown.out.splitlines()[0] == "wrong  created"
+    assert "no run was started yet, and work pool nobody-there has no worker" in shown.out
     assert call_siftline(project, "pipelines", "remove", "wrong").status == 0
     gone = call_siftline(project, "pipelines", "pause", "wrong")
     assert (gone.status, "the server does not have it" in gone.complaint()) == (2, True)
@@ -135,7 +136,7 @@ def test_a_submitted_job_is_named_at_once_and_can_be_cancelled(project: Shell, s
 
     job = submit(project, config, pool="nobody-there")
     with inside(project):
-        assert cancel_run(job.flow_run_id).state == "Cancelled"
+        assert cancel_run(job.flow_run_id).state == "cancelled"
     assert server.runs("on-demand", "Cancelled")
     with inside(project), pytest.raises(ConfigError, match=r"has ended already \(Cancelled\)"):
         cancel_run(job.flow_run_id)
@@ -196,11 +197,15 @@ def test_a_backfill_that_is_killed_goes_on_and_every_day_is_published_once(
     finished = call_siftline(project, *command)
 
     assert finished.status == 0, finished.err
-    lines = finished.out.splitlines()
+    head, *lines = finished.out.splitlines()
+    assert head.split() == ["INTERVAL", "STATE", "ROWS", "ANOMALIES", "RUN"]
     assert [line.split()[0] for line in lines] == [str(FIRST + timedelta(days=day)) for day in range(DAYS)]
     runs = server.runs("daily")
     assert len(runs) == DAYS, "no day has a second run"
     assert {run["state_name"] for run in runs} == {"Completed"}
+    assert {line.split()[-1] for line in lines} == {run["id"] for run in runs}
+    progress = [line for line in finished.err.splitlines() if line[:1].isdigit()]
+    assert (progress[-1].split()[0], progress[-1].split()[-1]) == (f"{DAYS}/{DAYS}", "Completed")
     for day in range(DAYS):
         manifest = open_results(project.directory / f"results/{FIRST + timedelta(days=day)}").manifest
         assert manifest.config["source"]["path"] == f"data/{FIRST + timedelta(days=day)}.parquet"

@@ -25,7 +25,7 @@ from tests.flows.commands import call_siftline, inside
 from tests.flows.webhook import Webhook, serving
 from tests.support import undisturbed_digest
 
-SERVICES = ["postgresql", "prefect-server", "dask-scheduler", "dask-workers", "prefect-worker"]
+SERVICES = ["postgresql", "prefect-server", "dask-scheduler", "dask-workers", "prefect-worker", "monitor"]
 
 
 @pytest.fixture(scope="module")

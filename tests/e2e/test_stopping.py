@@ -17,8 +17,8 @@ import pytest
 from siftline.config.batch import BatchConfig
 from siftline.config.loading import load_config
 from siftline.errors import Cancelled
-from siftline.jobs.results import open_results
 from siftline.jobs.record import read_job
+from siftline.jobs.results import open_results
 from siftline.signals import signals_deferred
 from tests.e2e.chaos import Job
 from tests.e2e.processes import Shell, finish

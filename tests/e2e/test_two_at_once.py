@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from siftline import open_results
-from siftline.flows.recovery import job_statuses
+from siftline.flows.control.statuses import batch_statuses
 from tests.e2e.chaos import CHUNKS, Job
 from tests.e2e.processes import Shell, finish
 from tests.faults import wait_until
@@ -118,5 +118,5 @@ def test_a_run_that_was_frozen_and_replaced_changes_nothing_when_it_wakes_up(
         second["flow_run_id"]: ("COMPLETED", "Completed"),
     }
     assert job.tags() == {frozen: ["siftline:superseded"], second["flow_run_id"]: []}
-    (status,) = job_statuses(str(job.checkpoint))
-    assert (status.state, status.run) == ("published", second["flow_run_id"])
+    (status,) = batch_statuses(str(job.checkpoint))
+    assert (status.state, status.flow_run_id) == ("completed", second["flow_run_id"])

@@ -90,7 +90,7 @@ def test_two_publications_are_kept_and_older_ones_go(tmp_path: Path) -> None:
 
     assert open_results(output).manifest.replaces == names[1]
     assert {path.name for path in (output / ".publications").iterdir()} == set(names[1:])
-    shown = {"scores", "anomalies.parquet", "manifest.json"}
+    shown = {"scores", "anomalies.parquet", "findings.json", "report.html", "manifest.json"}
     hidden = {".current", ".publications", ".staged", ".publishing"}
     assert {path.name for path in output.iterdir()} == shown | hidden
     assert not list((output / ".staged").iterdir())

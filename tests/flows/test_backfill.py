@@ -75,6 +75,7 @@ def deploy(
         server.create_flow(batch_detection),
         name=directory.name,
         parameters={"config": config, "schedules": schedules},
+        tags=["siftline"],
     )
     return server.read_deployment(made)
 
@@ -117,7 +118,7 @@ def test_every_interval_is_run_the_oldest_first_and_never_more_at_once_than_aske
     days = [day.label for day in DAYS]
     runs = runs_of(server, deployment)
     assert [day_of(run) for run in runs] == days
-    assert [run.tags for run in runs] == [["backfill"]] * 4
+    assert [sorted(run.tags) for run in runs] == [["backfill", "siftline"]] * 4
     assert [(one.interval.label, one.state) for one in report.intervals] == [
         (day, "Completed") for day in days
     ]

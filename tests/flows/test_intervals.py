@@ -22,7 +22,8 @@ from siftline import open_results
 from siftline.config.schedules import Interval, Schedule, intervals_of
 from siftline.errors import StepFailed, StorageUnavailable
 from siftline.flows.batch_detection import batch_detection
-from siftline.flows.recovery import job_statuses, recovery
+from siftline.flows.control.statuses import batch_statuses
+from siftline.flows.recovery import recovery
 from siftline.flows.run import schedule_missed as catch_up
 from siftline.flows.run.lifecycle import Run
 from siftline.jobs.intervals import Entry, Ledger
@@ -275,7 +276,7 @@ def test_a_step_that_fails_fails_the_run_but_not_what_is_published(tmp_path: Pat
     assert (again.type.value, again.name, again.result().chunks_computed) == ("COMPLETED", "Completed", 0)
     assert own.names == ["a", "b", "b", "c"]
     assert (output / "manifest.json").read_bytes() == manifest
-    assert [job.state for job in job_statuses(str(tmp_path / "checkpoint"))] == ["published"]
+    assert [job.state for job in batch_statuses(str(tmp_path / "checkpoint"))] == ["completed"]
 
     last = run(values, steps=steps("a", "b", "c", at=2))
     assert label(last) == "already-published"
@@ -320,7 +321,7 @@ def test_a_step_after_the_notification_is_done_when_people_were_told(
     ]
     run(values, steps=steps("a"))
     assert own.names == ["a", "a"]
-    assert [job.state for job in job_statuses(str(tmp_path / "checkpoint"))] == ["published"]
+    assert [job.state for job in batch_statuses(str(tmp_path / "checkpoint"))] == ["completed"]
     run(values, steps=steps("a"))
     assert own.names == ["a", "a"]
 
@@ -357,7 +358,7 @@ def test_a_run_that_failed_is_recovered_with_its_interval_and_its_steps(
     if by == "run":
         result = recovery(flow_run_id=run_id(failed))
     else:
-        (job,) = job_statuses(str(tmp_path / "checkpoint"))
+        (job,) = batch_statuses(str(tmp_path / "checkpoint"))
         result = recovery(job_id=job.job_id, checkpoint=str(tmp_path / "checkpoint"))
 
     assert (result.state, result.chunks_reused, result.rows) == ("Completed", 1, 300)
@@ -382,7 +383,7 @@ def test_a_fresh_start_that_failed_is_not_done_by_what_was_published_for_its_int
     if by == "run":
         result = recovery(flow_run_id=run_id(failed))
     else:
-        (job,) = job_statuses(str(tmp_path / "checkpoint"))
+        (job,) = batch_statuses(str(tmp_path / "checkpoint"))
         result = recovery(job_id=job.job_id, checkpoint=str(tmp_path / "checkpoint"))
     assert (result.state, result.chunks_reused) == ("Completed", 1)
     assert own.names == ["a", "a"]

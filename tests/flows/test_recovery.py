@@ -18,7 +18,8 @@ from prefect.states import Failed, Scheduled
 from siftline import open_results
 from siftline.errors import ConfigError, GivenUp, RowError, SourceError, StorageUnavailable, UnknownJob
 from siftline.flows.batch_detection import batch_detection
-from siftline.flows.recovery import job_statuses, partial_publication, recovery
+from siftline.flows.control.statuses import batch_statuses
+from siftline.flows.recovery import partial_publication, recovery
 from siftline.stages import detect
 from siftline.stages.scoring import ChunkTask, score_chunk
 from siftline.types import ChunkReceipt
@@ -67,6 +68,13 @@ def checkpoint(values: dict[str, Any]) -> str:
     return str(values["checkpoint"]["path"])
 
 
+def job_id(values: dict[str, Any]) -> str:
+    """The id of the one job in a checkpoint."""
+    (job,) = batch_statuses(checkpoint(values))
+    assert job.job_id is not None
+    return job.job_id
+
+
 def undisturbed(tmp_path: Path) -> str:
     return scores_digest(batch_detection(configuration(tmp_path / "undisturbed")).output)
 
@@ -77,8 +85,9 @@ def test_a_failed_run_is_recovered_by_its_id_and_only_what_is_left_is_done(
     values = configuration(tmp_path, retries=NO_DELAY)
     breaking(away())
     run = fail(values)
-    (before,) = job_statuses(checkpoint(values))
-    assert (before.state, before.chunks, before.chunks_done, before.run) == ("failed", 3, 1, str(run))
+    (before,) = batch_statuses(checkpoint(values))
+    assert (before.state, before.final, before.flow_run_id) == ("failed", True, str(run))
+    assert (before.chunks.total, before.chunks.done) == (3, 1)
     assert "chunk 1 (rows 200-399) failed after 2 attempts: part-1: Input/output error" in str(before.error)
 
     breaking(None)
@@ -86,8 +95,8 @@ def test_a_failed_run_is_recovered_by_its_id_and_only_what_is_left_is_done(
 
     assert (result.state, result.chunks_reused, result.chunks_computed) == ("Completed", 1, 2)
     assert scores_digest(result.output) == undisturbed(tmp_path)
-    (after,) = job_statuses(checkpoint(values))
-    assert (after.state, after.chunks_done, after.error) == ("published", 3, None)
+    (after,) = batch_statuses(checkpoint(values))
+    assert (after.state, after.chunks.done, after.chunks.reused, after.error) == ("completed", 3, 1, None)
 
 
 def test_a_job_is_recovered_by_the_beginning_of_its_id_from_anywhere(
@@ -99,15 +108,15 @@ def test_a_job_is_recovered_by_the_beginning_of_its_id_from_anywhere(
     values["output"]["path"] = "output"
     breaking(away())
     fail(values)
-    (job,) = job_statuses(checkpoint(values))
+    job = job_id(values)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
 
     breaking(None)
-    result = recovery(job_id=job.job_id[:5], checkpoint=checkpoint(values))
+    result = recovery(job_id=job[:5], checkpoint=checkpoint(values))
 
-    assert (result.job_id, result.chunks_reused) == (job.job_id, 1)
+    assert (result.job_id, result.chunks_reused) == (job, 1)
     assert scores_digest(tmp_path / "output") == undisturbed(tmp_path)
 
 
@@ -132,12 +141,13 @@ def test_a_job_has_failed_for_good_when_its_recoveries_are_used_up_and_each_caus
         "Siftline: test is recovering",
         "Siftline: test failed for good",
     ]
-    job = Path(checkpoint(values)).resolve() / "jobs" / job_statuses(checkpoint(values))[0].job_id
+    job = Path(checkpoint(values)).resolve() / "jobs" / job_id(values)
     assert (
         f"To resume: siftline resume {job.name} --checkpoint {job.parent.parent}"
         in (webhook.received[-1].body["body"])
     )
-    assert job_statuses(checkpoint(values))[0].state == "failed for good"
+    (given_up,) = batch_statuses(checkpoint(values))
+    assert (given_up.state, given_up.recoveries) == ("failed", 2)
 
     breaking(None)
     assert recovery(job_id=job.name, checkpoint=checkpoint(values), max_recoveries=None).state == "Completed"
@@ -179,8 +189,7 @@ def test_a_fresh_start_that_failed_is_not_done_by_what_was_published_before(
     with pytest.raises(StorageUnavailable):
         batch_detection(values, fresh=True)
     breaking(None)
-    (job,) = job_statuses(checkpoint(values))
-    result = recovery(job_id=job.job_id, checkpoint=checkpoint(values))
+    result = recovery(job_id=job_id(values), checkpoint=checkpoint(values))
     assert (result.state, result.chunks_reused, result.chunks_computed) == ("Completed", 1, 2)
     assert batch_detection(values).state == "AlreadyPublished"
 
@@ -194,9 +203,8 @@ def test_more_rows_than_are_tolerated_can_be_left_out_on_request(tmp_path: Path)
     pq.write_table(table.set_column(table.column_names.index("amount"), "amount", pa.array(amounts)), source)
     with pytest.raises(RowError):
         batch_detection(values)
-    (job,) = job_statuses(checkpoint(values))
 
-    partial = partial_publication(job.job_id, checkpoint(values))
+    partial = partial_publication(job_id(values), checkpoint(values))
 
     assert (partial.state, partial.rows_failed >= 2) == ("Partial", True)
     manifest = open_results(partial.output).manifest
@@ -285,9 +293,8 @@ def test_what_is_done_of_a_failed_job_can_be_published_and_the_whole_later(
     )
     strict = {**values, "tolerate": {"chunks": 0}}
     fail(strict)
-    (job,) = job_statuses(checkpoint(values))
 
-    partial = partial_publication(job.job_id, checkpoint(values))
+    partial = partial_publication(job_id(values), checkpoint(values))
 
     assert (partial.state, partial.chunks_failed, partial.rows_failed) == ("Partial", 1, 200)
     assert label(partial.flow_run_id) == "partial"
@@ -297,7 +304,7 @@ def test_what_is_done_of_a_failed_job_can_be_published_and_the_whole_later(
     assert ids == [*range(1000, 1200), *range(1400, 1600)]
 
     breaking(None)
-    whole = recovery(job_id=job.job_id, checkpoint=checkpoint(values))
+    whole = recovery(job_id=job_id(values), checkpoint=checkpoint(values))
     assert (whole.state, whole.chunks_computed) == ("Completed", 1)
     assert open_results(whole.output).manifest.complete
     assert scores_digest(whole.output) == undisturbed(tmp_path)

@@ -130,7 +130,7 @@ def test_every_test_that_a_page_names_is_there(page: str) -> None:
 
 @pytest.mark.parametrize("page", [pytest.param(page, id=str(page.relative_to(ROOT))) for page in PAGES])
 def test_every_name_of_the_code_imports(page: Path) -> None:
-    for name in re.findall(r"`(siftline(?!\.job\.)(?:\.\w+)+)[`(]", _prose(page)):
+    for name in re.findall(r"`(siftline(?!\.(?:job|chunk)\.)(?:\.\w+)+)[`(]", _prose(page)):
         resolve_name(name)
 
 

@@ -20,9 +20,12 @@ from siftline.errors import RenamedWarning, SiftlineError
 _INTERRUPTED = 130
 # Imported when one of their commands is called.
 _MODULES = {
-    **dict.fromkeys(["init", "jobs", "publish", "resume", "run", "schema", "validate"], "batches"),
-    **dict.fromkeys(["automations", "backfill", "pipelines", "status"], "pipelines"),
+    **dict.fromkeys(["init", "publish", "resume", "run", "schema", "validate"], "batches"),
+    **dict.fromkeys(["automations", "backfill", "pipelines"], "pipelines"),
+    **dict.fromkeys(["history", "show", "threshold"], "results"),
+    **dict.fromkeys(["jobs", "status", "watch"], "watching"),
     **dict.fromkeys(["down", "up"], "stack"),
+    "serve": "serve",
 }
 _FORMER = {"apply": "pipelines"}
 

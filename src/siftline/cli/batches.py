@@ -1,4 +1,4 @@
-"""Commands for batches: ``run``, ``resume``, ``publish``, ``jobs``, ``validate``, ``schema``, ``init``."""
+"""Commands for batches: ``run``, ``resume``, ``publish``, ``validate``, ``schema``, ``init``."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
-from siftline.cli.options import json_option
+from siftline.cli.options import checkpoint_option, json_option
 from siftline.cli.prefect_setup import end_server_with_us, prepare_prefect
 from siftline.config.batch import BatchConfig
 from siftline.config.clusters import Cluster
 from siftline.config.loading import load_config, resolve_config
-from siftline.errors import Cancelled, OutputConflict, SiftlineError
+from siftline.errors import ApiError, Cancelled, OutputConflict, SiftlineError
+from siftline.progress import NOT_NOTIFIED, Incident, Report, listening
 from siftline.types import BatchResult
 
 _path = click.Path(path_type=Path)
@@ -28,9 +28,6 @@ _set_option = click.option(
 )
 _verbose_option = click.option("--verbose", "-v", is_flag=True, help="Show Prefect's log.")
 _job_argument = click.argument("job_id")
-_checkpoint_option = click.option(
-    "--checkpoint", default=".siftline", show_default=True, help="Directory with the jobs: checkpoint.path."
-)
 
 
 @click.command()
@@ -44,8 +41,14 @@ def run(config: Path, overrides: tuple[str, ...], fresh: bool, as_json: bool, ve
 
     After an interruption, run the same command again: finished work is never repeated.
     """
+    from siftline.jobs.starting import starting
+
     batch = load_config(config, overrides)
-    with _errors_as_json(as_json), _in_this_process(batch.cluster, verbose):
+    with (
+        _errors_as_json(as_json),
+        starting(batch.checkpoint.path, batch.name),
+        _in_this_process(batch.cluster, verbose),
+    ):
         from siftline.flows.batch_detection import batch_detection
 
         result = batch_detection(batch, fresh)
@@ -54,7 +57,7 @@ def run(config: Path, overrides: tuple[str, ...], fresh: bool, as_json: bool, ve
 
 @click.command()
 @_job_argument
-@_checkpoint_option
+@checkpoint_option
 @click.option("--safer", is_flag=True, help="Use less memory: one chunk per worker, in small batches.")
 @json_option
 @_verbose_option
@@ -63,7 +66,10 @@ def resume(job_id: str, checkpoint: str, safer: bool, as_json: bool, verbose: bo
 
     A unique prefix of the job's id is enough.
     """
-    with _errors_as_json(as_json), _in_this_process(_planned(checkpoint, job_id).cluster, verbose):
+    with (
+        _errors_as_json(as_json),
+        _in_this_process(_planned(checkpoint, job_id).cluster, verbose),
+    ):
         from siftline.flows.recovery import recovery
 
         result = recovery(job_id=job_id, checkpoint=checkpoint, max_recoveries=None, safer=safer)
@@ -72,7 +78,7 @@ def resume(job_id: str, checkpoint: str, safer: bool, as_json: bool, verbose: bo
 
 @click.command()
 @_job_argument
-@_checkpoint_option
+@checkpoint_option
 @click.option("--partial", is_flag=True, required=True, help="Publish although chunks are missing.")
 @json_option
 @_verbose_option
@@ -81,35 +87,14 @@ def publish(job_id: str, checkpoint: str, partial: bool, as_json: bool, verbose:
 
     The job can still be resumed, and published whole.
     """
-    with _errors_as_json(as_json), _in_this_process(_planned(checkpoint, job_id).cluster, verbose):
+    with (
+        _errors_as_json(as_json),
+        _in_this_process(_planned(checkpoint, job_id).cluster, verbose),
+    ):
         from siftline.flows.recovery import partial_publication
 
         result = partial_publication(job_id, checkpoint)
     _show(result, as_json)
-
-
-@click.command()
-@_checkpoint_option
-@json_option
-def jobs(checkpoint: str, as_json: bool) -> None:
-    """List the jobs of a checkpoint: their states and remaining chunks."""
-    prepare_prefect()
-    from siftline.flows.recovery import job_statuses
-    from siftline.flows.server import flow_errors
-
-    with flow_errors():
-        statuses = job_statuses(checkpoint)
-    if as_json:
-        click.echo(json.dumps([asdict(status) for status in statuses]))
-        return
-    if not statuses:
-        click.echo(f"no jobs in {checkpoint}")
-    for status in statuses:
-        left, total = status.chunks - status.chunks_done, f"{status.chunks:,} chunks"
-        chunks = f"{left:,} of {total} left" if left else f"all {total} done"
-        click.echo(f"{status.job_id}  {status.name}  {status.state}  {chunks}  run {status.run or 'unknown'}")
-        if status.error is not None:
-            click.echo(f"  {status.error}")
 
 
 @click.command()
@@ -129,6 +114,26 @@ def validate(config: Path, overrides: tuple[str, ...]) -> None:
     if found.rows and found.chunk_rows:
         click.echo(f"  chunks    of at most {min(found.chunk_rows, found.rows):,} rows")
     click.echo(f"  output    {batch.output.path}")
+    if batch.notify:
+        click.echo(f"  notify    {_check_blocks(batch)}")
+
+
+def _check_blocks(batch: BatchConfig) -> str:
+    """Check that the server has the blocks of the notifications, if one is configured and answers."""
+    blocks = ", ".join(dict.fromkeys(rule.block for rule in batch.notify))
+    prepare_prefect()
+    from siftline.flows.server import api_address, server
+
+    if not api_address():
+        return f"{blocks} (not checked: no Prefect server is configured)"
+    from siftline.flows.control.deployments import check_blocks
+
+    try:
+        with server(seconds=5) as client:
+            check_blocks(client, batch)
+    except ApiError:
+        return f"{blocks} (not checked: the Prefect server does not answer)"
+    return blocks
 
 
 @click.command()
@@ -180,20 +185,32 @@ def _errors_as_json(as_json: bool) -> Iterator[None]:
 
 @contextmanager
 def _in_this_process(cluster: Cluster, verbose: bool) -> Iterator[None]:
-    """Prepare Prefect and the cluster for a flow, and show its progress on stderr."""
+    """Prepare Prefect and the cluster for a flow, and show its progress on stderr.
+
+    The command ends with the notifications that were not delivered.
+    """
     from siftline.cli.live import show_progress
     from siftline.engine import prepare_executor
     from siftline.signals import signals_held
 
-    prepare_prefect(verbose)
-    with show_progress(sys.stderr) as say:
-        say("starting")
-        prepare_executor(cluster)  # its imports and ours take seconds, in parallel
-        from siftline.flows.server import flow_errors, reach_api
+    context = click.get_current_context()
 
+    def listen(report: Report) -> None:
+        if isinstance(report, Incident) and report.kind == NOT_NOTIFIED:
+            context.call_on_close(lambda: click.echo(f"siftline: {report.text}", err=True))
+
+    prepare_prefect(verbose)
+    with show_progress(sys.stderr) as say, listening(listen):
+        say("starting: importing Prefect")
+        prepare_executor(cluster)  # its imports and ours take seconds, in parallel
+        from siftline.flows.server import api_address, flow_errors, reach_api
+
+        which = "the Prefect server" if api_address() else "an embedded Prefect server to start"
+        say(f"starting: waiting for {which}")
         with signals_held({signal.SIGINT}):  # we stop an embedded server, not the terminal
             reach_api()
             end_server_with_us()
+        say("starting: creating the run")
         with flow_errors():
             yield
 
@@ -201,36 +218,29 @@ def _in_this_process(cluster: Cluster, verbose: bool) -> Iterator[None]:
 def _show(result: BatchResult, as_json: bool) -> None:
     if as_json:
         click.echo(result.model_dump_json())
-    elif result.state == "AlreadyPublished":
+        return
+    if result.state == "AlreadyPublished":
         click.echo(f"job {result.job_id} is published already: nothing to do (--fresh does it again)")
-        click.echo(f"Results: {result.output}")
-    else:
-        _print_summary(result)
+    _print_summary(result)
 
 
 def _print_summary(result: BatchResult) -> None:
-    click.echo(
-        f"{result.anomaly_count:,} anomalies among {result.scored:,} rows ({result.rate:.2%}), "
-        f"score {result.threshold:.4f} or more"
-    )
+    from siftline.cli.result_text import print_groups, print_top_rows
+    from siftline.jobs.results import open_results
+
+    results = open_results(result.output)
+    click.echo(result.summary)
     if result.rows_failed:
         click.echo(
             f"{result.rows_failed:,} of {result.rows:,} rows could not be scored"
             f"{' yet: this is a partial result' if result.state == 'Partial' else ''}; "
             f"{result.chunks_failed:,} chunks have no result"
         )
-    click.echo(
-        f"{result.chunks} chunks, {result.chunks_computed} computed, {result.chunks_reused} reused, "
-        f"{result.wall_seconds:.1f} s, job {result.job_id}"
-    )
-    _print_top_rows(result.output)
+    if result.state != "AlreadyPublished":
+        click.echo(
+            f"{result.chunks} chunks, {result.chunks_computed} computed, {result.chunks_reused} reused, "
+            f"{result.wall_seconds:.1f} s, job {result.job_id}"
+        )
+    print_groups(results, most=5)
+    print_top_rows(results)
     click.echo(f"\nResults: {result.output} (in Python: siftline.open_results({result.output!r}))")
-
-
-def _print_top_rows(output: str, count: int = 10) -> None:
-    from siftline.jobs.results import open_results
-    from siftline.notices.top_rows import top_rows
-
-    click.echo("\nThe most anomalous rows:")
-    for row in top_rows(open_results(output), count):
-        click.echo("\n     ".join([f"\n{row.rank:3}. {row}", *row.reasons]))

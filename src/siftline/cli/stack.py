@@ -17,9 +17,9 @@ from siftline.errors import storage_error
 from siftline.stack import Stack, StackRecord, clear, read_stack, supervise
 from siftline.stack.processes import end
 from siftline.stack.services import services
+from siftline.stack.token import TOKEN_VARIABLE, is_loopback, token_file
 
 _DOWN_SECONDS = 180.0
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 Command = Callable[..., Any]
 
@@ -46,6 +46,7 @@ _home_option = click.option(
 @_port_option("server", 4200, "Prefect's API and UI")
 @_port_option("scheduler", 8786, "the Dask scheduler")
 @_port_option("dashboard", 8787, "the Dask dashboard")
+@_port_option("monitor", 4280, "the page of all jobs")
 @click.option(
     "--database",
     type=click.Choice(["postgresql", "sqlite"]),
@@ -65,7 +66,7 @@ _home_option = click.option(
 @click.option("--worker-memory", default="2GiB", show_default=True, help="Memory limit of each Dask worker.")
 @click.option("--detach", is_flag=True, help="Leave the stack running in the background.")
 def up(workers: int | None, detach: bool, **options: Any) -> int:
-    """Start a Prefect server on PostgreSQL, a Prefect worker, and a Dask scheduler with workers.
+    """Start a Prefect server on PostgreSQL, a Prefect worker, a Dask cluster, and the page of jobs.
 
     Stop them with Ctrl-C or `siftline down`.
     """
@@ -112,12 +113,14 @@ def _print_running(record: StackRecord) -> None:
 
 
 def _print_addresses(stack: Stack) -> None:
-    click.echo(f"\nPrefect UI {stack.ui}, Dask dashboard {stack.dashboard}/status. For the shell:")
+    click.echo(f"\nJobs {stack.monitor}, Prefect UI {stack.ui}, Dask dashboard {stack.dashboard}/status.")
+    click.echo("For the shell:")
     click.echo(f"  export PREFECT_API_URL={stack.api}")
     click.echo("For a job's configuration:")
     memory = f"memory_limit: {stack.worker_memory}"
     click.echo(f'  cluster: {{kind: address, address: "{stack.scheduler}", {memory}}}')
-    if stack.host not in _LOOPBACK:
+    if not is_loopback(stack.host):
+        click.echo(f"The page of the jobs asks for a token: {TOKEN_VARIABLE}, or else {token_file(stack)}.")
         click.echo(f"Any machine that reaches {stack.host} can run code here: restrict it with a firewall.")
     click.echo(f"Stop it with: siftline down --home {stack.home}")
 

@@ -200,5 +200,10 @@ class _Lines:
         if key == self._last and not late:
             return
         self._last, self._at = key, now
-        parts = [one.state, one.stage or one.message, _chunks(one), _rows(one), _anomalies(one)]
+        counts = {"chunks": _chunks(one), "rows": _rows(one), "anomalies": _anomalies(one)}
+        parts = [
+            one.state,
+            one.stage or one.message,
+            *(f"{name} {text}" for name, text in counts.items() if text),
+        ]
         click.echo(f"{now:%H:%M:%S}  {', '.join(shown(part, _LINE) for part in parts if part)}")

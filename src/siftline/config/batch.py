@@ -139,12 +139,16 @@ class CheckpointConfig(Section):
 
 
 class RateConfig(Section):
-    """Bounds of a share."""
+    """Bounds of the share of flagged rows."""
 
     min: Annotated[float, Field(ge=0, le=1)] = 0
     """Smallest acceptable share."""
     max: Annotated[float, Field(ge=0, le=1)] = 1
     """Largest acceptable share."""
+    within: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(default=None, examples=[0.5])
+    """Largest acceptable distance from the usual share, as a share of it: `0.5` allows 50 % more or less."""
+    last: Annotated[int, Field(ge=3, le=30)] = 10
+    """Number of the pipeline's last publications whose median share is the usual one."""
 
     @model_validator(mode="after")
     def _ordered(self) -> RateConfig:
@@ -157,7 +161,7 @@ class ValidationConfig(Section):
     """Checks that a result must pass before it is published."""
 
     anomaly_rate: RateConfig = RateConfig()
-    """Bounds for the share of flagged rows."""
+    """Bounds of the share of flagged rows."""
 
 
 class OutputConfig(Section):

@@ -38,7 +38,9 @@ class TemplateVariables:
     threshold: float | None = None
     output: str | None = None
     error: str | None = None
+    groups: tuple[str, ...] = ()  # the largest groups of anomalies, in words
     top: tuple[TopRow, ...] = ()
     run_url: str | None = None
     report_url: str | None = None
+    report_path: str | None = None  # of report.html
     resume: str | None = None  # command that resumes the job

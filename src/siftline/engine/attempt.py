@@ -91,5 +91,5 @@ class _Listener(logging.Handler):
         try:
             text = record.getMessage()[:_LONGEST_LINE]
         except Exception:  # noqa: BLE001  arguments that do not fit, or refuse to become text
-            text = str(record.msg)[:_LONGEST_LINE]
+            text = record.msg[:_LONGEST_LINE] if isinstance(record.msg, str) else type(record.msg).__name__
         self._take(LogLine(record.levelno, record.name, text, str(self._item)))

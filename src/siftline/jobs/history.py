@@ -15,7 +15,10 @@ _MOST = 30
 
 
 class Publication(BaseModel):
-    """A publication: its job, its scored rows, and the flagged ones among them."""
+    """A publication: its job, its scored rows, and the flagged ones among them.
+
+    Records of earlier versions lack the fields that may be None.
+    """
 
     model_config = ConfigDict(frozen=True)  # records of earlier versions have more fields
 
@@ -24,6 +27,11 @@ class Publication(BaseModel):
     job_id: str
     rows: int
     anomalies: int
+    rows_failed: int | None = None
+    threshold: float | None = None
+    duration_seconds: float | None = None
+    output: str | None = None
+    interval: str | None = None
 
     @property
     def rate(self) -> float:
@@ -35,8 +43,18 @@ class _History(BaseModel):
     publications: tuple[Publication, ...] = ()
 
 
-def remember(path: Path, manifest: Manifest) -> None:
-    """Add a complete publication to the history of its pipeline, once."""
+def remember(
+    path: Path, manifest: Manifest, duration_seconds: float | None = None, interval: str | None = None
+) -> None:
+    """Add a complete publication to the history of its pipeline, once.
+
+    Parameters
+    ----------
+    duration_seconds : float, optional
+        Seconds of the run that published it.
+    interval : str, optional
+        The interval that it is about.
+    """
     if not manifest.complete:
         return
     latest = Publication(
@@ -45,6 +63,11 @@ def remember(path: Path, manifest: Manifest) -> None:
         job_id=manifest.job_id,
         rows=manifest.scored,
         anomalies=manifest.anomaly_count,
+        rows_failed=manifest.rows_failed,
+        threshold=manifest.threshold,
+        duration_seconds=None if duration_seconds is None else round(duration_seconds, 3),
+        output=manifest.config["output"]["path"],
+        interval=interval,
     )
     with _record(path).updating() as history:
         if latest.publication not in {one.publication for one in history.publications}:

@@ -24,6 +24,7 @@ from siftline.progress import Incident, Progress, Report, Stage, Usage
 
 _MOST_ALERTS = 50
 _MOST_SAMPLES = 240
+_MOST_NEWS = 1_000
 _RECENT_SECONDS = 10.0
 
 
@@ -54,7 +55,7 @@ class Monitor:
         self._every = self._ticks = 0
         self._first: _Speed | None = None
         self._recent: deque[_Speed] = deque()
-        self.news: deque[Alert | StageTime] = deque(maxlen=1_000)
+        self.news: deque[Alert | StageTime] = deque()
 
     def begin(self, plan: BatchPlan, interval: str | None) -> None:
         """Take the totals of the planned job."""
@@ -80,7 +81,8 @@ class Monitor:
                 self._incidents[report.kind] += 1
                 alert = Alert(at=now, kind=report.kind, text=report.text, chunk=report.chunk)
                 self._alerts.append(alert)
-                self.news.append(alert)
+                if len(self.news) < _MOST_NEWS:  # stages are few, and never left out
+                    self.news.append(alert)
             elif isinstance(report, Usage):
                 update = {"workers": report.workers, "dashboard": report.dashboard}
                 self._record = self._record.model_copy(update=update)
@@ -91,7 +93,7 @@ class Monitor:
         with self._lock:
             if ended:
                 self._enter(None, now)
-            self._sample(now)
+            self._sample(now, ended)
             update = {
                 "updated": now,
                 "ended": now if ended else None,
@@ -143,11 +145,14 @@ class Monitor:
             self._stages.append(StageTime(stage=stage, started=now))
             self.news.append(self._stages[-1])
 
-    def _sample(self, now: datetime) -> None:
+    def _sample(self, now: datetime, last: bool) -> None:
         self._ticks += 1
-        if self._ticks <= self._every:
+        if self._ticks <= self._every and not last:
             return
         self._ticks = 0
+        if len(self._timeline) == _MOST_SAMPLES:
+            self._timeline = self._timeline[::2]
+            self._every = 2 * self._every + 1
         record = self._record
         self._timeline.append(
             Sample(
@@ -161,9 +166,6 @@ class Monitor:
                 memory=sum(worker.memory or 0 for worker in record.workers),
             )
         )
-        if len(self._timeline) >= _MOST_SAMPLES:
-            self._timeline = self._timeline[::2]
-            self._every = 2 * self._every + 1
 
     def _recent_speed(self, now: datetime) -> float | None:
         if not self._recent or self._stages[-1].stage != "detect":

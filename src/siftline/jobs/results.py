@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from siftline.errors import SourceError
+from siftline.jobs.findings import Findings, findings_record
+from siftline.jobs.results_html import results_html
 from siftline.storage.layout import OutputFiles, Version
 from siftline.storage.records import PublishedFile, RecordFile
 from siftline.types import Counts, FailedChunk, ResultState, ValidationReport
@@ -60,7 +62,7 @@ class Manifest(Counts):
         return "CompletedWithRejects" if self.rows_failed else "Completed"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Results:
     """A published result.
 
@@ -73,6 +75,9 @@ class Results:
     anomalies : pyarrow.Table
         The flagged rows, highest score first: key columns, features, carried columns, ``score``, ``rank``
         (int64, equal scores share one), ``reasons``.
+    findings : Findings or None
+        Groups of anomalies, rows that other thresholds would flag, agreement with known labels; None if the
+        publication has none.
     """
 
     path: Path
@@ -87,6 +92,12 @@ class Results:
     def anomalies(self) -> pa.Table:
         """The flagged rows with their reasons."""
         return self._dataset(self.manifest.anomaly_files).to_table()
+
+    @property
+    def findings(self) -> Findings | None:
+        """Groups of anomalies, the curve of thresholds, and more, or None."""
+        publication = self.path / OutputFiles.PUBLICATIONS / self.manifest.publication
+        return findings_record(publication).read_or(None)
 
     @property
     def failed(self) -> pa.Table | None:
@@ -105,6 +116,13 @@ class Results:
         """Return every row with its score and label as a data frame."""
         frame: pd.DataFrame = self.scores.to_table().to_pandas()
         return frame
+
+    def __repr__(self) -> str:
+        return f"Results({str(self.path)!r}: {self.manifest.summary})"
+
+    def _repr_html_(self) -> str:
+        title = f"{self.manifest.name}: {self.manifest.summary}"
+        return results_html(title, self.findings, self.top(), self.manifest.features)
 
     def _dataset(self, files: tuple[PublishedFile, ...]) -> ds.Dataset:
         import pyarrow.dataset as ds  # slow to import, and not needed by workers

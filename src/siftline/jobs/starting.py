@@ -44,10 +44,22 @@ def starting(checkpoint: Path | str, name: str) -> Iterator[None]:
 
 def find_starting(checkpoint: Path | str, name: str) -> Starting | None:
     """Return the last process that starts a run of that name, if it lives on this machine."""
-    paths = CheckpointFiles.at(checkpoint).starting.glob(f"{name}-*.json")
-    found = [one for one in (_record(path).read_or(None) for path in paths) if one is not None]
-    lives = [one for one in found if one.host == socket.gethostname() and psutil.pid_exists(one.pid)]
-    return max((one for one in lives if one.name == name), key=lambda one: one.at, default=None)
+    paths = CheckpointFiles.at(checkpoint).starting.glob("*.json")
+    found = (_record(path).read_or(None) for path in paths)
+    here = [one for one in found if one is not None and one.name == name and _lives(one)]
+    return max(here, key=lambda one: one.at, default=None)
+
+
+def _lives(one: Starting) -> bool:
+    """Return true if that process runs here; one that began later has only its number."""
+    if one.host != socket.gethostname():
+        return False
+    try:
+        process = psutil.Process(one.pid)
+        began = datetime.fromtimestamp(process.create_time(), UTC)
+        return process.status() != psutil.STATUS_ZOMBIE and began <= one.at
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _record(path: Path) -> RecordFile[Starting]:

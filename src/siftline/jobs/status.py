@@ -36,8 +36,9 @@ FINAL: frozenset[State] = frozenset(
     {"completed", "rejected", "partial", "failed", "cancelled", "interrupted"}
 )
 
-_SAME = (
-    *("name", "interval", "source", "output", "stages", "chunks", "rows", "anomalies", "alerts", "incidents"),
+_OF_JOB = ("name", "interval", "source", "output")
+_OF_RUN = (
+    *("stages", "chunks", "rows", "anomalies", "alerts", "incidents"),
     *("average_rows_per_second", "chunk_seconds", "updated"),
 )
 
@@ -118,11 +119,14 @@ def job_status(job: Path, with_size: bool = False) -> BatchStatus:
     holder, lease = last_holder(job)
     manifest = _manifest(live, job)
     state = _state(record, lease, manifest)
-    of_now = live is not None and holder is not None and live.run == holder.run
-    known = _of_live(live, state, of_now) if live is not None else {}
+    at_work = state in ("running", "recovering")
+    known: dict[str, Any] = {}
+    if live is not None:
+        begins = at_work and holder is not None and live.run != holder.run
+        known = _of_run_before(live) if begins else _of_live(live, state)
     if state == "interrupted" and live is not None:
         known |= _after_death(live, job)
-    if manifest is not None:
+    if manifest is not None and not at_work:
         known |= {"anomalies": manifest.anomaly_count, "threshold": manifest.threshold}
     return BatchStatus.model_validate(
         {
@@ -143,7 +147,7 @@ def job_status(job: Path, with_size: bool = False) -> BatchStatus:
 def live_status(live: LiveRecord, state: State, job_id: str | None) -> BatchStatus:
     """Return the status of a run from its live record, where the checkpoint is out of reach."""
     known = {"job_id": job_id, "flow_run_id": live.run, "state": state, "final": state in FINAL}
-    return BatchStatus.model_validate({**known, "started": live.started, **_of_live(live, state, True)})
+    return BatchStatus.model_validate({**known, "started": live.started, **_of_live(live, state)})
 
 
 def _state(record: JobRecord, lease: str, manifest: Manifest | None) -> State:
@@ -166,15 +170,21 @@ def _manifest(live: LiveRecord | None, job: Path) -> Manifest | None:
     return found if found is not None and found.job_id == job.name else None
 
 
-def _of_live(live: LiveRecord, state: State, of_now: bool) -> dict[str, Any]:
-    """Return the fields of a live record; its present ones only if it is of the present run."""
+def _of_run_before(live: LiveRecord) -> dict[str, Any]:
+    """Return the fields of a live record that hold for the next run, too."""
+    totals = {"chunks": ChunkCounts(total=live.chunks.total), "rows": RowCounts(total=live.rows.total)}
+    return {**{name: getattr(live, name) for name in _OF_JOB}, **totals}
+
+
+def _of_live(live: LiveRecord, state: State) -> dict[str, Any]:
+    """Return the fields of a live record; those of the moment only while its run works."""
     total, done = live.rows.total, live.rows.done
     published = state in ("completed", "rejected")
     known = {
-        **{name: getattr(live, name) for name in _SAME},
+        **{name: getattr(live, name) for name in (*_OF_JOB, *_OF_RUN)},
         "percent": 100.0 if published else 100 * done / total if total else None,
     }
-    if of_now and state in ("running", "recovering"):
+    if state in ("running", "recovering"):
         speed = live.rows_per_second or live.average_rows_per_second
         known |= {
             "stage": live.stage,
@@ -190,10 +200,11 @@ def _of_live(live: LiveRecord, state: State, of_now: bool) -> dict[str, Any]:
 
 
 def _after_death(live: LiveRecord, job: Path) -> dict[str, Any]:
-    """Return the chunks that a dead run has committed; its live record may be a second older."""
+    """Return the chunks that a dead run has committed; what it had scored beside them is lost."""
     receipts = JobFiles(job).receipts / live.token
     complete = sum(1 for path in receipts.glob("*.json") if "-" not in path.stem) * live.commit_every
-    done = max(live.chunks.done, min(live.chunks.total, complete))
+    known = live.chunks.done if live.ended else live.chunks.reused
+    done = max(known, min(live.chunks.total, complete))
     return {"chunks": live.chunks.model_copy(update={"done": done})}
 
 

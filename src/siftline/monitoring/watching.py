@@ -44,7 +44,8 @@ async def watch(
     async with RunNews() as news:
         last_seen = time.monotonic()
         while not status.final:
-            if status.job_id is None and status.flow_run_id is not None:
+            of_job = status.job_id is not None and status.job_id.startswith(str(target))
+            if status.flow_run_id is not None and not of_job:
                 target = status.flow_run_id
             await news.of(status.flow_run_id, poll_seconds)
             try:

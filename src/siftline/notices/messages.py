@@ -32,6 +32,7 @@ class RunInfo:
     run_url: str | None = None
     interval: str | None = None
     report_url: str | None = None
+    report_path: str | None = None
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,12 @@ def completed_message(
     previous: Sequence[float] = (),
     top: Sequence[TopRow] = (),
     recovered: bool = False,
+    groups: Sequence[str] = (),
 ) -> Message:
-    """Write the message about a published result; `previous` has the earlier rates, newest first."""
+    """Write the message about a published result.
+
+    `previous` has the earlier rates, newest first; `groups` are groups of anomalies in words.
+    """
     events: tuple[Event, ...] = ("recovered", "completed") if recovered else ("completed",)
     if result.rows_failed:
         events = ("rejected", "recovered") if recovered else ("rejected",)
@@ -78,6 +83,7 @@ def completed_message(
         usual_rate=statistics.median(previous) if previous else None,
         threshold=result.threshold,
         output=result.output,
+        groups=tuple(groups),
         top=tuple(top),
     )
     rejects = _rejects(result)
@@ -86,7 +92,8 @@ def completed_message(
     chunks = f"Chunks: {result.chunks_computed} computed, {result.chunks_reused} reused."
     where = "See `results.failed` and, for whole chunks, `chunks_failed` in the manifest."
     lines = [f"{rejects}. {where}"] if rejects else []
-    lines += [_numbers(variables, result.scored), *_most_anomalous(top), chunks, f"Results: {result.output}"]
+    lines += [_numbers(variables, result.scored), *groups, *_most_anomalous(top), chunks]
+    lines.append(f"Results: {result.output}")
     if recovered:
         lines.append("Earlier runs of the job failed or were interrupted; their finished work was reused.")
     return Message(events, subject, _text(lines, variables), variables, rejects)
@@ -129,7 +136,8 @@ def _unfinished(run: RunInfo, event: Event, job: Path | None, error: str | None 
 
 def _text(lines: Sequence[str], variables: TemplateVariables) -> str:
     """Close a text with links and the interval, if known."""
-    links = {"Interval": variables.interval, "Report": variables.report_url, "Run": variables.run_url}
+    links = {"Interval": variables.interval, "Report": variables.report_url}
+    links |= {"Report file": variables.report_path, "Run": variables.run_url}
     if variables.rows is not None:
         links["Job"] = variables.job_id
     return "\n".join([*lines, *(f"{what}: {where}" for what, where in links.items() if where)])

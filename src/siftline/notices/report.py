@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from siftline.config.template_variables import TopRow
 from siftline.jobs.results import Manifest
+from siftline.storage.layout import OutputFiles
 
 # Colons and at signs too: they would turn addresses into links.
 _PUNCTUATION = re.compile(r"([\\`*_{}\[\]()<>#+.!|~&$:@-])")
 
 
-def report(manifest: Manifest, top: Sequence[TopRow]) -> str:
-    """Return the published counts, and the most anomalous rows with their reasons."""
+def report(
+    manifest: Manifest, top: Sequence[TopRow], groups: Sequence[str] = (), quality: str | None = None
+) -> str:
+    """Return the published counts, the groups in words, and the most anomalous rows with their reasons."""
     facts = {
         "Anomalies": f"{manifest.anomaly_count:,} ({manifest.rate:.3%})",
         "Rows": _count(manifest.rows, manifest.rows_failed, "could not be scored"),
@@ -23,7 +27,14 @@ def report(manifest: Manifest, top: Sequence[TopRow]) -> str:
         "Results": manifest.config["output"]["path"],
         "Job": manifest.job_id,
     }
+    page = OutputFiles(Path(manifest.config["output"]["path"])).report
+    if page.exists():
+        facts["Report"] = str(page)
     lines = [f"# {_plain(manifest.name)}", "", *_table(facts)]
+    if groups:
+        lines += ["", "## Groups of anomalies", "", *(f"- {_plain(group)}" for group in groups)]
+    if quality is not None:
+        lines += ["", _plain(quality)]
     if top:
         # Not a table: Prefect's pages don't wrap its cells, and would hide the reasons.
         lines += ["", "## Most anomalous rows", "", *(line for row in top for line in _entry(row))]

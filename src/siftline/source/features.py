@@ -87,7 +87,7 @@ def _field(schema: pa.Schema, name: str, role: str) -> pa.Field:
 
 
 def choose_columns(config: BatchConfig, features: Iterable[Feature], schema: pa.Schema) -> tuple[str, ...]:
-    """Return all columns that the job reads: keys, features, carried columns.
+    """Return all columns that the job reads: keys, features, carried columns, the label.
 
     A missing column raises `FeatureError`, one with the name of a result column `ConfigError`.
     """
@@ -100,4 +100,7 @@ def choose_columns(config: BatchConfig, features: Iterable[Feature], schema: pa.
                 raise ConfigError(f"{role}: {name} is the name of a result column", "rename it in the source")
     if not key and "row" in (*used, *carried):
         raise ConfigError("source: column row has the name of a result column", "set source.key")
-    return tuple(dict.fromkeys([*key, *used, *carried]))
+    label = config.source.label
+    if label is not None:
+        _field(schema, label, "source.label")
+    return tuple(dict.fromkeys([*key, *used, *carried, *filter(None, [label])]))

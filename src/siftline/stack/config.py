@@ -28,6 +28,7 @@ class Stack(BaseModel):
     workers: int
     worker_threads: int
     worker_memory: str
+    monitor_port: int = 4280  # the stacks of earlier versions have none
 
     @property
     def ui(self) -> str:
@@ -49,6 +50,11 @@ class Stack(BaseModel):
         """Address of the Dask scheduler's web pages."""
         return self._url("http", self.dashboard_port)
 
+    @property
+    def monitor(self) -> str:
+        """Address of the page of `siftline serve`."""
+        return self._url("http", self.monitor_port)
+
     def _url(self, scheme: str, port: int) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{scheme}://{host}:{port}"
@@ -63,6 +69,7 @@ class Stack(BaseModel):
             "--server-port": (self.host, self.server_port),
             "--scheduler-port": (self.host, self.scheduler_port),
             "--dashboard-port": (self.host, self.dashboard_port),
+            "--monitor-port": (self.host, self.monitor_port),
         }
         if self.database == "postgresql":
             ports["--database-port"] = ("127.0.0.1", self.database_port)

@@ -16,6 +16,7 @@ import httpx
 from siftline.engine import ENVIRONMENT, FAIL_AT_ONCE
 from siftline.stack import postgresql
 from siftline.stack.config import WORK_POOL, Stack
+from siftline.stack.token import TOKEN_VARIABLE, page_token
 
 _TIMEOUT_SECONDS = 5.0
 _WORKER = "stack"
@@ -45,7 +46,8 @@ def services(stack: Stack, since: datetime) -> list[Service]:
     PostgreSQL must have been prepared.
     """
     database = [_postgresql(stack)] if stack.database == "postgresql" else []
-    return [*database, _server(stack), _scheduler(stack), _dask_workers(stack), _prefect_worker(stack, since)]
+    others = [_server(stack), _scheduler(stack), _dask_workers(stack), _prefect_worker(stack, since)]
+    return [*database, *others, _monitor(stack)]
 
 
 def _postgresql(stack: Stack) -> Service:
@@ -132,6 +134,18 @@ def _prefect_worker(stack: Stack, since: datetime) -> Service:
         (*_PYTHON, "prefect", "worker", "start", *options),
         lambda: _polls(stack, since),
         {**_QUIET, "PREFECT_API_URL": stack.api},
+    )
+
+
+def _monitor(stack: Stack) -> Service:
+    """Return the page of the jobs in the working directory's checkpoint."""
+    token = page_token(stack)
+    return Service(
+        "monitor",
+        stack.monitor,
+        (*_PYTHON, "siftline", "serve", "--host", stack.host, "--port", str(stack.monitor_port)),
+        lambda: _ask(f"{stack.monitor}/healthz") is not None,
+        {**_QUIET, **({TOKEN_VARIABLE: token} if token is not None else {})},
     )
 
 

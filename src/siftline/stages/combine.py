@@ -9,10 +9,11 @@ from __future__ import annotations
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -20,19 +21,25 @@ import pyarrow.parquet as pq
 
 from siftline.batch_plan import BatchPlan
 from siftline.engine import Executor, run_with_retries
-from siftline.errors import JobError, PartDamaged
+from siftline.errors import JobError
 from siftline.progress import Progress, emit
 from siftline.signals import stop_on_signal
 from siftline.source.reading import only_files
-from siftline.stages.labelling import FLAGGED, Labelled, LabelTask, label_chunks
-from siftline.stages.threshold import flagged_count, kth_largest, may_reach, merge
+from siftline.stages.findings.curve import curve_of
+from siftline.stages.findings.find import Evidence, sample_task, write_findings
+from siftline.stages.findings.sample import SampleTask
+from siftline.stages.high_scores import highest_scores, scan_scores
+from siftline.stages.labelling import FLAGGED, Labelled, LabelTask, label_or_sample
+from siftline.stages.threshold import flagged_count, kth_largest, lowest_edge, merge
 from siftline.storage.files import replacing
 from siftline.storage.layout import OutputFiles
-from siftline.storage.parquet import parquet_writer, published_file, read_part, read_scores
+from siftline.storage.parquet import parquet_writer, published_file, read_part
 from siftline.storage.records import PublishedFile
 from siftline.types import ChunkReceipt, CombinedScores, DetectorRef, Float64s, Receipts
 
 _CHUNKS_PER_FILE = 256
+# Highest scores of which each is compared with known labels by itself.
+_EXACT_LABELS = 1 << 17
 
 
 def combine_results(
@@ -64,19 +71,23 @@ def combine_results(
     threshold = detector.threshold
     if threshold is None:
         k = flagged_count(plan.config.threshold.share, summary.rows - summary.non_finite)
-        threshold = kth_largest(k, summary, partial(_scan, plan, receipts))
+        threshold = kth_largest(k, summary, partial(scan_scores, plan, receipts))
     publication = f"{plan.job_id}-{plan.token}-{secrets.token_hex(4)}"
     staged = _empty_stage(plan, publication)
-    _save_flagged(plan, receipts, threshold, staged)
+    floor, highest = highest_scores(plan, receipts, summary, threshold)
+    _save_flagged(highest[np.searchsorted(highest, threshold) :], staged)
     # A reader that has listed the files, or opens one twice, never meets another publication's.
     name = f"part-{{:05d}}-{publication[-8:]}.parquet"
+    exact_from = lowest_edge(summary, _EXACT_LABELS)
     tasks = [
-        _label_task(plan, detector, name.format(number), run, threshold, staged)
+        _label_task(plan, detector, name.format(number), run, threshold, exact_from, staged)
         for number, run in enumerate(_runs(receipts.in_order, rows_per_file))
     ]
-    labelled = _label(plan, executor, tasks, asked)
+    evidence = Evidence(detector)
+    labelled = _label(plan, executor, tasks, evidence, asked)
     anomalies = _gather_anomalies(staged, labelled, sorted_rows)
     (staged / FLAGGED).unlink()
+    write_findings(plan, publication, staged, evidence, lambda: curve_of(summary, highest, floor, threshold))
     return CombinedScores(
         staged=str(staged),
         publication=publication,
@@ -91,36 +102,32 @@ def combine_results(
 
 
 def _label(
-    plan: BatchPlan, executor: Executor, tasks: Sequence[LabelTask], asked: Callable[[], bool]
+    plan: BatchPlan,
+    executor: Executor,
+    tasks: Sequence[LabelTask],
+    evidence: Evidence,
+    asked: Callable[[], bool],
 ) -> list[Labelled]:
+    """Label, and meanwhile draw the sample that the anomalies are compared with."""
     labelled: list[Labelled] = []
     timeout = plan.config.chunking.timeout_seconds
     if timeout is not None:
         timeout *= max(len(task.chunks) for task in tasks)
+    sample = sample_task(plan, evidence)
+    items: list[LabelTask | SampleTask] = [*([sample] if sample is not None else ()), *tasks]
     with stop_on_signal(asked) as stop:
         for settled in run_with_retries(
-            executor, label_chunks, tasks, plan.config.retries, timeout_seconds=timeout, stop=stop
+            executor, label_or_sample, items, plan.config.retries, timeout_seconds=timeout, stop=stop
         ):
-            labelled.append(settled.result())
+            if isinstance(settled.item, SampleTask):
+                evidence.add_sample(settled)
+                continue
+            one = cast(Labelled, settled.result())
+            evidence.add_tally(one.tally)
+            labelled.append(replace(one, tally=None))
             rows = sum(one.scores.rows for one in labelled)
             emit(Progress("combine", len(labelled), len(tasks), rows, plan.rows))
     return sorted(labelled, key=lambda one: one.scores.name)
-
-
-def _scan(plan: BatchPlan, receipts: Receipts, lowest: float) -> Iterator[Float64s]:
-    """Yield all scores from `lowest` upwards, and maybe others."""
-    for receipt in receipts.in_order:
-        if may_reach(receipt.summary, lowest):
-            yield _high_scores(plan, receipt, lowest)
-
-
-def _high_scores(plan: BatchPlan, receipt: ChunkReceipt, lowest: float) -> Float64s:
-    """Read the scores of a chunk's candidates if these suffice, else all."""
-    candidates = receipt.candidates
-    if candidates is not None and candidates.floor <= lowest:
-        with suppress(PartDamaged):  # the part has them all
-            return np.asarray(read_part(plan.parts, candidates.file, ["score"])["score"])
-    return read_scores(plan.parts, receipt.part)
 
 
 def _empty_stage(plan: BatchPlan, publication: str) -> Path:
@@ -130,19 +137,23 @@ def _empty_stage(plan: BatchPlan, publication: str) -> Path:
     return plan.output.staged / publication
 
 
-def _save_flagged(plan: BatchPlan, receipts: Receipts, threshold: float, staged: Path) -> None:
+def _save_flagged(flagged: Float64s, staged: Path) -> None:
     """Save the flagged scores in ascending order, from which workers derive a row's rank."""
-    found = [scores[scores >= threshold] for scores in _scan(plan, receipts, threshold)]
-    flagged = np.concatenate([np.empty(0), *found])
-    del found
-    flagged.sort()
     with replacing(staged / FLAGGED, durable=False) as temporary, temporary.open("wb") as file:
         np.save(file, flagged, allow_pickle=False)
 
 
 def _label_task(
-    plan: BatchPlan, ref: DetectorRef, name: str, run: list[ChunkReceipt], threshold: float, staged: Path
+    plan: BatchPlan,
+    ref: DetectorRef,
+    name: str,
+    run: list[ChunkReceipt],
+    threshold: float,
+    exact_from: float,
+    staged: Path,
 ) -> LabelTask:
+    source = plan.config.source
+    carried = {*source.key, *plan.config.output.columns, *(feature.column for feature in plan.features)}
     files, chunks = only_files(plan.snapshot.files, [plan.chunks[receipt.chunk] for receipt in run])
     return LabelTask(
         name=name,
@@ -150,11 +161,14 @@ def _label_task(
         receipts=tuple(run),
         files=files,
         detector=ref,
-        key=plan.config.source.key,
-        columns=tuple(plan.snapshot.columns),
+        key=source.key,
+        columns=tuple(name for name in plan.snapshot.columns if name in carried),
         threshold=threshold,
         parts=str(plan.parts),
         staged=str(staged),
+        rows=plan.rows,
+        label=source.label,
+        exact_from=exact_from,
     )
 
 

@@ -102,7 +102,7 @@ class _Detection:
         self.todo = missing(plan, earlier)
         for receipt in earlier.values():
             self._add(receipt)
-        self._emit()
+        self._emit(rejected=sum(receipt.rows_rejected for receipt in earlier.values()))
         for receipt in earlier.values():
             self._count_rejects(receipt)
 
@@ -116,7 +116,7 @@ class _Detection:
         receipt = settled.result()
         self.checkpoint.add(receipt)
         self._add(receipt)
-        self._emit(settled.seconds)
+        self._emit(settled.seconds, rejected=receipt.rows_rejected)
         self._count_rejects(receipt)
 
     def receipts(self) -> Receipts:
@@ -125,11 +125,10 @@ class _Detection:
     def _add(self, receipt: ChunkReceipt) -> None:
         self._done[receipt.chunk] = receipt
         self._rows += receipt.rows
-        self._rejected += receipt.rows_rejected
         if self._threshold is not None:
             self._reaching += count_from(receipt.summary, self._threshold)
 
-    def _emit(self, seconds: float | None = None) -> None:
+    def _emit(self, seconds: float | None = None, rejected: int = 0) -> None:
         expected = flagged_count(self._plan.config.threshold.share, self._rows)
         emit(
             Progress(
@@ -142,7 +141,7 @@ class _Detection:
                 failed=len(self._failed),
                 retried=self._retried,
                 split=self._split,
-                rejected=self._rejected,
+                rejected=self._rejected + rejected,
                 chunk_seconds=seconds,
                 anomalies=expected if self._threshold is None else self._reaching,
             )
@@ -153,6 +152,7 @@ class _Detection:
         if rejects is None:
             return
         plan = self._plan
+        self._rejected += rejects.rows
         chunk = plan.chunks[receipt.chunk]
         text = f"{chunk}: {_count(rejects.rows, 'row')} set aside; {rejects.first}"
         emit(Incident("rejected", text, chunk.index))

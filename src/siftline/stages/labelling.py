@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,14 @@ from siftline.detectors.fitted import cached_model
 from siftline.detectors.reasons import explain
 from siftline.errors import PartDamaged
 from siftline.source.reading import read_pieces, take_rows
+from siftline.stages.findings.known_labels import read_labels
+from siftline.stages.findings.sample import Sampled, SampleTask, draw_and_describe
+from siftline.stages.findings.tally import Tally, count_labels, count_positions
 from siftline.storage.files import replacing
 from siftline.storage.layout import OutputFiles
 from siftline.storage.parquet import parquet_writer, published_file, read_part, write_parquet
 from siftline.storage.records import PublishedFile
-from siftline.types import ChunkReceipt, DetectorRef, Ints
+from siftline.types import ChunkReceipt, DetectorRef, Float64s, Ints
 
 # Name of a file in the staged result: all flagged scores, ascending.
 FLAGGED = "flagged.npy"
@@ -27,7 +31,10 @@ FLAGGED = "flagged.npy"
 
 @dataclass(frozen=True)
 class LabelTask:
-    """Task of labelling consecutive chunks."""
+    """Task of labelling consecutive chunks of a source with `rows` rows.
+
+    Known labels are in the column `label`, if any; scores from `exact_from` upwards are counted one by one.
+    """
 
     name: str
     chunks: tuple[Chunk, ...]
@@ -39,6 +46,9 @@ class LabelTask:
     threshold: float
     parts: str
     staged: str
+    rows: int
+    label: str | None
+    exact_from: float
 
     def __str__(self) -> str:
         return f"labels of chunks {self.chunks[0].index}-{self.chunks[-1].index}"
@@ -50,12 +60,19 @@ class Labelled:
 
     scores: PublishedFile
     anomalies: int
+    tally: Tally | None
+
+
+def label_or_sample(task: LabelTask | SampleTask) -> Labelled | Sampled:
+    """Do either task on a worker; the sample is drawn beside the labelling."""
+    return draw_and_describe(task) if isinstance(task, SampleTask) else label_chunks(task)
 
 
 def label_chunks(task: LabelTask) -> Labelled:
     """Write the labels of consecutive chunks, and their anomalies with reasons, on a worker."""
     staged = Path(task.staged)
     found: list[pa.Table] = []
+    tallies: list[Tally] = []
     rows = 0
     with replacing(staged / OutputFiles.SCORES / task.name) as temporary:
         writer: pq.ParquetWriter | None = None
@@ -66,6 +83,7 @@ def label_chunks(task: LabelTask) -> Labelled:
             writer.write_table(scored.combine_chunks())
             rows += scored.num_rows
             positions = np.flatnonzero(labelled["label"].to_numpy())
+            tallies.append(_tally(task, chunk, labelled["score"].to_numpy(), positions))
             if len(positions) or not found:
                 flagged = labelled.take(pa.array(positions))
                 found.append(_originals(task, chunk, receipt, flagged, positions))
@@ -74,13 +92,26 @@ def label_chunks(task: LabelTask) -> Labelled:
     anomalies = _explained(task, pa.concat_tables(found))
     with replacing(staged / "found" / task.name, durable=False) as temporary:
         write_parquet(anomalies, temporary)
-    return Labelled(published_file(staged, f"{OutputFiles.SCORES}/{task.name}", rows), anomalies.num_rows)
+    scores = published_file(staged, f"{OutputFiles.SCORES}/{task.name}", rows)
+    return Labelled(scores, anomalies.num_rows, reduce(Tally.plus, tallies))
 
 
 def _labelled(task: LabelTask, receipt: ChunkReceipt) -> pa.Table:
     table = read_part(Path(task.parts), receipt.part)
     labels = (table["score"].to_numpy() >= task.threshold).astype(np.int8)
     return table.append_column("label", pa.array(labels))
+
+
+def _tally(task: LabelTask, chunk: Chunk, scores: Float64s, flagged: Ints) -> Tally:
+    """Count the flagged rows of a chunk by position, and its known labels; a problem with these is kept."""
+    positions = count_positions(chunk.first_row + flagged, task.rows)
+    if task.label is None:
+        return Tally(positions)
+    try:
+        labels = read_labels(task.files, chunk.pieces, task.label)
+        return Tally(positions, count_labels(scores, labels, task.threshold, task.exact_from))
+    except Exception as error:  # noqa: BLE001  known labels describe a result, and decide nothing
+        return Tally(positions, problem=str(error))
 
 
 def _originals(

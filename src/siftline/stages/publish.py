@@ -120,7 +120,9 @@ def _of_this_start(manifest: Manifest, plan: BatchPlan) -> bool:
 
 
 def _asked(config: dict[str, Any]) -> list[Any]:
-    return [*(config.get(section) for section in _SECTIONS), config["output"]["columns"]]
+    source = config["source"]
+    described = (source.get("label"), source.get("timestamp"), config["output"]["columns"])
+    return [*(config.get(section) for section in _SECTIONS), *described]
 
 
 def _placed(files: tuple[PublishedFile, ...], combined: CombinedScores) -> tuple[PublishedFile, ...]:
@@ -152,8 +154,9 @@ def _show(manifest: Manifest, files: OutputFiles) -> None:
         if not link(path, target):  # a file system without links has the manifest alone
             manifest_record(files.root).write(manifest)
             return
-    if files.FAILED not in shown:
-        (files.root / files.FAILED).unlink(missing_ok=True)
+    for name in files.SHOWN:
+        if name not in shown:
+            (files.root / name).unlink(missing_ok=True)
 
 
 def _set_aside(files: OutputFiles, *paths: Path) -> None:

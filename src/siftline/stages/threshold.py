@@ -18,7 +18,7 @@ from decimal import Decimal
 import numpy as np
 import numpy.typing as npt
 
-from siftline.types import Float64s, ScoreSummary
+from siftline.types import Float64s, Ints, ScoreSummary
 
 _SIGN = np.uint64(1 << 63)
 _SHIFT = 46
@@ -84,6 +84,25 @@ def count_from(summary: ScoreSummary, threshold: float) -> int:
     """Count the summarised scores from the threshold's bucket upwards: an upper bound, within 1.6 %."""
     first = int(ordered_bits(np.array([threshold]))[0]) >> _SHIFT
     return sum(count for bucket, count in _histogram(summary).items() if bucket >= first)
+
+
+def bucket_edges(summary: ScoreSummary) -> tuple[Float64s, Ints]:
+    """Return the edges of the buckets that have scores, in descending order, and how many reach each.
+
+    The first edge is above all scores.
+    """
+    buckets = np.array(summary.buckets, dtype=np.int64)
+    reaching = np.append(np.cumsum(summary.counts[::-1], dtype=np.int64)[::-1], 0)
+    edges = np.union1d(buckets, buckets + 1)[::-1]
+    bits = edges.astype(np.uint64) << np.uint64(_SHIFT)
+    scores = np.where(bits & _SIGN, bits ^ _SIGN, ~bits).view(np.float64)
+    return scores, reaching[np.searchsorted(buckets, edges)]
+
+
+def lowest_edge(summary: ScoreSummary, most: int) -> float:
+    """Return the lowest edge of a bucket that at most `most` of the summarised scores reach."""
+    edges, reaching = bucket_edges(summary)
+    return float(edges[np.searchsorted(reaching, most, side="right") - 1])
 
 
 def may_reach(summary: ScoreSummary, threshold: float) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from siftline.detectors.preprocess import (
 )
 from siftline.errors import FeatureError, ModelError, RowError
 from siftline.source.sample import draw_sample
+from siftline.stages.findings.sample import keep_features
 from siftline.stages.rejects import score_around
 from siftline.types import DetectorRef, Matrix
 
@@ -33,6 +35,8 @@ def fit_on_sample(plan: BatchPlan) -> DetectorRef:
     sample = _sample(plan)
     model = _fit_around(sample, plan)
     path, name = save_model(model, plan.files.model)
+    with suppress(Exception):  # or a sample is drawn for it later
+        keep_features(sample, plan.features, path)
     return DetectorRef(kind=model.kind, path=str(path), model_digest=name, sample_rows=sample.num_rows)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import statistics
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,10 +11,13 @@ import pyarrow.parquet as pq
 
 from siftline.batch_plan import BatchPlan
 from siftline.errors import ValidationFailed
+from siftline.jobs.history import previous_rates
 from siftline.progress import Progress, emit
 from siftline.storage.files import file_digest
 from siftline.storage.records import PublishedFile
 from siftline.types import Check, CombinedScores, Receipts, ValidationReport
+
+_FEWEST_EARLIER = 3
 
 Footers = dict[str, pq.FileMetaData | str]  # a text says why a footer cannot be read
 
@@ -32,6 +36,7 @@ def validate_results(
         _row_counts(plan, receipts, combined, footers),
         _failed(plan, receipts, combined, footers, partial),
         _anomaly_rate(plan, combined),
+        *_usual_rate(plan, combined),
         _schema(plan, combined, footers),
         _digests(combined, footers),
     )
@@ -114,6 +119,28 @@ def _anomaly_rate(plan: BatchPlan, combined: CombinedScores) -> Check:
     if rate > bounds.max:
         detail += ". Raise max, or flag fewer"
     return Check(name="anomaly rate", passed=bounds.min <= rate <= bounds.max, detail=detail)
+
+
+def _usual_rate(plan: BatchPlan, combined: CombinedScores) -> Iterator[Check]:
+    """Compare the share of flagged rows with the median of earlier publications, if configured."""
+    bounds = plan.config.validation.anomaly_rate
+    if bounds.within is None:
+        return
+    earlier = previous_rates(plan.files.checkpoint.history(plan.config.name), plan.job_id)[: bounds.last]
+    rate = combined.anomalies / combined.rows
+    if len(earlier) < _FEWEST_EARLIER:
+        detail = f"{len(earlier)} earlier publications are too few to compare with"
+        yield Check(name="usual rate", passed=True, detail=detail)
+        return
+    usual = statistics.median(earlier)
+    lowest, highest = max(0.0, (1 - bounds.within) * usual), (1 + bounds.within) * usual
+    passed = lowest <= rate <= highest
+    detail = (
+        f"{100 * rate:.6g} % of the rows are flagged, {100 * usual:.6g} % in the median of the last "
+        f"{len(earlier)} publications; validation.anomaly_rate.within allows {100 * lowest:.6g} to "
+        f"{100 * highest:.6g} %"
+    )
+    yield Check(name="usual rate", passed=passed, detail=detail if passed else f"{detail}. Check the input")
 
 
 def _schema(plan: BatchPlan, combined: CombinedScores, footers: Footers) -> Check:

@@ -144,5 +144,5 @@ def test_a_job_reports_what_went_wrong_and_was_dealt_with(config: BatchConfig) -
         run_job(config)
     chunk = first.plan.chunks[4]
     assert [what for what in heard if isinstance(what, Incident)] == [
-        Incident("recomputed", f"{chunk}: its file {part} does not match its receipt")
+        Incident("recomputed", f"{chunk}: its file {part} does not match its receipt", 4)
     ]

@@ -32,8 +32,8 @@ def numbered(manifest: Manifest, number: int) -> Manifest:
 
 
 def test_a_publication_is_kept_once(tmp_path: Path, manifest: Manifest) -> None:
-    for _ in range(2):
-        remember(tmp_path / "history" / "flights.json", manifest)
+    for seconds in (1.23456, 9.0):
+        remember(tmp_path / "history" / "flights.json", manifest, seconds, "2026-03-08 to 2026-03-09")
     assert read_history(tmp_path / "history" / "flights.json") == (
         Publication(
             publication=manifest.publication,
@@ -41,8 +41,26 @@ def test_a_publication_is_kept_once(tmp_path: Path, manifest: Manifest) -> None:
             job_id=manifest.job_id,
             rows=600,
             anomalies=manifest.anomaly_count,
+            rows_failed=0,
+            threshold=manifest.threshold,
+            duration_seconds=1.235,
+            output=manifest.config["output"]["path"],
+            interval="2026-03-08 to 2026-03-09",
         ),
     )
+
+
+def test_a_record_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    former = {
+        "publication": "p",
+        "published_at": "2026-03-08T00:00:00+00:00",
+        "job_id": "j",
+        "rows": 100,
+        "anomalies": 5,
+    }
+    write_record(tmp_path / "flights.json", {"publications": [former]}, Version.HISTORY)
+    (publication,) = read_history(tmp_path / "flights.json")
+    assert (publication.rate, publication.threshold, publication.duration_seconds) == (0.05, None, None)
 
 
 def test_the_last_thirty_are_kept(tmp_path: Path, manifest: Manifest) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -336,3 +337,38 @@ def test_a_manifest_tells_the_state_of_its_run(
     manifest = run_job(config).manifest
     told = manifest.model_copy(update={"complete": complete, "rows_failed": rows_failed})
     assert told.state == state
+
+
+def test_a_result_is_one_line_where_it_is_printed(config: BatchConfig) -> None:
+    job = run_job(config)
+    threshold = f"{job.manifest.threshold:.4f}"
+    assert repr(siftline.open_results(config.output.path)) == (
+        f"Results('{config.output.path}': 12 anomalies among 600 rows (2.00%), score {threshold} or more)"
+    )
+
+
+def test_a_notebook_shows_counts_groups_and_top_rows_and_nothing_in_the_data_is_markup(
+    tmp_path: Path,
+) -> None:
+    table = make_table(300)
+    table = table.set_column(0, "id", [["<script>alert(1)</script>&\x1b"] * 300])
+    config = make_config(tmp_path, write_files(tmp_path / "data", table), source={"key": ["id"]})
+    results = siftline.open_results(run_job(config).plan.config.output.path)
+    assert results.findings is not None
+    html = results._repr_html_()
+    assert f"{results.manifest.anomaly_count} anomalies among 300 rows" in html
+    assert escape(results.findings.groups[0].sentence) in html
+    assert html.count("<tr>") == 1 + min(10, results.manifest.anomaly_count)
+    assert "<script" not in html
+    assert "\x1b" not in html
+    assert "id=&lt;script&gt;alert(1)&lt;/script&gt;&amp;�" in html
+
+
+def test_without_findings_the_notebook_shows_the_rows(config: BatchConfig) -> None:
+    run_job(config)
+    for path in Path(config.output.path).glob(".publications/*/findings.json"):
+        path.unlink()
+    results = siftline.open_results(config.output.path)
+    assert results.findings is None
+    assert "<ul>" not in results._repr_html_()
+    assert "<td>1</td>" in results._repr_html_()

@@ -187,3 +187,11 @@ def test_a_recovery_is_a_warning() -> None:
     message = recovering_message(RUN, Path("/c/jobs/abc"), 2, 3, 1_234)
     assert (message.event, message.level) == ("recovering", logging.WARNING)
     assert message.body == "Recovery 2 of 3 of job abc has started; 1,234 chunks are left."
+
+
+def test_groups_come_before_the_most_anomalous_rows() -> None:
+    groups = ("84 anomalies (68 %): amount far above normal (median 9 against 1).", "40 anomalies (32 %): …")
+    message = completed_message(RUN, RESULT, top=TOP, groups=groups)
+    lines = message.body.splitlines()
+    assert lines[1:4] == [*groups, "Most anomalous:"]
+    assert message.variables.groups == groups

@@ -48,3 +48,21 @@ def test_a_bar_in_a_path_adds_no_column_to_the_table(config: BatchConfig) -> Non
     text = report(manifest.model_copy(update={"config": paths}), [])
 
     assert "| Source | a\\|b |" in text.splitlines()
+
+
+def test_groups_and_known_labels_come_before_the_top_rows_and_are_no_markup(config: BatchConfig) -> None:
+    manifest = run_job(config).manifest
+    row = TopRow(rank=1, score=0.75, identity={"id": 17}, reasons=())
+    groups = ["3 anomalies (25 %): <b>x</b> far above normal", "[2](http://a) anomalies"]
+
+    lines = report(manifest, [row], groups, "Against 9 known labels").splitlines()
+
+    first = lines.index("## Groups of anomalies")
+    assert lines[first + 2 : first + 7] == [
+        "- 3 anomalies \\(25 %\\)\\: \\<b\\>x\\</b\\> far above normal",
+        "- \\[2\\]\\(http\\://a\\) anomalies",
+        "",
+        "Against 9 known labels",
+        "",
+    ]
+    assert lines.index("## Most anomalous rows") > first

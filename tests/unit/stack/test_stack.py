@@ -20,6 +20,7 @@ from siftline.stack import Stack, StackRecord, clear, postgresql, read_stack
 from siftline.stack.processes import MARK, Identity, check_ports, end, is_alive, kill, marked
 from siftline.stack.record import claimed
 from siftline.stack.services import services
+from siftline.stack.token import TOKEN_VARIABLE, token_file
 from tests.faults import wait_until
 
 STUBBORN = (
@@ -199,7 +200,7 @@ def test_the_scheduler_gives_up_at_once_a_chunk_that_kills_its_worker(tmp_path: 
 
     assert found["dask-scheduler"].environment["DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES"] == "0"
     assert found["dask-workers"].environment["OMP_NUM_THREADS"] == "1"
-    assert list(found) == ["prefect-server", "dask-scheduler", "dask-workers", "prefect-worker"]
+    assert list(found) == ["prefect-server", "dask-scheduler", "dask-workers", "prefect-worker", "monitor"]
 
 
 def test_the_pages_that_the_server_shows_first_call_nobody_else(tmp_path: Path) -> None:
@@ -219,6 +220,24 @@ def test_what_is_started_reports_to_nobody(tmp_path: Path) -> None:
     for service in services(stack_in(tmp_path), datetime.now(UTC)):
         assert service.environment["DO_NOT_TRACK"] == "1"
         assert service.environment["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
+
+
+def test_the_page_has_a_token_of_its_own_on_an_address_that_others_reach(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(TOKEN_VARIABLE, raising=False)
+    stack = stack_in(tmp_path, host="10.1.2.3")
+    first, again = (services(stack, datetime.now(UTC))[-1] for _ in range(2))
+
+    token = first.environment[TOKEN_VARIABLE]
+    assert len(token) >= 32
+    assert again.environment == first.environment
+    assert token not in " ".join(first.command)
+    assert token_file(stack).stat().st_mode & 0o777 == 0o600
+
+    assert TOKEN_VARIABLE not in services(stack_in(tmp_path), datetime.now(UTC))[-1].environment
+    monkeypatch.setenv(TOKEN_VARIABLE, "a-token-of-the-user")
+    assert TOKEN_VARIABLE not in services(stack, datetime.now(UTC))[-1].environment
 
 
 @pytest.fixture

@@ -137,7 +137,7 @@ def test_scores_are_read_again_only_where_candidates_are_too_few(
         read.add(file.name)
         return read_scores(directory, file)
 
-    monkeypatch.setattr("siftline.stages.combine.read_scores", watched)
+    monkeypatch.setattr("siftline.stages.high_scores.read_scores", watched)
     source = write_files(tmp_path / "data", make_table(ROWS))
     config = make_config(tmp_path, source, chunking={"rows": 15_000})
     plan, detector, receipts, enough = stage_job(config)
@@ -157,5 +157,5 @@ def test_damaged_candidates_cost_nothing_but_time(tmp_path: Path, monkeypatch: p
             path.write_bytes(path.read_bytes()[:-1] + b"?")
         return read_part(directory, file, columns)
 
-    monkeypatch.setattr("siftline.stages.combine.read_part", damaged)
+    monkeypatch.setattr("siftline.stages.high_scores.read_part", damaged)
     assert anomalies_of(tmp_path / "again").equals(expected)

@@ -184,7 +184,7 @@ def make_former(output: Path) -> None:
             (output / ".moved" / name).parent.mkdir(parents=True)
             shutil.move(output / file["name"], output / ".moved" / name)
             file["name"] = name
-    for link in ("scores", "anomalies.parquet", "manifest.json", ".current"):
+    for link in ("scores", "anomalies.parquet", "findings.json", "manifest.json", ".current"):
         (output / link).unlink()
     shutil.rmtree(output / ".publications")
     for kind in ("scores", "anomalies"):
@@ -209,7 +209,7 @@ def test_a_result_of_the_former_layout_is_read_and_gives_way_to_the_next(config:
 
     assert last.replaces == first.manifest.publication
     check_whole(pq.read_table(output / "scores"), {30})
-    shown = {"scores", "anomalies.parquet", "manifest.json"}
+    shown = {"scores", "anomalies.parquet", "findings.json", "manifest.json"}
     hidden = {".current", ".publications", ".publishing", ".staged"}
     assert {path.name for path in output.iterdir()} == shown | hidden
     assert [path.name for path in (output / ".publications").iterdir()] == [last.publication]

@@ -91,8 +91,9 @@ def test_the_manifest_names_every_file_and_nothing_else_is_there(config: BatchCo
     output = Path(config.output.path)
     named = [file.name for file in (*job.manifest.scores, *job.manifest.anomaly_files)]
     home = f".publications/{job.manifest.publication}"
-    links = ["anomalies.parquet", "manifest.json"]
-    assert visible_files(output) == sorted([*named, f"{home}/manifest.json", ".publishing", *links])
+    records = ["findings.json", "manifest.json"]
+    own = [f"{home}/{name}" for name in records]
+    assert visible_files(output) == sorted([*named, *own, ".publishing", "anomalies.parquet", *records])
     assert (output / ".publishing").stat().st_size == 0
     for file in (*job.manifest.scores, *job.manifest.anomaly_files):
         assert (output / file.name).stat().st_size == file.size
@@ -345,8 +346,23 @@ def test_rows_without_a_score_are_published_beside_the_others(tmp_path: Path) ->
     assert failed.digest == file_digest(output / failed.name)
     named = [file.name for file in (*manifest.scores, *manifest.anomaly_files, failed)]
     home = f".publications/{manifest.publication}"
-    links = ["anomalies.parquet", "failed.parquet", "manifest.json"]
-    assert visible_files(output) == sorted([*named, f"{home}/manifest.json", ".publishing", *links])
+    records = ["findings.json", "manifest.json"]
+    own = [f"{home}/{name}" for name in records]
+    links = ["anomalies.parquet", "failed.parquet", *records]
+    assert visible_files(output) == sorted([*named, *own, ".publishing", *links])
+
+
+def test_nothing_is_shown_that_the_new_publication_lacks(config: BatchConfig) -> None:
+    output = Path(config.output.path)
+    run_job(config)
+    (output / ".current" / "report.html").touch()
+    (output / "report.html").symlink_to(".current/report.html")
+    plan, detector, receipts, combined = stage_job(flagging(config, 0.03))
+    (Path(combined.staged) / "findings.json").unlink()
+    publish_results(plan, detector, receipts, combined, validate_results(plan, receipts, combined))
+    assert not (output / "findings.json").is_symlink()
+    assert not (output / "report.html").is_symlink()
+    assert open_results(output).findings is None
 
 
 def test_the_failed_rows_of_the_publication_before_are_kept_and_older_ones_go(tmp_path: Path) -> None:

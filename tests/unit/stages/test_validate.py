@@ -17,7 +17,8 @@ from siftline.engine import SerialExecutor
 from siftline.errors import ValidationFailed
 from siftline.stages.combine import combine_results
 from siftline.stages.validate import validate_results
-from siftline.storage.files import file_digest
+from siftline.storage.files import file_digest, write_record
+from siftline.storage.layout import Version
 from siftline.types import CombinedScores, FailedChunk, Receipts
 from tests.support import make_config, make_table, stage_job, write_files
 
@@ -247,3 +248,58 @@ def test_a_file_that_cannot_be_read_is_a_failed_check(staged: Staged, harm: str)
     if harm == "torn":
         path.write_bytes(content[:-20])
     assert failures(plan, receipts, combined) == ["row counts", "digests"]
+
+
+def with_history(tmp_path: Path, rates: list[float], within: float, last: int = 10) -> Staged:
+    """A staged result with 2 % anomalies, after publications of other jobs with these rates."""
+    source = write_files(tmp_path / "data", make_table(600))
+    config = make_config(tmp_path, source, validation={"anomaly_rate": {"within": within, "last": last}})
+    plan, _, receipts, combined = stage_job(config)
+    publications = [
+        {
+            "publication": f"p-{number}",
+            "published_at": "2026-03-08T00:00:00+00:00",
+            "job_id": f"j-{number}",
+            "rows": 1_000,
+            "anomalies": round(1_000 * rate),
+        }
+        for number, rate in enumerate(rates)
+    ]
+    record = {"publications": publications}
+    write_record(plan.files.checkpoint.history(config.name), record, Version.HISTORY)
+    return plan, receipts, combined
+
+
+@pytest.mark.parametrize(
+    ("rates", "within", "last", "passes"),
+    [
+        ([0.02] * 3, 0.1, 10, True),
+        ([0.04] * 3, 0.5, 10, True),  # just half of what is usual
+        ([0.041] * 3, 0.5, 10, False),
+        ([0.009] * 5, 1.0, 10, False),  # more than twice
+        ([0.001] * 5, 30.0, 10, True),
+        ([0.5, 0.5, 0.5, 0.5, 0.02, 0.02, 0.02], 0.1, 3, True),  # the last three alone
+        ([0.5, 0.5], 0.1, 10, True),  # too few to compare with
+        ([], 0.1, 10, True),
+    ],
+)
+def test_the_rate_is_compared_with_the_median_of_the_last_publications(
+    tmp_path: Path, rates: list[float], within: float, last: int, passes: bool
+) -> None:
+    plan, receipts, combined = with_history(tmp_path, rates, within, last)
+    if passes:
+        check = validate_results(plan, receipts, combined).checks[4]
+        assert (check.name, check.passed) == ("usual rate", True)
+        return
+    with pytest.raises(ValidationFailed, match=r"% of the rows are flagged, .* in the median of the last"):
+        validate_results(plan, receipts, combined)
+
+
+def test_the_check_of_the_usual_rate_says_what_it_compares(tmp_path: Path) -> None:
+    plan, receipts, combined = with_history(tmp_path, [0.01, 0.2, 0.03], 0.5)
+    assert validate_results(plan, receipts, combined).checks[4].detail == (
+        "2 % of the rows are flagged, 3 % in the median of the last 3 publications; "
+        "validation.anomaly_rate.within allows 1.5 to 4.5 %"
+    )
+    few = with_history(tmp_path / "few", [0.01], 0.5)
+    assert validate_results(*few).checks[4].detail == "1 earlier publications are too few to compare with"

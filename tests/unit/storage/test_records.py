@@ -17,8 +17,8 @@ from siftline.config.schedules import Interval
 from siftline.errors import IntegrityError, StorageError
 from siftline.jobs.history import previous_rates, read_history
 from siftline.jobs.intervals import Ledger
-from siftline.jobs.results import read_manifest
 from siftline.jobs.record import read_job
+from siftline.jobs.results import read_manifest
 from siftline.notices.rate_limit import rate_limited
 from siftline.pipelines.assignment import kept_assignment
 from siftline.stack import read_stack

@@ -1,0 +1,1 @@
+"""Resources: the size of the machine, the queue for a pool, and rules that adapt a running job."""
