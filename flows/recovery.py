@@ -20,10 +20,10 @@ from siftline.flows.run.batch import SAFER_DIVISOR, already_published, process_b
 from siftline.flows.run.intervals import interval_of
 from siftline.flows.run.lifecycle import emit_recoverable, failed_for_good, run_of
 from siftline.jobs.checkpoint import Checkpoint
+from siftline.jobs.plans import planned_config, read_plan
 from siftline.jobs.record import find_job, read_job, write_job
 from siftline.notices.messages import recovering_message, resume_command
 from siftline.pipelines.assignment import Assignment, assignment_of, kept_assignment
-from siftline.stages.plan import planned_config, read_plan
 from siftline.tasks.adapters.checkpoints import open_checkpoints
 from siftline.tasks.adapters.result_json import RESULT_JSON
 from siftline.tasks.notify import this_run

@@ -24,13 +24,12 @@ from siftline.flows.control.run_states import (
     status_of_run,
     with_server,
 )
-from siftline.flows.recovery import committed_chunks
 from siftline.flows.server import deployment_of, find_run, server, workers_online
-from siftline.jobs.live import ChunkCounts, RowCounts, live_record
+from siftline.jobs.live import live_record
+from siftline.jobs.plans import read_plan
 from siftline.jobs.record import find_job, job_directories
 from siftline.jobs.starting import find_starting
 from siftline.jobs.status import BatchStatus, job_status
-from siftline.stages.plan import read_plan
 from siftline.storage.lease import last_holder
 
 _PATIENCE_SECONDS = 5.0
@@ -59,7 +58,7 @@ def batch_status(target: str | UUID, checkpoint: Path | str = ".siftline") -> Ba
     if (begun := _starting(target, checkpoint)) is not None:
         return begun
     try:
-        return _with_run(directory_status(find_job(checkpoint, target)))
+        return _with_run(job_status(find_job(checkpoint, target)))
     except UnknownJob as error:
         unknown = error
     jobs = [job for job in job_directories(checkpoint) if _name(job) == target]
@@ -73,26 +72,7 @@ def batch_status(target: str | UUID, checkpoint: Path | str = ".siftline") -> Ba
             raise
     if not jobs:
         raise unknown.about(f"{target}: no job, run or pipeline of that name")
-    return directory_status(jobs[-1])
-
-
-def batch_statuses(checkpoint: Path | str = ".siftline", with_size: bool = False) -> list[BatchStatus]:
-    """Return the status of every job in a checkpoint, in the order of planning, from the checkpoint alone."""
-    return [directory_status(job, with_size) for job in job_directories(checkpoint)]
-
-
-def directory_status(job: Path, with_size: bool = False) -> BatchStatus:
-    """Return the status of the job in a directory; one of an earlier version has no live record."""
-    status = job_status(job, with_size)
-    if status.output is not None:
-        return status
-    try:
-        plan = read_plan(job)
-    except UnknownJob:  # of another version
-        return status.model_copy(update={"message": "its plan is of another version of Siftline"})
-    counts = ChunkCounts(total=len(plan.chunks), done=committed_chunks(plan))
-    known = {"name": plan.config.name, "source": plan.config.source.path, "output": str(plan.output.root)}
-    return status.model_copy(update={**known, "chunks": counts, "rows": RowCounts(total=plan.rows)})
+    return job_status(jobs[-1])
 
 
 def run_status(flow_run_id: UUID | str, checkpoint: Path | str = ".siftline") -> BatchStatus:
@@ -110,7 +90,7 @@ def run_status(flow_run_id: UUID | str, checkpoint: Path | str = ".siftline") ->
         job = job_of_run(str(flow_run_id), [checkpoint])
         if job is None:
             raise
-        return directory_status(job)
+        return job_status(job)
 
 
 def _is_id(target: str | UUID) -> bool:
@@ -129,7 +109,7 @@ def _starting(name: str, checkpoint: Path | str) -> BatchStatus | None:
     for job in job_directories(checkpoint):
         holder, lease = last_holder(job)
         if lease == "held" and holder is not None and holder.pid == begun.pid:
-            return _with_run(directory_status(job))
+            return _with_run(job_status(job))
     message = f"process {begun.pid} has begun, and has no job yet"
     return BatchStatus(name=name, state="starting", final=False, since=begun.at, message=message)
 
@@ -180,7 +160,7 @@ def _pipeline_status(name: str, checkpoint: Path | str, jobs: list[Path]) -> Bat
             return _recovered_status(client, run, checkpoint)
         idle = f", and work pool {pool} has no worker" if pool and not workers_online(client, pool) else ""
     if jobs:
-        return directory_status(jobs[-1])
+        return job_status(jobs[-1])
     due = min((run.expected_start_time for run in runs if run.expected_start_time), default=None)
     message = ("its first run is scheduled" if due else "no run was started yet") + idle
     return BatchStatus(name=name, pipeline=name, state="created", final=False, message=message, due=due)
@@ -196,7 +176,7 @@ def _recovered_status(client: SyncPrefectClient, run: FlowRun, checkpoint: Path 
         return status.model_copy(update={"state": "recovering"})
     if status.state in ("failed", "interrupted", "cancelled") and status.job_id is not None:
         with suppress(UnknownJob):  # out of reach
-            return _with_run(directory_status(find_job(checkpoint, status.job_id)))
+            return _with_run(job_status(find_job(checkpoint, status.job_id)))
     return status
 
 

@@ -16,8 +16,8 @@ import pytest
 import yaml
 
 from siftline import open_results
-from siftline.flows.control.statuses import batch_statuses
 from siftline.jobs.record import read_job
+from siftline.jobs.status import batch_statuses
 from tests.e2e.chaos import Job
 from tests.e2e.processes import Shell, forget_deployments, running
 from tests.faults import nothing_left_behind, wait_until

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from siftline import open_results
-from siftline.flows.control.statuses import batch_statuses
+from siftline.jobs.status import batch_statuses
 from tests.e2e.chaos import CHUNKS, Job
 from tests.e2e.processes import Shell, finish
 from tests.faults import wait_until

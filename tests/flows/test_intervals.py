@@ -22,11 +22,11 @@ from siftline import open_results
 from siftline.config.schedules import Interval, Schedule, intervals_of
 from siftline.errors import StepFailed, StorageUnavailable
 from siftline.flows.batch_detection import batch_detection
-from siftline.flows.control.statuses import batch_statuses
 from siftline.flows.recovery import recovery
 from siftline.flows.run import schedule_missed as catch_up
 from siftline.flows.run.lifecycle import Run
 from siftline.jobs.intervals import Entry, Ledger
+from siftline.jobs.status import batch_statuses
 from siftline.pipelines.steps import STANDARD
 from siftline.stages import detect
 from siftline.stages.scoring import ChunkTask, score_chunk

@@ -18,8 +18,8 @@ from prefect.states import Failed, Scheduled
 from siftline import open_results
 from siftline.errors import ConfigError, GivenUp, RowError, SourceError, StorageUnavailable, UnknownJob
 from siftline.flows.batch_detection import batch_detection
-from siftline.flows.control.statuses import batch_statuses
 from siftline.flows.recovery import partial_publication, recovery
+from siftline.jobs.status import batch_statuses
 from siftline.stages import detect
 from siftline.stages.scoring import ChunkTask, score_chunk
 from siftline.types import ChunkReceipt

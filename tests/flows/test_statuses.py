@@ -31,12 +31,13 @@ from siftline.errors import ApiError, StorageUnavailable, UnknownJob, UnknownPip
 from siftline.flows.batch_detection import batch_detection
 from siftline.flows.control import run_states
 from siftline.flows.control.run_states import present_run, state_of
-from siftline.flows.control.statuses import batch_status, batch_statuses
+from siftline.flows.control.statuses import batch_status
 from siftline.flows.control.use_cases import create_scheduled_pipeline, remove_pipeline, trigger_pipeline_run
 from siftline.flows.recovery import recovery
 from siftline.jobs.live import live_record
 from siftline.jobs.monitor import Monitor
 from siftline.jobs.starting import starting
+from siftline.jobs.status import batch_statuses
 from siftline.progress import Progress
 from siftline.stages import detect
 from siftline.stages.plan import plan_batch

@@ -165,8 +165,8 @@ def init(data: Path, output: Path | None, force: bool) -> None:
 
 
 def _planned(checkpoint: str, job_id: str) -> BatchConfig:
+    from siftline.jobs.plans import planned_config
     from siftline.jobs.record import find_job
-    from siftline.stages.plan import planned_config
 
     return planned_config(find_job(checkpoint, job_id))
 

@@ -104,8 +104,8 @@ def find_results(result: str, checkpoint: str) -> Results:
     UnknownJob, SourceError
         When it is neither; when the output of the job has no result, or that of another job.
     """
+    from siftline.jobs.plans import read_plan
     from siftline.jobs.record import find_job
-    from siftline.stages.plan import read_plan
 
     if Path(result).is_dir():
         return open_results(result)

@@ -66,8 +66,7 @@ def watch(target: str, checkpoint: str, as_json: bool) -> int:
 @json_option
 def jobs(checkpoint: str, as_json: bool) -> None:
     """List the jobs of a checkpoint: states, progress, results, and size on disk."""
-    prepare_prefect()
-    from siftline.monitoring import batch_statuses
+    from siftline.jobs.status import batch_statuses
 
     found = batch_statuses(checkpoint, with_size=True)
     if as_json:

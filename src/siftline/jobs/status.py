@@ -9,8 +9,10 @@ from typing import Any, Literal
 
 from pydantic import AwareDatetime, Field
 
+from siftline.errors import UnknownJob
 from siftline.jobs.live import Alert, ChunkCounts, ChunkSeconds, LiveRecord, RowCounts, StageTime, live_record
-from siftline.jobs.record import JobRecord, read_job
+from siftline.jobs.plans import read_plan
+from siftline.jobs.record import JobRecord, job_directories, read_job
 from siftline.jobs.results import Manifest, manifest_record
 from siftline.progress import Stage, WorkerUsage
 from siftline.storage.layout import JobFiles, OutputFiles
@@ -124,10 +126,17 @@ def job_status(job: Path, with_size: bool = False) -> BatchStatus:
     if live is not None:
         begins = at_work and holder is not None and live.run != holder.run
         known = _of_run_before(live) if begins else _of_live(live, state)
+    else:
+        known = _of_plan(job)
     if state == "interrupted" and live is not None:
-        known |= _after_death(live, job)
+        # What it had scored beside the committed chunks is lost.
+        least = live.chunks.done if live.ended else live.chunks.reused
+        done = max(least, _committed(job, live.token, live.commit_every, live.chunks.total))
+        known["chunks"] = live.chunks.model_copy(update={"done": done})
     if manifest is not None and not at_work:
         known |= {"anomalies": manifest.anomaly_count, "threshold": manifest.threshold}
+        report = OutputFiles(Path(str(known["output"]))).report
+        known["links"] = Links(report=str(report) if report.exists() else None)
     return BatchStatus.model_validate(
         {
             "job_id": job.name,
@@ -142,6 +151,11 @@ def job_status(job: Path, with_size: bool = False) -> BatchStatus:
             **_since(state, record, live, holder),
         }
     )
+
+
+def batch_statuses(checkpoint: Path | str = ".siftline", with_size: bool = False) -> list[BatchStatus]:
+    """Return the status of every job in a checkpoint, in the order of planning; no server is asked."""
+    return [job_status(job, with_size) for job in job_directories(checkpoint)]
 
 
 def live_status(live: LiveRecord, state: State, job_id: str | None) -> BatchStatus:
@@ -193,19 +207,30 @@ def _of_live(live: LiveRecord, state: State) -> dict[str, Any]:
             "eta_seconds": (total - done) / speed if speed and live.stage == "detect" else None,
             "links": Links(dashboard=live.dashboard),
         }
-    report = OutputFiles(Path(live.output)).report
-    if published and report.exists():
-        known["links"] = Links(report=str(report))
     return known
 
 
-def _after_death(live: LiveRecord, job: Path) -> dict[str, Any]:
-    """Return the chunks that a dead run has committed; what it had scored beside them is lost."""
-    receipts = JobFiles(job).receipts / live.token
-    complete = sum(1 for path in receipts.glob("*.json") if "-" not in path.stem) * live.commit_every
-    known = live.chunks.done if live.ended else live.chunks.reused
-    done = max(known, min(live.chunks.total, complete))
-    return {"chunks": live.chunks.model_copy(update={"done": done})}
+def _of_plan(job: Path) -> dict[str, Any]:
+    """Return the fields of a job of an earlier version, which has no live record."""
+    try:
+        plan = read_plan(job)
+    except UnknownJob:
+        return {"message": "its plan is of another version of Siftline"}
+    done = _committed(job, plan.token, plan.commit_every, len(plan.chunks))
+    return {
+        "name": plan.config.name,
+        "source": plan.config.source.path,
+        "output": str(plan.output.root),
+        "chunks": ChunkCounts(total=len(plan.chunks), done=done),
+        "rows": RowCounts(total=plan.rows),
+    }
+
+
+def _committed(job: Path, token: str, every: int, total: int) -> int:
+    """Count the chunks in complete groups of receipts, without reading them."""
+    receipts = JobFiles(job).receipts / token
+    complete = sum(1 for path in receipts.glob("*.json") if "-" not in path.stem)
+    return min(total, complete * every)
 
 
 def _since(state: State, record: JobRecord, live: LiveRecord | None, holder: Holder | None) -> dict[str, Any]:

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from siftline.errors import storage_error
-from siftline.flows.control.statuses import directory_status
 from siftline.jobs.record import job_directories
-from siftline.jobs.status import BatchStatus
+from siftline.jobs.status import BatchStatus, job_status
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Checkpoints:
             kept = self._kept.get(job)
             if kept is not None and kept.changed_ns == changed and time.monotonic() < kept.until:
                 return kept
-            status = directory_status(job)
+            status = job_status(job)
         except FileNotFoundError:  # deleted meanwhile
             return None
         except OSError as error:

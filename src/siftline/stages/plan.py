@@ -10,20 +10,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from siftline.batch_plan import BatchPlan, ChunkTable, Feature, Snapshot, SourceFile
+from siftline.batch_plan import BatchPlan, Feature, Snapshot, SourceFile
 from siftline.config.batch import BatchConfig
-from siftline.config.clusters import AddressCluster, FactoryCluster
+from siftline.config.clusters import AddressCluster
 from siftline.config.fields import Section
 from siftline.detectors.kinds import changed_params
-from siftline.errors import ConfigError, IntegrityError, UnknownJob
+from siftline.errors import UnknownJob
+from siftline.jobs.plans import read_plan
 from siftline.progress import Progress, emit
 from siftline.source.chunks import cut_chunks
 from siftline.source.csv import open_csv
 from siftline.source.files import ParquetFile, with_contents
 from siftline.stages.inspection import Inspection, check_values, inspect_batch, planned_chunk_rows
-from siftline.storage.files import digest, file_digest, read_record, write_record
+from siftline.storage.files import digest, file_digest, write_record
 from siftline.storage.layout import CheckpointFiles, JobFiles, Version
 from siftline.storage.lease import Lease
 
@@ -92,43 +91,6 @@ def identify_job(config: BatchConfig) -> str:
     inspection = inspect_batch(config)
     parquet = _as_parquet(config, inspection, CheckpointFiles.at(config.checkpoint.path).staged)
     return _job_id(config, inspection.features, _snapshot(inspection, parquet))
-
-
-def read_plan(directory: Path) -> BatchPlan:
-    """Read the plan of a job, without possible secrets; raise `UnknownJob` if there is none."""
-    try:
-        record = read_record(JobFiles(directory).plan, Version.PLAN)
-        return BatchPlan(
-            job_id=directory.name,
-            token=record["token"],
-            config=BatchConfig.model_validate(record["config"]),
-            snapshot=Snapshot.model_validate(record["snapshot"]),
-            features=tuple(Feature.model_validate(feature) for feature in record["features"]),
-            chunks=ChunkTable.from_lists(record["chunks"]),
-            bundle=record["bundle"],
-            commit_every=record["commit_every"],
-            directory=directory,
-            fresh=record["fresh"],
-        )
-    except (FileNotFoundError, NotADirectoryError, IntegrityError, KeyError, ValidationError) as error:
-        raise UnknownJob(
-            f"job {directory.name}: no plan of it in {directory}",
-            "see `siftline jobs`; if the checkpoint is not .siftline, give --checkpoint",
-        ) from error
-
-
-def planned_config(directory: Path) -> BatchConfig:
-    """Read the configuration of a planned job, with absolute paths.
-
-    Without a plan it raises `UnknownJob`; if possible secrets are needed, which are not saved, `ConfigError`.
-    """
-    config = read_plan(directory).config
-    if isinstance(config.cluster, FactoryCluster):
-        raise ConfigError(
-            f"job {directory.name}: the arguments of its cluster may be secret and were not written down",
-            "run the job again with its configuration",
-        )
-    return config
 
 
 def _clear(directory: Path) -> None:

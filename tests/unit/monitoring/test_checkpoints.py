@@ -31,13 +31,13 @@ def directory(job: Job) -> Path:
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The jobs that were read from their files."""
     found: list[str] = []
-    read = checkpoints.directory_status
+    read = checkpoints.job_status
 
     def counted(job: Path) -> object:
         found.append(job.name)
         return read(job)
 
-    monkeypatch.setattr(checkpoints, "directory_status", counted)
+    monkeypatch.setattr(checkpoints, "job_status", counted)
     return found
 
 

@@ -75,7 +75,7 @@ def test_a_higher_priority_overtakes_those_that_wait_less_than_half_an_hour_long
     for seconds, first in ((-1, "high"), (1, "low")):
         since = NOW + levels * LEVEL + timedelta(seconds=seconds)
         high = waiting("high", priority=PRIORITIES[levels], since=since)
-        assert [one.run for one in in_order([low, high], since)][0] == first
+        assert next(one.run for one in in_order([low, high], since)) == first
 
 
 @given(queues(), st.sampled_from(PRIORITIES), later)

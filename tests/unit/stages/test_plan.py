@@ -14,9 +14,10 @@ from siftline.batch_plan import _tolerated
 from siftline.config.batch import BatchConfig, ChunkingConfig
 from siftline.config.clusters import AddressCluster, LocalCluster, SerialCluster, TlsConfig
 from siftline.errors import ConfigError, JobBusy, UnknownJob
+from siftline.jobs.plans import planned_config, read_plan
 from siftline.jobs.record import JobRecord, read_job, write_job
 from siftline.source.chunks import chunk_rows
-from siftline.stages.plan import plan_batch, planned_config, read_plan
+from siftline.stages.plan import plan_batch
 from siftline.storage.files import read_record, write_record
 from siftline.storage.layout import Version
 from siftline.storage.lease import Lease

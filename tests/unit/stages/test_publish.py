@@ -15,10 +15,11 @@ import pytest
 from siftline.config.batch import BatchConfig
 from siftline.engine import SerialExecutor
 from siftline.errors import IntegrityError, JobBusy, LeaseLost, SourceError, StorageError
+from siftline.jobs.plans import planned_config
 from siftline.jobs.results import Manifest, open_results
 from siftline.stages.combine import combine_results
 from siftline.stages.detect import collect_receipts
-from siftline.stages.plan import plan_batch, planned_config
+from siftline.stages.plan import plan_batch
 from siftline.stages.publish import publish_results, published_already
 from siftline.stages.validate import validate_results
 from siftline.storage.files import file_digest, read_record, write_record

@@ -17,12 +17,12 @@ from siftline.config.schedules import Interval
 from siftline.errors import IntegrityError, StorageError
 from siftline.jobs.history import previous_rates, read_history
 from siftline.jobs.intervals import Ledger
+from siftline.jobs.plans import read_plan
 from siftline.jobs.record import read_job
 from siftline.jobs.results import read_manifest
 from siftline.notices.rate_limit import rate_limited
 from siftline.pipelines.assignment import kept_assignment
 from siftline.stack import read_stack
-from siftline.stages.plan import read_plan
 from siftline.storage.files import read_record, unseal, write_record
 from siftline.storage.layout import ENTRY, CheckpointFiles, JobFiles, Version, lease_path
 from siftline.storage.lease import last_holder

@@ -1,0 +1,51 @@
+"""Plans of jobs, as read from the checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from siftline.batch_plan import BatchPlan, ChunkTable, Feature, Snapshot
+from siftline.config.batch import BatchConfig
+from siftline.config.clusters import FactoryCluster
+from siftline.errors import ConfigError, IntegrityError, UnknownJob
+from siftline.storage.files import read_record
+from siftline.storage.layout import JobFiles, Version
+
+
+def read_plan(directory: Path) -> BatchPlan:
+    """Read the plan of a job, without possible secrets; raise `UnknownJob` if there is none."""
+    try:
+        record = read_record(JobFiles(directory).plan, Version.PLAN)
+        return BatchPlan(
+            job_id=directory.name,
+            token=record["token"],
+            config=BatchConfig.model_validate(record["config"]),
+            snapshot=Snapshot.model_validate(record["snapshot"]),
+            features=tuple(Feature.model_validate(feature) for feature in record["features"]),
+            chunks=ChunkTable.from_lists(record["chunks"]),
+            bundle=record["bundle"],
+            commit_every=record["commit_every"],
+            directory=directory,
+            fresh=record["fresh"],
+        )
+    except (FileNotFoundError, NotADirectoryError, IntegrityError, KeyError, ValidationError) as error:
+        raise UnknownJob(
+            f"job {directory.name}: no plan of it in {directory}",
+            "see `siftline jobs`; if the checkpoint is not .siftline, give --checkpoint",
+        ) from error
+
+
+def planned_config(directory: Path) -> BatchConfig:
+    """Read the configuration of a planned job, with absolute paths.
+
+    Without a plan it raises `UnknownJob`; if possible secrets are needed, which are not saved, `ConfigError`.
+    """
+    config = read_plan(directory).config
+    if isinstance(config.cluster, FactoryCluster):
+        raise ConfigError(
+            f"job {directory.name}: the arguments of its cluster may be secret and were not written down",
+            "run the job again with its configuration",
+        )
+    return config
