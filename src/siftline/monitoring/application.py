@@ -19,6 +19,7 @@ from fastapi import (
     Response,
     Security,
 )
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from fastapi.security import HTTPBearer
 from fastapi.sse import EventSourceResponse, ServerSentEvent
@@ -84,12 +85,27 @@ async def _place(board: TheBoard) -> AsyncIterator[None]:
         raise HTTPException(503, "as many clients listen as the server has places for") from None
 
 
+async def _known(request: Request) -> None:
+    """Refuse parameters that the path does not have: a misspelt filter would choose everything."""
+    known = {one.alias for one in request.scope["route"].dependant.query_params}
+    unknown = [name for name in request.query_params if name not in known]
+    if unknown:
+        names = ", ".join(sorted(known)) or "none"
+        wrong = [
+            {"type": "extra_forbidden", "loc": ("query", name), "msg": f"known: {names}"} for name in unknown
+        ]
+        raise RequestValidationError(wrong)
+
+
 TheJob = Annotated[Posted, Depends(_posted)]
 LastEventId = Annotated[str | None, Header(alias="Last-Event-ID")]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 public = APIRouter()
 api = APIRouter(
-    dependencies=[Security(HTTPBearer(auto_error=False, description="Only if there is a token."))]
+    dependencies=[
+        Security(HTTPBearer(auto_error=False, description="Only if there is a token.")),
+        Depends(_known),
+    ]
 )
 
 

@@ -254,15 +254,16 @@ def test_a_job_of_an_earlier_version_has_its_state_and_nothing_that_was_not_writ
     plan = run_job(config).plan
     write_job(plan.directory, concluded(JobRecord(), "published", "run-1"))
     status = job_status(plan.directory)
-    assert (status.state, status.name, status.output) == ("completed", plan.job_id, None)
-    assert (status.chunks.total, status.percent, status.alerts) == (0, None, ())
+    assert (status.state, status.name, status.output) == ("completed", "batch", plan.config.output.path)
+    assert (status.chunks.total, status.percent, status.alerts) == (len(plan.chunks), None, ())
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"format_version": 1, "run": "x"}'])
 def test_a_live_record_that_is_torn_or_forged_counts_as_none(config: BatchConfig, content: str) -> None:
     plan = plan_batch(config)
     (plan.directory / "live.json").write_text(content)
-    assert job_status(plan.directory).output is None
+    status = job_status(plan.directory)
+    assert (status.stages, status.chunks.total, status.updated) == ((), len(plan.chunks), None)
 
 
 def test_a_live_record_alone_gives_the_status_of_a_run_elsewhere(config: BatchConfig) -> None:

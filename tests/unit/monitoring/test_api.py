@@ -49,6 +49,8 @@ def test_jobs_are_listed_newest_first_and_chosen_by_state() -> None:
         assert [one["name"] for one in httpx.get(f"{url}/jobs?state=failed").json()] == ["flights-4"]
         assert [one["name"] for one in httpx.get(f"{url}/jobs?limit=1").json()] == ["flights-4"]
         assert httpx.get(f"{url}/jobs?state=gone").status_code == 422
+        misspelt = httpx.get(f"{url}/jobs?status=failed")
+        assert (misspelt.status_code, misspelt.json()["detail"][0]["msg"]) == (422, "known: limit, state")
 
 
 def test_a_job_is_shown_whole() -> None:
