@@ -75,7 +75,8 @@ def recovery(
                 plan = run.retried(plan_batch)(turn.batch, False, run.lease, divisor)
                 result = already_published(plan, run)
                 if result is None:
-                    _count_recovery(plan, max_recoveries)
+                    if not run.lease.again:  # it comes back from the queue of a pool, or from a suspension
+                        _count_recovery(plan, max_recoveries)
                     result = process_batch(run.begin(plan), run, safer=safer)
                 result = turn.publish(result)
         run.complete(result, turn.job_of(result))

@@ -9,7 +9,7 @@ from siftline.batch_plan import BatchPlan
 from siftline.engine import Executor
 from siftline.stages import combine
 from siftline.tasks.adapters.labels import tag_task
-from siftline.tasks.adapters.suspension import suspension_asked
+from siftline.tasks.adapters.suspension import stop_asked
 from siftline.types import CombinedScores, DetectorRef, Receipts
 
 
@@ -19,4 +19,4 @@ def combine_results(
 ) -> CombinedScores:
     """Find the threshold, label, and stage the result; see `siftline.stages.combine.combine_results`."""
     tag_task("batch_processing", plan.job_id)
-    return combine.combine_results(plan, detector, receipts, executor, asked=suspension_asked)
+    return combine.combine_results(plan, detector, receipts, executor, asked=stop_asked)

@@ -13,7 +13,7 @@ from siftline.storage.lease import Lease
 from siftline.tasks.adapters.artifacts import ProgressArtifact, link_dashboard
 from siftline.tasks.adapters.checkpoints import open_checkpoints
 from siftline.tasks.adapters.labels import tag_task
-from siftline.tasks.adapters.suspension import suspension_asked
+from siftline.tasks.adapters.suspension import stop_asked
 from siftline.types import DetectorRef, Receipts
 
 
@@ -28,6 +28,6 @@ def detect_chunks(
         return detect.collect_receipts(plan, detector, store)
     link_dashboard(executor.dashboard, plan.config.name)
     with ProgressArtifact(plan.config.name) as progress, listening(progress):
-        receipts = detect.detect_chunks(plan, detector, executor, store, lease, suspension_asked)
+        receipts = detect.detect_chunks(plan, detector, executor, store, lease, stop_asked)
     get_run_logger().info("%d chunks computed, %d reused", receipts.computed, receipts.reused)
     return receipts

@@ -9,7 +9,7 @@ from siftline.batch_plan import BatchPlan
 from siftline.engine import Executor
 from siftline.stages import fit
 from siftline.tasks.adapters.labels import tag_task
-from siftline.tasks.adapters.suspension import suspension_asked
+from siftline.tasks.adapters.suspension import stop_asked
 from siftline.types import DetectorRef
 
 
@@ -17,4 +17,4 @@ from siftline.types import DetectorRef
 def fit_detector(plan: BatchPlan, executor: Executor) -> DetectorRef:
     """Fit the detector; see `siftline.stages.fit.fit_detector`."""
     tag_task("batch_processing", plan.job_id)
-    return fit.fit_detector(plan, executor, suspension_asked)
+    return fit.fit_detector(plan, executor, stop_asked)

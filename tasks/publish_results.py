@@ -60,14 +60,18 @@ def publish_results(
     manifest = publish.publish_results(
         plan, detector, receipts, combined, validation, flow_run.id, lease, complete
     )
-    keep_in_history(plan, manifest, interval, time.monotonic() - began)
+    keep_in_history(plan, manifest, interval, time.monotonic() - began, live.worker_memory)
     keep_report(plan, live)
     write_aside("the report", lambda: _show(plan, manifest))
     return manifest
 
 
 def keep_in_history(
-    plan: BatchPlan, manifest: Manifest, interval: Interval | None, seconds: float | None = None
+    plan: BatchPlan,
+    manifest: Manifest,
+    interval: Interval | None,
+    seconds: float | None = None,
+    worker_memory: int | None = None,
 ) -> None:
     """Add a publication to the history of its pipeline, once; a failure is only logged.
 
@@ -75,7 +79,7 @@ def keep_in_history(
     """
     label = interval.label if interval is not None else None
     try:
-        remember(plan.files.checkpoint.history(manifest.name), manifest, seconds, label)
+        remember(plan.files.checkpoint.history(manifest.name), manifest, seconds, label, worker_memory)
     except StorageError as error:
         get_run_logger().warning("the history of the publications could not be written: %s", error)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
 
 import pytest
@@ -37,20 +37,38 @@ class BrowserPage:
 
 
 @contextmanager
-def browser_page(
-    width: int = 1280, scheme: Literal["light", "dark"] = "light", **context: Any
-) -> Iterator[BrowserPage]:
-    """Yield a page of a fresh browser, `width` pixels wide; `context` goes to playwright."""
+def one_browser() -> Iterator[Any]:
+    """Yield a browser, which pages opened meanwhile share; it takes a second to start.
+
+    Until its end this thread has a running event loop.
+    """
     sync_api = pytest.importorskip("playwright.sync_api")
     if CHROMIUM is None:
         pytest.skip("Chromium is not installed")
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        _open.append(browser)
+        try:
+            yield browser
+        finally:
+            _open.remove(browser)
+            browser.close()
+
+
+_open: list[Any] = []
+
+
+@contextmanager
+def browser_page(
+    width: int = 1280, scheme: Literal["light", "dark"] = "light", **context: Any
+) -> Iterator[BrowserPage]:
+    """Yield a page that shares nothing with others, `width` pixels wide; `context` goes to playwright."""
+    with nullcontext(_open[-1]) if _open else one_browser() as browser:
         page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme, **context)
         try:
             yield BrowserPage(page)
         finally:
-            browser.close()
+            page.context.close()
 
 
 def axe_violations(page: Any) -> list[str]:

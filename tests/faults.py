@@ -292,6 +292,10 @@ class FaultyExecutor:
         self._executor = executor
         self._script = script
         self.dashboard = executor.dashboard
+        self.bounds, self.threads = executor.bounds, executor.threads
+
+    def scale(self, workers: int) -> int:
+        return self._executor.scale(workers)
 
     def session(
         self, function: Callable[[T], R], bundle: int = 1, timeout_seconds: float | None = None

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from siftline.config.batch import BatchConfig
 from siftline.errors import SiftlineError
+from siftline.flows.control.slots import AWAITING, present_place
 from siftline.flows.server import workers_online, working_directory
 from siftline.jobs.live import LiveRecord, live_record
 from siftline.jobs.record import job_directories
@@ -46,6 +47,8 @@ def state_of(run: FlowRun) -> State:
         return "created"
     if run.state.name == "AwaitingRetry":
         return "recovering"
+    if run.state.name == AWAITING:
+        return "queued"
     if run.state.is_scheduled():
         return "starting" if -_SOON <= datetime.now(UTC) - due_time_of(run) <= _LATE else "queued"
     if run.state.is_completed():
@@ -141,10 +144,15 @@ def with_server(
 ) -> BatchStatus:
     """Add to a status what the server knows of its run."""
     state = status.state
+    # Nobody notes in the checkpoint that a run was cancelled in the queue.
+    of_run |= state == "queued"
     if of_run and run.state is not None and (run.state.is_final() or run.state.is_paused()):
         state = state_of(run)
     message = (run.state.message if run.state else None) or status.message
-    if state in ("starting", "queued") and deployment is not None:
+    place = present_place(client, run)
+    if place is not None and place.waits and state in ("starting", "queued"):
+        state = "queued"
+    elif state in ("starting", "queued") and deployment is not None:
         pool = deployment.work_pool_name
         if run.state is not None and run.state.is_scheduled():
             waits = f"waiting for a worker of work pool {pool}"
@@ -163,7 +171,9 @@ def with_server(
             "due": run.expected_start_time,
             "started": run.start_time or status.started,
             "ended": run.end_time or status.ended,
-            "queue_seconds": max(0.0, waited) if waited is not None else None,
+            "queue_place": place.place if place is not None else status.queue_place,
+            "wait_seconds": place.seconds if place is not None else status.wait_seconds,
+            "queue_seconds": status.queue_seconds or (None if waited is None else max(0.0, waited)),
             "links": status.links.model_copy(update={"run": url_for("flow-run", obj_id=run.id)}),
         }
     )

@@ -26,9 +26,11 @@ from siftline.config.loading import resolve_config
 from siftline.config.schedules import Interval
 from siftline.errors import ConfigError, renamed
 from siftline.flows.control.deployments import changes_for, check_on_server, removal_of
+from siftline.flows.control.slots import TAG as CLAIM_TAG
+from siftline.flows.control.slots import Claim, claim_for, present_place
 from siftline.flows.control.statuses import run_status
 from siftline.flows.server import TAG, deployment_of, find_run, server, workers_online
-from siftline.jobs.status import BatchStatus
+from siftline.jobs.status import BatchStatus, State
 from siftline.pipelines.spec import Pipeline, check_pipeline, load_pipeline
 from siftline.stages.plan import identify_job
 from siftline.storage.records import Record
@@ -37,10 +39,22 @@ ON_DEMAND = "on-demand"
 
 
 class BatchJob(Record):
-    """A submitted job, and the run that does it."""
+    """A submitted job, and the run that does it.
+
+    Attributes
+    ----------
+    state : str
+        ``starting``, or ``queued`` while it waits for a worker or for slots of a pool.
+    place, wait_seconds : int, float or None
+        Place in the queue of the pool, from 1, and the estimated seconds until its turn, if known.
+    """
 
     job_id: str
     flow_run_id: UUID
+    state: State
+    place: int | None = None
+    wait_seconds: float | None = None
+    url: str | None = None
 
 
 class PipelineRun(Record):
@@ -70,17 +84,28 @@ def create_batch_job(config: BatchConfig, work_pool: str = "siftline") -> BatchJ
     Raises
     ------
     InputError
-        When the job cannot be done.
+        When the job cannot be done, or never fits the pool.
     """
-    job_id = identify_job(resolve_config(config, datetime.now(UTC)))
+    resolved = resolve_config(config, datetime.now(UTC))
+    job_id, rows = identify_job(resolved)
     values = config.model_dump(mode="json", exclude_unset=True)
     # Every job brings its own configuration; the deployment's is an example.
     pipeline = Pipeline(name=ON_DEMAND, description="Single jobs.", batch=values, work_pool=work_pool)
     with server() as client:
+        claim = claim_for(client, work_pool, resolved, rows)
         for change in changes_for(client, pipeline):
             change.make()
-        run = _start(client, ON_DEMAND, {"config": values})
-    return BatchJob(job_id=job_id, flow_run_id=run.id)
+        run = _start(client, ON_DEMAND, {"config": values}, claim)
+        place = present_place(client, run)
+        waits = (place is not None and place.waits) or not workers_online(client, work_pool)
+    return BatchJob(
+        job_id=job_id,
+        flow_run_id=run.id,
+        state="queued" if waits else "starting",
+        place=place.place if place is not None and waits else None,
+        wait_seconds=place.seconds if place is not None else None,
+        url=url_for("flow-run", obj_id=run.id),
+    )
 
 
 def create_scheduled_pipeline(pipeline: Pipeline | Path | str) -> PipelineStatus:
@@ -188,9 +213,13 @@ def cancel_run(flow_run_id: UUID | str) -> BatchStatus:
     return run_status(flow_run_id)
 
 
-def _start(client: SyncPrefectClient, pipeline: str, parameters: dict[str, Any]) -> FlowRun:
+def _start(
+    client: SyncPrefectClient, pipeline: str, parameters: dict[str, Any], claim: Claim | None = None
+) -> FlowRun:
+    """Start a run of a pipeline, with its claim on slots if it has one already."""
     deployment = deployment_of(client, pipeline)
-    return client.create_flow_run_from_deployment(deployment.id, parameters=parameters)
+    kept: dict[str, Any] = {"tags": [CLAIM_TAG], "labels": claim.labels} if claim is not None else {}
+    return client.create_flow_run_from_deployment(deployment.id, parameters=parameters, **kept)
 
 
 def _final(run: FlowRun) -> bool:

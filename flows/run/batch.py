@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
+from contextlib import AbstractContextManager
 
 from prefect.runtime import flow_run
 
@@ -11,8 +12,10 @@ from siftline.batch_plan import BatchPlan
 from siftline.config.clusters import LocalCluster
 from siftline.engine import Executor, open_executor
 from siftline.errors import PartDamaged
+from siftline.flows.run.admission import Allocation, admitted
 from siftline.flows.run.lifecycle import Run
 from siftline.jobs.results import Manifest
+from siftline.resources.allocation import allotted
 from siftline.stages.publish import published_already
 from siftline.stages.scoring import warm_up
 from siftline.tasks.combine_results import combine_results
@@ -44,10 +47,8 @@ def process_batch(plan: BatchPlan, run: Run, *, safer: bool = False, partial: bo
     `safer` scores one chunk at a time on each worker; `partial` publishes the chunks of earlier runs only.
     """
     run.monitor.begin(plan, run.interval.label if run.interval else None)
-    config, cluster = plan.config, plan.config.cluster
-    if safer and isinstance(cluster, LocalCluster):
-        cluster = cluster.model_copy(update={"threads": 1})
-    with open_executor(cluster, functools.partial(warm_up, config.detector.kind, plan.rows)) as executor:
+    with admitted(plan) as allocation, _cluster(plan, allocation, safer) as executor:
+        run.monitor.allot(str(allocation))
         detector = fit_detector(plan, executor)
         receipts, combined = _detect(plan, detector, executor, run, partial)
     validation = run.retried(validate_results, "result_validation")(plan, receipts, combined, partial)
@@ -57,6 +58,15 @@ def process_batch(plan: BatchPlan, run: Run, *, safer: bool = False, partial: bo
         plan, detector, receipts, combined, validation, run.lease, complete, run.interval, run.started, live
     )
     return _result(plan, manifest, manifest.state, receipts.computed, run)
+
+
+def _cluster(plan: BatchPlan, allocation: Allocation, safer: bool) -> AbstractContextManager[Executor]:
+    """Return the executor of an allocation."""
+    cluster = allotted(plan.config.cluster, allocation.workers, allocation.wanted)
+    if safer and isinstance(cluster, LocalCluster):
+        cluster = cluster.model_copy(update={"threads": 1})
+    ready = functools.partial(warm_up, plan.config.detector.kind, plan.rows)
+    return open_executor(cluster, ready, slots=allocation.shared_slots(plan), permit=allocation.permit)
 
 
 def _detect(

@@ -22,6 +22,8 @@ from prefect.states import Completed
 from siftline.batch_plan import BatchPlan
 from siftline.config.schedules import Interval
 from siftline.errors import Cancelled, IntervalSkipped, JobBusy, LeaseLost, SiftlineError, StorageError
+from siftline.flows.control.slots import claim_of
+from siftline.flows.run.admission import SlotsAwaited, submission_ended
 from siftline.flows.run.announcements import announce_failure, announce_result
 from siftline.flows.run.steps import run_steps
 from siftline.jobs.monitor import Monitor
@@ -56,11 +58,13 @@ FAILED = Ending(StateType.FAILED, outcome="failed", announced=True)
 FAILED_FOR_GOOD = Ending(StateType.FAILED, "for-good", "failed for good", announced=True)
 STOPPED = Ending(StateType.CANCELLED, outcome="cancelled")
 SUSPENDED = Ending(StateType.PAUSED, "suspended", "suspended")
+QUEUED = Ending(StateType.SCHEDULED, outcome="queued")
 _ENDINGS: dict[type[BaseException], Ending] = {
     Cancelled: STOPPED,
     KeyboardInterrupt: STOPPED,
     TerminationSignal: STOPPED,
     Pause: SUSPENDED,
+    SlotsAwaited: QUEUED,
     JobBusy: Ending(StateType.FAILED, "already-running"),
     LeaseLost: Ending(StateType.FAILED, "superseded"),
     IntervalSkipped: Ending(StateType.CANCELLED, "skipped"),
@@ -143,6 +147,8 @@ class Run:
         if ending is SUSPENDED:
             label_run("suspended", "Suspended on request; finished chunks are kept.")
             suspend_if_asked()
+        if isinstance(error, SlotsAwaited):
+            raise Pause(state=error.state)
         if ending is STOPPED and get_intent() is not None:
             # Prefect asked for the end, and decides on the state.
             raise error if isinstance(error, TerminationSignal) else TerminationSignal(signal.SIGTERM)
@@ -163,12 +169,13 @@ class Run:
 @contextmanager
 def run_of(assignment: Assignment) -> Iterator[Run]:
     """Give a run its lease, and end it as its block ends; raise an error that a recovery may help."""
-    monitor = Monitor(run_id(), assignment.config.name)
+    monitor = Monitor(run_id(), assignment.config.name, due_time())
     with Lease(run_id()) as lease, run_logged(), monitored(monitor, lease):
         run = Run(assignment, lease, monitor)
         forget_label()
         try:
-            yield run
+            with submission_ended():
+                yield run
         except (Exception, KeyboardInterrupt, TerminationSignal, Pause) as error:  # noqa: BLE001  `fail` raises it
             run.fail(error)
 
@@ -199,9 +206,10 @@ def due_time() -> datetime:
 
 
 def started_by_schedule() -> bool:
-    """Return whether a schedule started the present run."""
+    """Return whether a schedule started the present run, which does not come back from a queue."""
     context = FlowRunContext.get()
-    return bool(context and context.flow_run and context.flow_run.auto_scheduled)
+    run = context.flow_run if context is not None else None
+    return run is not None and run.auto_scheduled and claim_of(run) is None
 
 
 def _reason(error: BaseException, lease: Lease) -> BaseException:

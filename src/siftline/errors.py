@@ -30,6 +30,7 @@
         ├── JobBusy                  another run is working on the job
         ├── LeaseLost                another run took over the job
         ├── GivenUp                  the job has used up its recoveries
+        ├── WaitedTooLong            the run has waited for slots of a pool for too long
         ├── StepFailed               a custom step failed; the result is published
         ├── IntervalSkipped          a run started too late for its interval
         ├── BackfillFailed           some intervals of a backfill failed
@@ -216,6 +217,10 @@ class LeaseLost(JobError, recoverable=False):
 
 class GivenUp(JobError, recoverable=False):
     """The job has used up its recoveries."""
+
+
+class WaitedTooLong(JobError, recoverable=False):
+    """The run has waited for slots of a pool for too long."""
 
 
 class StepFailed(JobError, recoverable=False):

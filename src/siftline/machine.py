@@ -46,20 +46,20 @@ def this_machine(root: Path = _CGROUP, own: Path = _OWN_CGROUPS) -> Machine:
 
 def _groups(root: Path, own: Path, controller: str) -> Iterator[Path]:
     """Yield the directories of this process's control group and those around it."""
+    yield root  # a container sees its own group there, whatever its path outside
     try:
         lines = [line.split(":", 2) for line in own.read_text().splitlines()]
     except OSError:
         return
     for _, controllers, path in (line for line in lines if len(line) == 3):
         if controller in controllers.split(",") if controller else not controllers:
-            here = root / path.lstrip("/")
-            yield here
-            yield from (parent for parent in here.parents if parent.is_relative_to(root))
-    yield root  # a container sees its own group there, whatever its path outside
+            here = Path(path.lstrip("/"))
+            # Of a group outside the container's view, the path begins with "..".
+            yield from (root / group for group in (here, *here.parents) if ".." not in group.parts)
 
 
 def _quota_v2(group: Path) -> list[float]:
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, ZeroDivisionError):
         quota, period = (group / "cpu.max").read_text().split()
         return [int(quota) / int(period)]
     return []

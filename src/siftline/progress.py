@@ -52,8 +52,8 @@ class Incident:
     """Something that went wrong and was dealt with.
 
     `kind` is ``retried``, ``split``, ``worker lost``, ``recomputed``, ``rejected``, ``chunk failed``,
-    ``slower`` or ``not notified``; `text` says what, where, and what is done about it; `chunk` is the
-    number of its chunk, if any.
+    ``slower``, ``less memory``, ``adapted``, ``repeated`` or ``not notified``; `text` says what, where, and
+    what is done; `chunk` is the number of its chunk, if any.
     """
 
     kind: str
@@ -100,7 +100,17 @@ class IntervalProgress:
     total: int
 
 
-Report = Progress | Incident | Usage | LogLine | IntervalProgress
+@dataclass(frozen=True)
+class Queued:
+    """A run waits for slots of a pool: its place, from 1, and the estimated seconds, if known."""
+
+    pool: str
+    slots: int
+    place: int
+    seconds: float | None
+
+
+Report = Progress | Incident | Usage | LogLine | IntervalProgress | Queued
 Listener = Callable[[Report], None]
 _listeners: ContextVar[tuple[Listener, ...]] = ContextVar("siftline_listeners", default=())
 

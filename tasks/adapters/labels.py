@@ -24,7 +24,7 @@ def label_run(label: RunLabel, message: str) -> None:
         return
     run = context.flow_run
     emit_run_event(label, message, context.flow, run)
-    write_aside("the tag", lambda: _set_tags(run.id, {*_other_tags(run), f"{_PREFIX}{label}"}))
+    write_aside("the tag", lambda: _set_label(run.id, {f"{_PREFIX}{label}"}))
 
 
 def tag_task(step: str, job_id: str | None = None) -> None:
@@ -46,8 +46,8 @@ def forget_label() -> None:
     """Take off the label with which the present run ended before, if it is retried."""
     context = FlowRunContext.get()
     run = context.flow_run if context is not None else None
-    if run is not None and _other_tags(run) != set(run.tags):
-        write_aside("the tags", lambda: _set_tags(run.id, _other_tags(run)))
+    if run is not None and any(tag.startswith(_PREFIX) for tag in run.tags):
+        write_aside("the tags", lambda: _set_label(run.id, set()))
 
 
 def emit_run_event(label: RunLabel, message: str, flow: Flow[..., Any] | None, run: FlowRun) -> None:
@@ -66,10 +66,8 @@ def emit_run_event(label: RunLabel, message: str, flow: Flow[..., Any] | None, r
     )
 
 
-def _other_tags(run: FlowRun) -> set[str]:
-    return {tag for tag in run.tags if not tag.startswith(_PREFIX)}
-
-
-def _set_tags(run: UUID, tags: set[str]) -> None:
+def _set_label(run: UUID, label: set[str]) -> None:
+    """Replace the label of a run; its other tags may have changed since it began."""
     with get_client(sync_client=True) as client:
-        client.update_flow_run(run, tags=sorted(tags))
+        others = {tag for tag in client.read_flow_run(run).tags if not tag.startswith(_PREFIX)}
+        client.update_flow_run(run, tags=sorted(others | label))

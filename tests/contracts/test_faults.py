@@ -24,6 +24,7 @@ import pytest
 from siftline.config.batch import BatchConfig, RetriesConfig
 from siftline.config.clusters import LocalCluster, SerialCluster
 from siftline.engine import DaskExecutor, Executor, open_executor, prepare_executor, run_with_retries
+from siftline.engine.stragglers import Pace
 from siftline.errors import (
     ChunkTimeout,
     OutOfMemory,
@@ -428,6 +429,13 @@ def test_labelling_outlives_its_worker(
 # Workers that don't answer
 
 
+@pytest.fixture
+def no_second_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have no chunk count as a straggler."""
+    monkeypatch.setattr("siftline.engine.dask_session.Pace", lambda: Pace(least_seconds=math.inf))
+
+
+@pytest.mark.usefixtures("no_second_start")
 @pytest.mark.parametrize("fault", ["hang", "freeze", "stop"])
 def test_a_chunk_without_end_costs_its_worker_a_restart_and_is_tried_again(
     dask: Executor, run: Runner, tmp_path: Path, data: Path, undisturbed: Job, fault: Fault
@@ -454,6 +462,7 @@ def text_of_timeout(ran: Run, chunk: int, seconds: str) -> str:
     return text
 
 
+@pytest.mark.usefixtures("no_second_start")
 def test_a_chunk_that_never_comes_to_an_end_fails_the_job_in_the_end(
     dask: Executor, run: Runner, tmp_path: Path, data: Path, undisturbed: Job
 ) -> None:

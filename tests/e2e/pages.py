@@ -25,6 +25,7 @@ _BLOCK = re.compile(
 # What is different every time, or on another number of cores.
 _VARYING = (
     r"at most [\d,]+ rows",
+    r"resources [\d,]+(?: to [\d,]+)? workers?, (?:each )?with [\d,]+ MiB",
     r"\d+ chunks, \d+ computed, \d+ reused",
     r"\d+\.\d+ s\b",
     r"\b[0-9a-f]{16}\b",

@@ -33,7 +33,8 @@ PAGES = [
     "be-notified",
     "schedule-pipelines",
 ]
-PAGES += ["watch-jobs", "monitor", "recover", "prefect-ui", "run-a-stack"]
+PAGES += ["watch-jobs", "read-the-report", "share-a-machine", "monitor"]
+PAGES += ["recover", "prefect-ui", "run-a-stack"]
 ORDER = [next((ROOT / "docs").rglob(f"{name}.md")) for name in PAGES]
 
 

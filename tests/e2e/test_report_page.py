@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,9 +13,15 @@ import pytest
 from siftline.jobs.findings import findings_record
 from siftline.report.drawing import WIDTH
 from siftline.report.page import write_report
-from tests.browser import axe_violations, browser_page
+from tests.browser import axe_violations, browser_page, one_browser
 from tests.support import Job, make_config, make_table, write_files
 from tests.unit.report.samples import HOSTILE, findings_of, history_of, live_of, published
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _browser() -> Iterator[None]:
+    with one_browser():
+        yield
 
 
 def publish(home: Path, text: str = "red") -> tuple[Job, str]:

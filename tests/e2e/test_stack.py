@@ -117,7 +117,7 @@ def test_runs_by_schedule_and_by_hand_take_turns_are_published_and_told_until_pa
             "notify": [{"block": block, "on": ["completed"]}],
         },
         schedules=[{"every": "5s"}],
-        resources={"kind": "address", "address": stack.scheduler, "timeout_seconds": 60},
+        cluster={"kind": "address", "address": stack.scheduler, "timeout_seconds": 60},
         concurrency={"limit": 1},
     )
     assert "+ deployment batch-detection/ticks with schedule default" in apply(project, path)

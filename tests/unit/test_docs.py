@@ -26,6 +26,7 @@ from siftline.detectors.reasons import REASON
 from siftline.jobs.results import Manifest
 from siftline.jobs.status import BatchStatus, State
 from siftline.pipelines.spec import Pipeline
+from siftline.resources.pool import Pools
 from siftline.tasks.adapters import run_events
 from siftline.types import BatchResult
 
@@ -85,6 +86,9 @@ def test_every_configuration_in_the_docs_is_valid(block: str) -> None:
         if values is None:  # a comment for an editor
             continue
         deployments = [one.get("parameters", {}) for one in values.pop("deployments", ())]
+        if "workers" in values and values.keys() <= Pools.model_fields.keys():
+            Pools.model_validate(values)
+            continue
         if "batch" in values:
             given = values["batch"] if isinstance(values["batch"], dict) else NEEDED
             Pipeline.model_validate({**values, "batch": given}).config()

@@ -20,7 +20,7 @@ from siftline.errors import RenamedWarning, SiftlineError
 _INTERRUPTED = 130
 # Imported when one of their commands is called.
 _MODULES = {
-    **dict.fromkeys(["init", "publish", "resume", "run", "schema", "validate"], "batches"),
+    **dict.fromkeys(["init", "publish", "resume", "run", "schema", "submit", "validate"], "batches"),
     **dict.fromkeys(["automations", "backfill", "pipelines"], "pipelines"),
     **dict.fromkeys(["history", "show", "threshold"], "results"),
     **dict.fromkeys(["jobs", "status", "watch"], "watching"),

@@ -14,11 +14,14 @@ import click
 
 from siftline.cli.options import checkpoint_option, json_option
 from siftline.cli.prefect_setup import end_server_with_us, prepare_prefect
+from siftline.cli.terminal import duration
 from siftline.config.batch import BatchConfig
 from siftline.config.clusters import Cluster
+from siftline.config.fields import Section
 from siftline.config.loading import load_config, resolve_config
 from siftline.errors import ApiError, Cancelled, OutputConflict, SiftlineError
 from siftline.progress import NOT_NOTIFIED, Incident, Report, listening
+from siftline.storage.layout import OutputFiles
 from siftline.types import BatchResult
 
 _path = click.Path(path_type=Path)
@@ -100,8 +103,35 @@ def publish(job_id: str, checkpoint: str, partial: bool, as_json: bool, verbose:
 @click.command()
 @_config_argument
 @_set_option
+@click.option("--work-pool", default="siftline", show_default=True, help="Work pool whose worker runs it.")
+@json_option
+def submit(config: Path, overrides: tuple[str, ...], work_pool: str, as_json: bool) -> None:
+    """Submit a job to a work pool, and return at once.
+
+    Its worker runs it in the current directory, at its turn if the work pool has a pool of slots.
+    """
+    batch = load_config(config, overrides)
+    prepare_prefect()
+    from siftline.flows.control.use_cases import create_batch_job
+
+    job = create_batch_job(batch, work_pool)
+    if as_json:
+        click.echo(job.model_dump_json())
+        return
+    click.echo(f"{job.state}  job {job.job_id}  run {job.flow_run_id}")
+    if job.place is not None:
+        wait = "unknown" if job.wait_seconds is None else f"about {duration(job.wait_seconds)}"
+        click.echo(f"  place {job.place} in the queue, wait {wait}")
+    click.echo(f"  watch it with: siftline watch {job.flow_run_id}")
+
+
+@click.command()
+@_config_argument
+@_set_option
 def validate(config: Path, overrides: tuple[str, ...]) -> None:
     """Check a configuration, its input and its output without running the job."""
+    from siftline.machine import this_machine
+    from siftline.resources.allocation import JobSize, requirements
     from siftline.stages.inspection import inspect_batch
 
     batch = resolve_config(load_config(config, overrides), datetime.now(UTC))
@@ -112,7 +142,10 @@ def validate(config: Path, overrides: tuple[str, ...]) -> None:
     click.echo(f"  source    {files}, {rows}")
     click.echo(f"  features  {', '.join(feature.name for feature in found.features)}")
     if found.rows and found.chunk_rows:
-        click.echo(f"  chunks    of at most {min(found.chunk_rows, found.rows):,} rows")
+        rows_each = min(found.chunk_rows, found.rows)
+        click.echo(f"  chunks    of at most {rows_each:,} rows")
+        size = JobSize(found.rows, -(-found.rows // rows_each), rows_each, len(found.features))
+        click.echo(f"  resources {requirements(batch, size, this_machine())}")
     click.echo(f"  output    {batch.output.path}")
     if batch.notify:
         click.echo(f"  notify    {_check_blocks(batch)}")
@@ -137,13 +170,14 @@ def _check_blocks(batch: BatchConfig) -> str:
 
 
 @click.command()
-@click.argument("of", type=click.Choice(["batch", "pipeline"]), default="batch")
+@click.argument("of", type=click.Choice(["batch", "pipeline", "pool"]), default="batch")
 def schema(of: str) -> None:
-    """Print the JSON schema of a batch's configuration, or of a pipeline's file."""
+    """Print the JSON schema of a batch's configuration, or of the file of a pipeline or of a pool."""
     from siftline.pipelines.spec import Pipeline
+    from siftline.resources.pool import Pools
 
-    model = BatchConfig if of == "batch" else Pipeline
-    click.echo(json.dumps(model.model_json_schema(), indent=2))
+    models: dict[str, type[Section]] = {"batch": BatchConfig, "pipeline": Pipeline, "pool": Pools}
+    click.echo(json.dumps(models[of].model_json_schema(), indent=2))
 
 
 @click.command()
@@ -244,3 +278,6 @@ def _print_summary(result: BatchResult) -> None:
     print_groups(results, most=5)
     print_top_rows(results)
     click.echo(f"\nResults: {result.output} (in Python: siftline.open_results({result.output!r}))")
+    report = OutputFiles(Path(result.output)).report
+    if report.exists():
+        click.echo(f"Report: {report}")

@@ -9,7 +9,8 @@ from typing import TextIO
 
 import click
 
-from siftline.progress import Incident, Listener, Progress, Report, listening
+from siftline.cli.terminal import duration
+from siftline.progress import Incident, Listener, Progress, Queued, Report, listening
 
 _SECONDS_BETWEEN_LINES = 5.0
 _STAGES = {
@@ -51,6 +52,8 @@ def _bar(stream: TextIO, rate: _Rate) -> Iterator[tuple[Listener, Say]]:
         def listen(what: Report) -> None:
             if isinstance(what, Incident):
                 bar.console.print(f"{what.kind}: {what.text}", markup=False, highlight=False)
+            if isinstance(what, Queued):
+                bar.update(task, description=_place(what))
             if not isinstance(what, Progress):
                 return
             if rate.enters(what):
@@ -62,12 +65,15 @@ def _bar(stream: TextIO, rate: _Rate) -> Iterator[tuple[Listener, Say]]:
 
 @contextmanager
 def _lines(stream: TextIO, rate: _Rate) -> Iterator[tuple[Listener, Say]]:
-    last = 0.0
+    last, place = 0.0, 0
 
     def listen(what: Report) -> None:
-        nonlocal last
+        nonlocal last, place
         if isinstance(what, Incident):
             click.echo(f"{what.kind}: {what.text}", file=stream)
+        if isinstance(what, Queued) and what.place != place:
+            place = what.place
+            click.echo(_place(what), file=stream)
         if not isinstance(what, Progress):
             return
         done = bool(what.chunks_total) and what.chunks_done == what.chunks_total
@@ -98,6 +104,12 @@ class _Rate:
     def rows_per_second(self, progress: Progress) -> float:
         """Return the rate at this report."""
         return (progress.rows_done - self._rows_before) / max(self.clock() - self._since, 1e-9)
+
+
+def _place(queued: Queued) -> str:
+    slots = f"{queued.slots} slot{'s' if queued.slots > 1 else ''} of pool {queued.pool}"
+    wait = "" if queued.seconds is None else f", about {duration(queued.seconds)}"
+    return f"waiting for {slots}: place {queued.place}{wait}"
 
 
 def _detail(progress: Progress, rate: _Rate) -> str:

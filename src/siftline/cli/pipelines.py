@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import click
@@ -18,9 +18,14 @@ from siftline.config.schedules import next_boundaries
 from siftline.errors import BackfillFailed, ConfigError, SiftlineError, renamed
 from siftline.pipelines.spec import Pipeline, check_pipeline, is_pipeline, load_pipeline
 from siftline.progress import IntervalProgress, Report, listening
+from siftline.resources.pool import Pools, is_pool, load_pools
+
+if TYPE_CHECKING:
+    from siftline.flows.control.change import Change
 
 _DEPLOYMENTS = Path("deployments")
 _AUTOMATIONS = _DEPLOYMENTS / "automations.yaml"
+_POOL = _DEPLOYMENTS / "pool.yaml"
 
 _files_argument = click.argument("files", nargs=-1, type=click.Path(path_type=Path))
 _named_argument = click.argument("named", nargs=-1, required=True, metavar="NAME_OR_FILE...")
@@ -52,27 +57,25 @@ def validate_pipelines(files: tuple[Path, ...]) -> None:
 @_files_argument
 @click.option("--dry-run", is_flag=True, help="Show the changes without making them.")
 def apply_pipelines(files: tuple[Path, ...], dry_run: bool) -> None:
-    """Create or update pipelines on the server from files.
+    """Create or update pipelines and pools on the server from files.
 
     Default: those in deployments/. Paused pipelines and schedules stay paused. Deployments that Siftline
     did not create are not touched.
     """
-    loaded = _load(files)
+    pools, loaded = _pools(files)
     for pipeline in loaded:
         check_pipeline(pipeline, datetime.now(UTC))
     from siftline.flows.control.deployments import changes_for, check_on_server
+    from siftline.flows.control.pools import pool_changes
     from siftline.flows.server import server, workers_online
 
     with server() as client:
+        if pools is not None:
+            _make("pools", pool_changes(client, pools), dry_run)
         for pipeline in loaded:
             check_on_server(client, pipeline)
         for pipeline in loaded:
-            changes = changes_for(client, pipeline)
-            click.echo(f"{pipeline.name}:{'' if changes else ' up to date'}")
-            for change in changes:
-                if not dry_run:
-                    change.make()
-                click.echo(f"  {change}")
+            _make(pipeline.name, changes_for(client, pipeline), dry_run)
             _print_times(pipeline)
         for pool in sorted({pipeline.work_pool for pipeline in loaded}):
             if not workers_online(client, pool):
@@ -80,6 +83,15 @@ def apply_pipelines(files: tuple[Path, ...], dry_run: bool) -> None:
                 click.echo(f"work pool {pool} has no worker: nothing runs until {start}")
     if dry_run:
         click.echo("nothing was changed (--dry-run)")
+
+
+def _make(what: str, changes: Sequence[Change], dry_run: bool) -> None:
+    """Show changes, and make them unless in a dry run."""
+    click.echo(f"{what}:{'' if changes else ' up to date'}")
+    for change in changes:
+        if not dry_run:
+            change.make()
+        click.echo(f"  {change}")
 
 
 @pipelines.command("list")
@@ -236,6 +248,14 @@ def apply(context: click.Context, file: Path | None) -> None:
     renamed("`siftline apply`", "`siftline automations apply`")
     prepare_prefect()
     context.invoke(apply_automations, file=file)
+
+
+def _pools(files: tuple[Path, ...]) -> tuple[Pools | None, list[Pipeline]]:
+    """Read the pools, if there is a file of them, and the pipelines."""
+    given = [path for path in files or (_POOL,) if path.is_file() and is_pool(path)]
+    others = tuple(path for path in files if path not in given)
+    pools = load_pools(given[-1]) if given else None
+    return pools, _load(others) if others or not (files and given) else []
 
 
 def _load(files: tuple[Path, ...]) -> list[Pipeline]:

@@ -23,6 +23,7 @@ from siftline.config.fields import (
     Section,
     TimePart,
 )
+from siftline.config.resources import ResourcesConfig
 
 
 class SourceConfig(Section):
@@ -220,6 +221,8 @@ class BatchConfig(Section):
     """Size of the chunks."""
     cluster: Annotated[Cluster, BeforeValidator(default_kind)] = LocalCluster()
     """Where chunks are scored: `kind` is `local`, `address`, `factory` or `serial`."""
+    resources: ResourcesConfig = ResourcesConfig()
+    """Resources that the job asks for. What is not set follows from the input and the machine."""
     retries: RetriesConfig = RetriesConfig()
     """Retries after transient faults."""
     tolerate: TolerateConfig = TolerateConfig()

@@ -4,9 +4,24 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from siftline.config.fields import MemorySize, Seconds, Section
+
+
+class WorkerRange(Section):
+    """Bounds for the number of workers, which follows the work in between."""
+
+    minimum: PositiveInt = 1
+    """Workers at the start, and at least."""
+    maximum: PositiveInt
+    """Workers at most."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> WorkerRange:
+        if self.minimum > self.maximum:
+            raise ValueError(f"minimum {self.minimum} is more than maximum {self.maximum}")
+        return self
 
 
 class LocalCluster(Section):
@@ -14,12 +29,12 @@ class LocalCluster(Section):
 
     kind: Literal["local"] = "local"
     """A Dask cluster on this machine."""
-    workers: PositiveInt | None = None
-    """Worker processes. Default: one per core."""
-    threads: PositiveInt = 1
-    """Chunks each worker scores at once."""
-    memory_limit: MemorySize = "2GiB"
-    """Memory of each worker."""
+    workers: PositiveInt | WorkerRange | None = Field(default=None, examples=[{"minimum": 1, "maximum": 8}])
+    """Worker processes. Default: `resources.workers`."""
+    threads: PositiveInt | None = None
+    """Chunks each worker scores at once. Default: `resources.threads`."""
+    memory_limit: MemorySize | None = None
+    """Memory of each worker. Default: `resources.memory`."""
 
 
 class TlsConfig(Section):
@@ -60,7 +75,7 @@ class FactoryCluster(Section):
     """Import path of the cluster class."""
     kwargs: dict[str, Any] = Field(default={})
     """Arguments for the class."""
-    workers: PositiveInt = 2
+    workers: PositiveInt | WorkerRange = Field(default=2, examples=[{"minimum": 1, "maximum": 8}])
     """Workers to scale the cluster to."""
     timeout_seconds: Seconds = 300
     """Seconds to wait for a first worker."""
@@ -78,6 +93,11 @@ class SerialCluster(Section):
 Cluster = Annotated[
     LocalCluster | AddressCluster | FactoryCluster | SerialCluster, Field(discriminator="kind")
 ]
+
+
+def bounds(workers: int | WorkerRange) -> tuple[int, int]:
+    """Return the smallest and the largest number of workers."""
+    return (workers, workers) if isinstance(workers, int) else (workers.minimum, workers.maximum)
 
 
 def default_kind(value: object) -> object:

@@ -12,13 +12,16 @@ from pydantic_core import ErrorDetails
 
 from siftline.config.fields import Section
 
+# Pydantic's name for the first member of the union of `cluster.workers`.
+_NUMBER = ("constrained-int",)
+
 
 def describe_mistakes(
     error: ValidationError, origin: str, model: type[Section], schema: str
 ) -> tuple[str, str]:
     """Return the problem, with one line per mistake, and the remedy."""
     mistakes: dict[str, list[ErrorDetails]] = {}
-    for detail in error.errors(include_url=False):
+    for detail in _meant(error.errors(include_url=False)):
         mistakes.setdefault(_field(detail), []).append(detail)
     count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
     found = [f"  {field or 'configuration'}: {_mistake(field, of, model)}" for field, of in mistakes.items()]
@@ -27,11 +30,26 @@ def describe_mistakes(
     ), f"correct the configuration; `{schema}` prints what is allowed"
 
 
+def _meant(details: Sequence[ErrorDetails]) -> list[ErrorDetails]:
+    """Leave out that a range of workers is no number, or that a number is no range."""
+    ranges = [
+        one["loc"][:-1] for one in details if one["loc"][-1:] == _NUMBER and isinstance(one["input"], dict)
+    ]
+    return [
+        one
+        for one in details
+        if one["loc"][:1] + one["loc"][2:3] != ("cluster", "workers")
+        or (one["loc"][3:] == _NUMBER) != (one["loc"][:3] in ranges)
+    ]
+
+
 def _field(detail: ErrorDetails) -> str:
     """Name the field as in the user's file; Pydantic adds the member of a union."""
     steps = [str(step) for step in detail["loc"]]
     if steps[:1] == ["cluster"]:
         del steps[1:2]
+    if steps[:2] == ["cluster", "workers"]:
+        del steps[2:3]
     if steps[:2] == ["chunking", "rows"] or steps[:1] == ["tolerate"]:
         del steps[2:]
     if detail["type"] == "missing" and steps in (["source"], ["output"]):

@@ -3,6 +3,7 @@
 Importing it is cheap: Dask is imported when a cluster opens.
 """
 
+from siftline.engine.adapting import Adapting
 from siftline.engine.base import Answer, Executor, Session
 from siftline.engine.clusters import FAIL_AT_ONCE, open_executor, prepare_executor
 from siftline.engine.dask import DaskExecutor
@@ -13,6 +14,7 @@ from siftline.engine.workers import ENVIRONMENT, prepare_workers
 __all__ = [
     "ENVIRONMENT",
     "FAIL_AT_ONCE",
+    "Adapting",
     "Answer",
     "DaskExecutor",
     "Executor",

@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+from siftline.progress import WorkerUsage
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -40,6 +42,16 @@ class Session(Protocol[T, R]):
         Raises a ClusterError when all workers or the scheduler are lost.
         """
 
+    def usage(self) -> tuple[WorkerUsage, ...]:
+        """Return the last known usage of the workers."""
+
+    @property
+    def late(self) -> int:
+        """Number of items that take far longer than their peers, and wait for an idle worker."""
+
+    def narrow(self, window: int, busy: int) -> None:
+        """Bound the items in flight: for each slot, and for each worker if `busy` is not 0."""
+
 
 class Executor(Protocol):
     """Runs functions on items, in this process or on a cluster."""
@@ -47,6 +59,17 @@ class Executor(Protocol):
     @property
     def dashboard(self) -> str | None:
         """Address of the cluster's dashboard, if it has one."""
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """Smallest and largest number of workers; equal if it does not change."""
+
+    @property
+    def threads(self) -> int:
+        """Items that a worker runs at once."""
+
+    def scale(self, workers: int) -> int:
+        """Ask for a number of workers, and return the number that there will be."""
 
     def session(
         self, function: Callable[[T], R], bundle: int = 1, timeout_seconds: float | None = None

@@ -8,15 +8,27 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from siftline.config.clusters import AddressCluster, Cluster, FactoryCluster, LocalCluster, SerialCluster
+from siftline.config.clusters import (
+    AddressCluster,
+    Cluster,
+    FactoryCluster,
+    LocalCluster,
+    SerialCluster,
+    WorkerRange,
+    bounds,
+)
+from siftline.config.fields import parse_bytes
 from siftline.engine.base import Executor
 from siftline.engine.dask import DaskExecutor
 from siftline.engine.serial import SerialExecutor
 from siftline.engine.workers import ENVIRONMENT, START_METHOD, prepare_workers, quieten_dask
 from siftline.errors import ClusterError
+from siftline.machine import this_machine
+from siftline.progress import Incident, emit
 from siftline.signals import hold_signals
 
 # Dask would give a chunk that kills its worker to three healthy workers in turn.
@@ -34,9 +46,16 @@ def prepare_executor(cluster: Cluster) -> None:
 
 @contextmanager
 def open_executor(
-    cluster: Cluster, warm_up: Callable[[], None] | None = None, dashboard_after_seconds: float = 30.0
+    cluster: Cluster,
+    warm_up: Callable[[], None] | None = None,
+    dashboard_after_seconds: float = 30.0,
+    slots: int | None = None,
+    permit: Callable[[int], int] = lambda workers: workers,
 ) -> Iterator[Executor]:
     """Open the executor of a configuration, and close it with everything it started.
+
+    `slots` bounds the chunks at once on a scheduler that jobs share. `permit` is asked before the number of
+    workers changes, and returns the number allowed.
 
     A cluster of ours starts in the background. A scheduler's address is tried at once, so that a wrong one
     raises a ClusterError before any work. `warm_up` runs on every worker as soon as it is up, for imports. A
@@ -48,14 +67,18 @@ def open_executor(
     quieten_dask()
     if isinstance(cluster, AddressCluster):
         with _connected(cluster, warm_up) as client:
-            yield DaskExecutor(lambda: client)
+            yield DaskExecutor(lambda: client, slots=slots)
         return
     unwanted = threading.Event()
     # Workers must outlive a Ctrl-C by as long as it takes to close them in order.
     thread = ThreadPoolExecutor(1, "siftline-cluster", initializer=hold_signals)
     starting = thread.submit(_start, cluster, warm_up, dashboard_after_seconds, unwanted)
+    sized = _Sized(lambda: starting.result()[0], permit)
+    threads = (cluster.threads or 1) if isinstance(cluster, LocalCluster) else 1
     try:
-        yield DaskExecutor(lambda: starting.result()[0])
+        yield DaskExecutor(
+            lambda: starting.result()[0], bounds(_workers(cluster)), threads, resize=sized.resize
+        )
     finally:
         unwanted.set()
         thread.shutdown(wait=True)
@@ -89,18 +112,59 @@ def _start(
         return client, stack.pop_all()
 
 
+def _workers(cluster: LocalCluster | FactoryCluster) -> int | WorkerRange:
+    return cluster.workers or this_machine().cores
+
+
+@dataclass
+class _Sized:
+    """Changes the number of workers of a cluster of ours."""
+
+    connected: Callable[[], Any]
+    permit: Callable[[int], int]
+
+    def resize(self, workers: int) -> int:
+        """Scale to more workers as far as it is permitted, or to fewer as far as some are idle."""
+        client = self.connected()
+        present = client.nthreads()
+        # Workers that are still starting count, too.
+        planned = max(len(present), len(getattr(client.cluster, "worker_spec", ())))
+        if workers >= planned:
+            allowed = max(planned, self.permit(workers))
+            client.cluster.scale(allowed)
+            return allowed
+        processing = client.processing()
+        idle = [worker for worker in present if not processing.get(worker)]
+        leaving = idle[: planned - workers]
+        if leaving:
+            _retire(client, leaving, planned - len(leaving))
+            self.permit(planned - len(leaving))
+        return planned - len(leaving)
+
+
+def _retire(client: Any, leaving: list[str], left: int) -> None:
+    """Close idle workers of a cluster of ours."""
+    if not hasattr(client.cluster, "scale_down"):
+        client.cluster.scale(left)
+        return
+    known = client.scheduler_info(n_workers=-1)["workers"]
+    names = [known[worker]["name"] for worker in leaving if worker in known]
+    client.cluster.sync(client.cluster.scale_down, names)
+
+
 def _start_local(config: LocalCluster) -> Any:
     import dask.config
-    from dask.system import CPU_COUNT
     from distributed import LocalCluster as DaskLocalCluster
 
-    dask.config.set({"distributed.worker.multiprocessing-method": START_METHOD, **_KEEP_WORKERS})
+    # For workers that come later, too.
+    spawning = {"worker.multiprocessing-method": START_METHOD, "nanny.pre-spawn-environ": ENVIRONMENT}
+    dask.config.set({f"distributed.{name}": value for name, value in spawning.items()} | _KEEP_WORKERS)
     try:
-        with dask.config.set({"distributed.nanny.pre-spawn-environ": ENVIRONMENT, **FAIL_AT_ONCE}):
+        with dask.config.set(FAIL_AT_ONCE):
             return DaskLocalCluster(
-                n_workers=config.workers or CPU_COUNT,
-                threads_per_worker=config.threads,
-                memory_limit=config.memory_limit,
+                n_workers=bounds(_workers(config))[0],
+                threads_per_worker=config.threads or 1,
+                memory_limit=config.memory_limit or "auto",
                 processes=True,
                 dashboard_address="127.0.0.1:0",
                 scheduler_kwargs={"dashboard": False},  # it is added later
@@ -128,7 +192,7 @@ def _start_factory(config: FactoryCluster) -> Any:
     try:
         with dask.config.set(FAIL_AT_ONCE):
             started = factory(**config.kwargs)
-        started.scale(config.workers)
+        started.scale(bounds(config.workers)[0])
     except Exception as error:  # whatever a foreign class raises
         if started is not None:
             started.close()
@@ -171,7 +235,23 @@ def _connected(config: AddressCluster, warm_up: Callable[[], None] | None) -> It
     with closing(client):
         left = max(1.0, config.timeout_seconds - (time.monotonic() - started))
         _ready(client, left, f"the scheduler at {config.address}", warm_up, threading.Event())
+        _compare_memory(client, config)
         yield client
+
+
+def _compare_memory(client: Any, config: AddressCluster) -> None:
+    """Warn if workers have less memory than chunks are sized for."""
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    least = min((worker["memory_limit"] for worker in workers if worker["memory_limit"]), default=None)
+    wanted = parse_bytes(config.memory_limit)
+    if least is not None and least < wanted:
+        emit(
+            Incident(
+                "less memory",
+                f"a worker at {config.address} has {least >> 20:,} MiB, and cluster.memory_limit says "
+                f"{wanted >> 20:,} MiB: set it to what the workers have",
+            )
+        )
 
 
 def _ready(

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Generic
 
 from siftline.config.batch import RetriesConfig
+from siftline.engine.adapting import Adapting
 from siftline.engine.base import Answer, Executor, R, T
 from siftline.errors import Cancelled, OutOfMemory, SiftlineError
 from siftline.progress import Incident, emit
@@ -59,6 +60,7 @@ def run_with_retries(
     bundle: int = 1,
     timeout_seconds: float | None = None,
     stop: Stop | None = None,
+    adapting: Adapting | None = None,
     poll_seconds: float = 0.5,
 ) -> Iterator[Settled[T, R]]:
     """Run a function on every item, retry where that may help, and give results as they are final.
@@ -74,6 +76,8 @@ def run_with_retries(
         Gives an item that does the same in less memory, or None if there is none.
     stop : Stop, optional
         Once requested, nothing more begins; after the results of running items Cancelled is raised.
+    adapting : Adapting, optional
+        Adapts the work to the memory and the backlog. Default: nothing is adapted.
     poll_seconds : float
         Longest wait before `stop` is checked again.
     """
@@ -81,12 +85,18 @@ def run_with_retries(
     attempts: _Attempts[T, R] = _Attempts(items, retries, split, stop)
     with executor.session(function, bundle, timeout_seconds) as session:
         while not stop.requested:
+            if adapting is not None:
+                adapting.look(session)
+                attempts.halvings = adapting.halvings
             begun = attempts.begin(session.room)
             if begun:
                 session.submit(begun)
             if not attempts.running and not attempts.delayed:
                 return
-            yield from attempts.settle(session.wait(min(poll_seconds, attempts.seconds_to_due())))
+            for settled in attempts.settle(session.wait(min(poll_seconds, attempts.seconds_to_due()))):
+                if adapting is not None:
+                    adapting.left -= 1
+                yield settled
         while attempts.running and not stop.overdue:
             yield from attempts.settle(session.wait(poll_seconds))
     raise Cancelled("stopped on request", "run the same command again: finished chunks are kept")
@@ -120,6 +130,7 @@ class _Attempts(Generic[T, R]):
         self._suspects: deque[_Attempt[T]] = deque()
         self._order = itertools.count()
         self.running: list[_Attempt[T]] = []
+        self.halvings = 0
 
     def seconds_to_due(self) -> float:
         """Seconds until the first delay ends."""
@@ -142,7 +153,17 @@ class _Attempts(Generic[T, R]):
             return None if self.running else self._suspects.popleft()
         if self.running and self.running[0].alone:
             return None
-        return self._due.popleft() if self._due else next(self._new, None)
+        return self._due.popleft() if self._due else self._first()
+
+    def _first(self) -> _Attempt[T] | None:
+        """Return the first attempt at a new item, in smaller batches while memory is short."""
+        attempt = next(self._new, None)
+        for _ in range(self.halvings):
+            smaller = self._split(attempt.item) if attempt is not None else None
+            if attempt is None or smaller is None:
+                break
+            attempt = replace(attempt, item=smaller)
+        return attempt
 
     def settle(self, answers: list[Answer[T, R]]) -> Iterator[Settled[T, R]]:
         """Give the final results among answers; the others get another attempt, unless stopped."""

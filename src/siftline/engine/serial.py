@@ -20,6 +20,12 @@ class SerialExecutor:
     """Runs items in this process."""
 
     dashboard: str | None = None
+    bounds = (1, 1)
+    threads = 1
+
+    def scale(self, workers: int) -> int:
+        """Return 1: there is one process."""
+        return 1
 
     def session(
         self, function: Callable[[T], R], bundle: int = 1, timeout_seconds: float | None = None
@@ -41,6 +47,16 @@ class _SerialSession(Generic[T, R]):
 
     def submit(self, items: tuple[T, ...]) -> None:
         self.items += items
+
+    def usage(self) -> tuple[WorkerUsage, ...]:
+        return ()
+
+    @property
+    def late(self) -> int:
+        return 0
+
+    def narrow(self, window: int, busy: int) -> None:
+        """Do nothing: there is one item in flight."""
 
     def wait(self, seconds: float) -> list[Answer[T, R]]:
         if not self.items:

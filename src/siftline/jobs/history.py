@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -32,6 +33,7 @@ class Publication(BaseModel):
     duration_seconds: float | None = None
     output: str | None = None
     interval: str | None = None
+    worker_memory: int | None = None
 
     @property
     def rate(self) -> float:
@@ -44,7 +46,11 @@ class _History(BaseModel):
 
 
 def remember(
-    path: Path, manifest: Manifest, duration_seconds: float | None = None, interval: str | None = None
+    path: Path,
+    manifest: Manifest,
+    duration_seconds: float | None = None,
+    interval: str | None = None,
+    worker_memory: int | None = None,
 ) -> None:
     """Add a complete publication to the history of its pipeline, once.
 
@@ -54,6 +60,8 @@ def remember(
         Seconds of the run that published it.
     interval : str, optional
         The interval that it is about.
+    worker_memory : int, optional
+        Largest memory of a worker, in bytes.
     """
     if not manifest.complete:
         return
@@ -68,10 +76,27 @@ def remember(
         duration_seconds=None if duration_seconds is None else round(duration_seconds, 3),
         output=manifest.config["output"]["path"],
         interval=interval,
+        worker_memory=worker_memory,
     )
     with _record(path).updating() as history:
         if latest.publication not in {one.publication for one in history.publications}:
             history.publications = (*history.publications, latest)[-_MOST:]
+
+
+def usual_seconds(path: Path, rows: int) -> float | None:
+    """Return the seconds that a run of so many rows usually takes; None without earlier publications."""
+    known = [one for one in read_history(path) if one.duration_seconds and one.rows]
+    if not known:
+        return None
+    # A part of a run's time is the same for any number of rows: of publications of similar size first.
+    nearest = sorted(known[-10:], key=lambda one: abs(one.rows - rows))[:3]
+    ratios = [(one.duration_seconds or 0.0) * max(1.0, rows / one.rows) for one in nearest]
+    return statistics.median(ratios)
+
+
+def worker_memory(path: Path) -> int | None:
+    """Return the largest memory of a worker in the last publications, in bytes; None if unknown."""
+    return max((one.worker_memory for one in read_history(path) if one.worker_memory), default=None)
 
 
 def read_history(path: Path) -> tuple[Publication, ...]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import AwareDatetime, Field
 
-from siftline.progress import Stage, WorkerUsage
+from siftline.progress import Queued, Stage, WorkerUsage
 from siftline.storage.layout import JobFiles, Version
 from siftline.storage.records import Record, RecordFile
 
@@ -86,6 +86,14 @@ class LiveRecord(Record):
         Over the last seconds, and since the scoring began, without reused chunks.
     incidents : dict
         Number of incidents by kind.
+    worker_memory : int or None
+        Largest memory of a worker so far, in bytes.
+    allocation : str or None
+        Workers, threads and memory, in words.
+    queue_seconds : float or None
+        Seconds between the scheduled start and the beginning of the work.
+    queued : Queued or None
+        Place in the queue of a pool, while the run waits there.
     """
 
     run: str
@@ -110,6 +118,10 @@ class LiveRecord(Record):
     chunk_seconds: ChunkSeconds = ChunkSeconds()
     timeline: tuple[Sample, ...] = ()
     dashboard: str | None = None
+    worker_memory: int | None = None
+    allocation: str | None = None
+    queued: Queued | None = None
+    queue_seconds: float | None = None
 
     @property
     def stage(self) -> Stage | None:

@@ -20,7 +20,7 @@ from siftline.jobs.live import (
     Sample,
     StageTime,
 )
-from siftline.progress import Incident, Progress, Report, Stage, Usage
+from siftline.progress import Incident, Progress, Queued, Report, Stage, Usage
 
 _MOST_ALERTS = 50
 _MOST_SAMPLES = 240
@@ -42,8 +42,9 @@ class Monitor:
     The timeline has at most 240 points: once full, every second one is dropped, and fewer are added.
     """
 
-    def __init__(self, run: str, name: str) -> None:
+    def __init__(self, run: str, name: str, due: datetime | None = None) -> None:
         now = datetime.now(UTC)
+        self._due = due or now
         self._lock = threading.Lock()
         self._record = LiveRecord(run=run, name=name, started=now, updated=now)
         self._stages: list[StageTime] = []
@@ -71,6 +72,13 @@ class Monitor:
         with self._lock:
             self._record = self._record.model_copy(update=update)
 
+    def allot(self, allocation: str) -> None:
+        """Take the allocation, in words; the run does not wait for it any more."""
+        with self._lock:
+            waited = max(0.0, (datetime.now(UTC) - self._due).total_seconds())
+            update = {"allocation": allocation, "queued": None, "queue_seconds": waited}
+            self._record = self._record.model_copy(update=update)
+
     def __call__(self, report: Report) -> None:
         """Take a report."""
         now = datetime.now(UTC)
@@ -83,8 +91,15 @@ class Monitor:
                 self._alerts.append(alert)
                 if len(self.news) < _MOST_NEWS:  # stages are few, and never left out
                     self.news.append(alert)
+            elif isinstance(report, Queued):
+                self._record = self._record.model_copy(update={"queued": report})
             elif isinstance(report, Usage):
-                update = {"workers": report.workers, "dashboard": report.dashboard}
+                most = max((worker.memory or 0 for worker in report.workers), default=0)
+                update = {
+                    "workers": report.workers,
+                    "dashboard": report.dashboard,
+                    "worker_memory": max(most, self._record.worker_memory or 0) or None,
+                }
                 self._record = self._record.model_copy(update=update)
 
     def record(self, ended: bool = False) -> LiveRecord:

@@ -10,7 +10,7 @@ from siftline.errors import UnknownJob
 from siftline.storage.layout import CheckpointFiles, JobFiles, Version
 from siftline.storage.records import Record, RecordFile
 
-Outcome = Literal["interrupted", "published", "failed", "failed for good", "cancelled", "suspended"]
+Outcome = Literal["interrupted", "published", "failed", "failed for good", "cancelled", "suspended", "queued"]
 
 
 class JobRecord(Record):

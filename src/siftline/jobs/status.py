@@ -41,7 +41,7 @@ FINAL: frozenset[State] = frozenset(
 _OF_JOB = ("name", "interval", "source", "output")
 _OF_RUN = (
     *("stages", "chunks", "rows", "anomalies", "alerts", "incidents"),
-    *("average_rows_per_second", "chunk_seconds", "updated"),
+    *("average_rows_per_second", "chunk_seconds", "updated", "allocation", "queue_seconds"),
 )
 
 
@@ -70,6 +70,12 @@ class BatchStatus(Record):
         Estimated seconds until all rows are scored.
     queue_seconds : float or None
         Seconds between the scheduled and the actual start.
+    queue_place : int or None
+        Place in the queue of the pool, from 1, while the run waits there.
+    wait_seconds : float or None
+        Estimated seconds until its turn.
+    allocation : str or None
+        Workers, threads and memory, in words.
     """
 
     job_id: str | None = None
@@ -103,6 +109,9 @@ class BatchStatus(Record):
     ended: AwareDatetime | None = None
     updated: AwareDatetime | None = None
     queue_seconds: float | None = None
+    queue_place: int | None = None
+    wait_seconds: float | None = None
+    allocation: str | None = None
     source: str | None = None
     output: str | None = None
     size_bytes: int | None = None
@@ -121,11 +130,13 @@ def job_status(job: Path, with_size: bool = False) -> BatchStatus:
     holder, lease = last_holder(job)
     manifest = _manifest(live, job)
     state = _state(record, lease, manifest)
-    at_work = state in ("running", "recovering")
+    begins = live is not None and holder is not None and live.run != holder.run
+    if state in ("running", "recovering") and live is not None and live.queued is not None and not begins:
+        state = "queued"
+    at_work = state in ("running", "recovering", "queued")
     known: dict[str, Any] = {}
     if live is not None:
-        begins = at_work and holder is not None and live.run != holder.run
-        known = _of_run_before(live) if begins else _of_live(live, state)
+        known = _of_run_before(live) if begins and at_work else _of_live(live, state)
     else:
         known = _of_plan(job)
     if state == "interrupted" and live is not None:
@@ -207,6 +218,8 @@ def _of_live(live: LiveRecord, state: State) -> dict[str, Any]:
             "eta_seconds": (total - done) / speed if speed and live.stage == "detect" else None,
             "links": Links(dashboard=live.dashboard),
         }
+    if state == "queued" and live.queued is not None:
+        known |= {"queue_place": live.queued.place, "wait_seconds": live.queued.seconds}
     return known
 
 

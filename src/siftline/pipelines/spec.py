@@ -13,6 +13,7 @@ from siftline.config.batch import BatchConfig
 from siftline.config.clusters import Cluster, default_kind
 from siftline.config.fields import Name, Section
 from siftline.config.loading import parse, parse_config, read_yaml
+from siftline.config.resources import ResourcesConfig
 from siftline.errors import ConfigError, InputError, SourceError, renamed
 from siftline.pipelines.assignment import Assignment, Schedules
 from siftline.pipelines.steps import STANDARD, STANDARD_STEPS, Step, Steps, import_step
@@ -79,10 +80,22 @@ class Pipeline(Section):
     """Limit of concurrent runs."""
     work_pool: Name = "siftline"
     """Work pool whose workers run it."""
-    resources: Annotated[Cluster, BeforeValidator(default_kind)] | None = None
-    """Where chunks are scored: a `cluster`."""
+    cluster: Annotated[Cluster, BeforeValidator(default_kind)] | None = None
+    """Where chunks are scored, instead of the `cluster` of the batch."""
+    resources: ResourcesConfig | None = None
+    """Resources that its jobs ask for, instead of the `resources` of the batch."""
     automations: tuple[dict[str, Any], ...] = ()
     """Automations of its own, as in automations.yaml."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _cluster_by_its_name(cls, values: Any) -> Any:
+        """Take a cluster under its former name."""
+        given = values.get("resources") if isinstance(values, dict) else None
+        if not isinstance(given, dict) or given.keys() <= ResourcesConfig.model_fields.keys():
+            return values
+        renamed("a cluster as resources of a pipeline", "its cluster")
+        return {**{key: value for key, value in values.items() if key != "resources"}, "cluster": given}
 
     @model_validator(mode="before")
     @classmethod
@@ -109,8 +122,10 @@ class Pipeline(Section):
     def config(self) -> BatchConfig:
         """Return the batch with the settings of the pipeline and its steps; raise ConfigError if invalid."""
         values = {"name": self.name, **self.batch}
-        if self.resources is not None:
-            values["cluster"] = self.resources.model_dump(mode="json", exclude_unset=True)
+        for name in ("cluster", "resources"):
+            section = getattr(self, name)
+            if section is not None:
+                values[name] = section.model_dump(mode="json", exclude_unset=True)
         return parse_config(_with_settings(values, self.steps), f"pipeline {self.name}: batch")
 
     def assignment(self) -> Assignment:

@@ -52,8 +52,8 @@ def load_pools(path: Path) -> Pools:
 
 
 def is_pool(path: Path) -> bool:
-    """Return True if a YAML file seems to be of a pool."""
-    return "workers" in read_yaml(path) and "batch" not in read_yaml(path)
+    """Return True if a YAML file seems to be of a pool, by its name or by its fields."""
+    return path.stem == "pool" or ("workers" in read_yaml(path) and "batch" not in read_yaml(path))
 
 
 def sizes(pools: Pools) -> dict[str, Pool]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -10,37 +9,47 @@ import numpy as np
 
 from siftline.batch_plan import ChunkTable
 from siftline.config.batch import ChunkingConfig
-from siftline.config.clusters import Cluster, LocalCluster, SerialCluster
+from siftline.config.clusters import Cluster, LocalCluster, SerialCluster, bounds
 from siftline.config.fields import parse_bytes
+from siftline.config.resources import ResourcesConfig
 from siftline.errors import ConfigError
+from siftline.machine import this_machine
 
 _MIN_ROWS = 10_000
 _MAX_ROWS = 1 << 20
 _CHUNKS_PER_SLOT = 4
 # A worker holds a chunk as stored, and its keys and scores while they are written; features are decoded
 # batch by batch.
-_COPIES = 3
+COPIES = 3
+# Without a setting; on a small machine less.
+_USUAL_MEMORY = 2 << 30
+_SHARE_OF_MACHINE = 0.8
 
 
 def chunk_rows(
-    chunking: ChunkingConfig, cluster: Cluster, rows: int, row_bytes: int, row_group: int = 0
+    chunking: ChunkingConfig,
+    cluster: Cluster,
+    rows: int,
+    row_bytes: int,
+    row_group: int = 0,
+    resources: ResourcesConfig = ResourcesConfig(),  # noqa: B008  it is frozen
 ) -> int:
     """Return the rows per chunk; raise `ConfigError` if a chunk of the configured size does not fit a worker.
 
     The input has `rows` rows, at most `row_group` in a row group; keys and features of one take `row_bytes`.
     Reading part of a row group decodes all rows before it: those that fit and keep all slots busy stay whole.
     """
-    slots, memory = _slots_and_memory(cluster)
+    slots, memory = _slots_and_memory(cluster, resources)
     if chunking.rows != "auto":
         size = chunking.rows
     elif chunking.bytes is not None:
         size = max(1, parse_bytes(chunking.bytes) // row_bytes)
     else:
         by_parallelism = max(_MIN_ROWS, -(-rows // (slots * _CHUNKS_PER_SLOT)))
-        by_memory = memory // (2 * _COPIES * row_bytes)
+        by_memory = memory // (2 * COPIES * row_bytes)
         whole = row_group if rows >= 2 * slots * row_group else 0
         size = max(1, min(max(by_parallelism, whole), by_memory, _MAX_ROWS))
-    needed = min(size, rows) * row_bytes * _COPIES
+    needed = min(size, rows) * row_bytes * COPIES
     if needed > memory and not isinstance(cluster, SerialCluster):
         raise ConfigError(
             f"chunking: a chunk of {min(size, rows):,} rows needs about {needed >> 20:,} MiB, "
@@ -50,15 +59,24 @@ def chunk_rows(
     return size
 
 
-def _slots_and_memory(cluster: Cluster) -> tuple[int, int]:
+def row_bytes(features: int, keys: int) -> int:
+    """Return the bytes of a row in memory: its features, keys, score and position."""
+    return 8 * (features + keys + 2)
+
+
+def _slots_and_memory(cluster: Cluster, resources: ResourcesConfig) -> tuple[int, int]:
     """Return the number of chunks scored at once, and the memory in bytes for each."""
-    cores = os.cpu_count() or 1
+    machine = this_machine()
     if isinstance(cluster, SerialCluster):
-        return 1, parse_bytes("2GiB")
+        return 1, _USUAL_MEMORY
     if isinstance(cluster, LocalCluster):
-        slots = (cluster.workers or cores) * cluster.threads
-        return slots, parse_bytes(cluster.memory_limit) // cluster.threads
-    return max(cores, 2), parse_bytes(cluster.memory_limit)
+        workers = cluster.workers or resources.workers or machine.cores
+        _, most = bounds(workers)
+        threads = cluster.threads or resources.threads or 1
+        limit = cluster.memory_limit or resources.memory
+        usual = min(_USUAL_MEMORY, int(_SHARE_OF_MACHINE * machine.memory) // most)
+        return most * threads, (parse_bytes(limit) if limit is not None else usual) // threads
+    return max(machine.cores, 2), parse_bytes(cluster.memory_limit)
 
 
 def cut_chunks(row_groups: Sequence[tuple[int, int, int]], rows: int) -> ChunkTable:

@@ -70,6 +70,8 @@ def _server(stack: Stack) -> Service:
         "PREFECT_API_DATABASE_CONNECTION_URL": sqlite
         if stack.database == "sqlite"
         else postgresql.url(stack),
+        # Slots of a pool outlive a restart of the server.
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         # The second UI calls Amplitude, whatever else is set.
         "PREFECT_SERVER_UI_V2_ENABLED": "false",
     }

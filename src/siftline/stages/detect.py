@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from siftline.batch_plan import BatchPlan, Chunk
-from siftline.engine import Executor, Settled, run_with_retries
+from siftline.engine import Adapting, Executor, Settled, run_with_retries
 from siftline.errors import JobError, RowError, SiftlineError
 from siftline.jobs.checkpoint import Checkpoint, CheckpointStore, missing
 from siftline.progress import Incident, Progress, emit
@@ -49,6 +49,7 @@ def detect_chunks(
                 bundle=plan.bundle,
                 timeout_seconds=plan.config.chunking.timeout_seconds,
                 stop=stop,
+                adapting=Adapting(executor, len(detection.todo)),
             ):
                 detection.take(settled)
     finally:

@@ -18,7 +18,7 @@ from siftline.config.detectors import DETECTORS
 from siftline.detectors.kinds import make_estimator
 from siftline.errors import FeatureError, ModelError, OutputConflict, SourceError, storage_error
 from siftline.jobs.results import read_manifest
-from siftline.source.chunks import chunk_rows
+from siftline.source.chunks import chunk_rows, row_bytes
 from siftline.source.csv import csv_schema
 from siftline.source.features import choose_columns, choose_features
 from siftline.source.files import ParquetFile, find_files, open_parquet
@@ -81,9 +81,15 @@ def inspect_batch(config: BatchConfig) -> Inspection:
 def planned_chunk_rows(config: BatchConfig, features: Sequence[Feature], files: Sequence[ParquetFile]) -> int:
     """Return the rows of a chunk for these files; see `siftline.source.chunks.chunk_rows`."""
     width = sum(2 if feature.period else 1 for feature in features)
-    row_bytes = 8 * (width + len(config.source.key) + 2)
     sizes = [size for file in files for size in file.row_groups]
-    return chunk_rows(config.chunking, config.cluster, sum(sizes), row_bytes, max(sizes, default=0))
+    return chunk_rows(
+        config.chunking,
+        config.cluster,
+        sum(sizes),
+        row_bytes(width, len(config.source.key)),
+        max(sizes, default=0),
+        config.resources,
+    )
 
 
 def _check_same(file: Path, first: Path, found: pa.Schema, schema: pa.Schema, columns: Sequence[str]) -> None:

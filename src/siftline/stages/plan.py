@@ -86,11 +86,12 @@ def plan_batch(
     return plan
 
 
-def identify_job(config: BatchConfig) -> str:
-    """Return the id of the job for the present input; raise errors as `plan_batch` does."""
+def identify_job(config: BatchConfig) -> tuple[str, int]:
+    """Return the id and the rows of the job for the present input; raise errors as `plan_batch` does."""
     inspection = inspect_batch(config)
     parquet = _as_parquet(config, inspection, CheckpointFiles.at(config.checkpoint.path).staged)
-    return _job_id(config, inspection.features, _snapshot(inspection, parquet))
+    snapshot = _snapshot(inspection, parquet)
+    return _job_id(config, inspection.features, snapshot), snapshot.rows
 
 
 def _clear(directory: Path) -> None:

@@ -59,6 +59,11 @@ class ChunkTask:
         """Number of the chunk."""
         return self.chunk.index
 
+    @property
+    def rows(self) -> int:
+        """Rows of the chunk."""
+        return self.chunk.rows
+
 
 def halved(task: ChunkTask) -> ChunkTask | None:
     """Return the same task for half the memory, or None at the smallest batches."""

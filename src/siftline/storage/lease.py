@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,10 @@ from siftline.errors import JobBusy, LeaseLost, storage_error
 from siftline.signals import signals_deferred
 from siftline.storage.layout import AUDIT
 from siftline.storage.lease_file import Holder, LeaseFile, LeaseRecord, find_lease
+
+# A worker may start a run again while its process before is about to end.
+_OWN_END_SECONDS = 20.0
+_POLL_SECONDS = 0.1
 
 
 class Lease:
@@ -35,6 +40,7 @@ class Lease:
     def __init__(self, run: str, seconds: float = 60.0) -> None:
         self._run = run
         self._seconds = seconds
+        self._patient_until = time.monotonic() + _OWN_END_SECONDS
         self._taken: _Taken | None = None
         self.again = False
 
@@ -78,7 +84,7 @@ class Lease:
         try:
             with signals_deferred():  # a stop in between would leave a lease that is never released
                 while (taken := self._attempt(directory)) is None:
-                    pass  # another run was faster
+                    pass  # another run was faster, or a process of this one is about to end
                 self._taken = taken
             taken.file.remove_older()
         except OSError as error:
@@ -95,6 +101,9 @@ class Lease:
         found = find_lease(directory)
         if found.held():
             by = found.holder
+            if by.run == self._run and by.pid != os.getpid() and time.monotonic() < self._patient_until:
+                time.sleep(_POLL_SECONDS)
+                return None
             raise JobBusy(
                 f"job {directory.name}: run {by.run} is working on it "
                 f"(process {by.pid} on {by.host}, since {by.since})",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from siftline.errors import StorageUnavailable
 from siftline.monitoring.security import Access
 from siftline.stack.token import TOKEN_VARIABLE
 from siftline.storage.layout import OutputFiles
-from tests.browser import BrowserPage, axe_violations, browser_page
+from tests.browser import BrowserPage, axe_violations, browser_page, one_browser
 from tests.e2e.processes import free_port
 from tests.support import make_config, make_table, run_job, write_files
 from tests.unit.monitoring.boards import HOSTILE, Script, served, status
@@ -19,6 +20,12 @@ TOKEN = "correct-horse-battery"
 LINKS = {"run": "http://127.0.0.1:4200/runs/1", "dashboard": "javascript:alert(1)", "report": "report.html"}
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _browser() -> Iterator[None]:
+    with one_browser():
+        yield
 
 
 def jobs() -> Script:

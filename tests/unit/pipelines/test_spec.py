@@ -155,11 +155,18 @@ def test_a_batch_is_beside_the_file_or_in_it(tmp_path: Path, monkeypatch: pytest
     assert not is_pipeline(inline.parent / "batch.yaml")
 
 
-def test_resources_take_the_place_of_the_cluster_of_the_batch() -> None:
-    batch = {**BATCH, "cluster": {"kind": "serial"}}
-    config = pipeline(batch=batch, resources={"workers": 3}).config()
+def test_cluster_and_resources_of_a_pipeline_replace_those_of_its_batch() -> None:
+    batch = {**BATCH, "cluster": {"kind": "serial"}, "resources": {"workers": 2, "priority": "low"}}
+    config = pipeline(batch=batch, cluster={"workers": 3}, resources={"priority": "high"}).config()
     assert config.cluster.model_dump(exclude_unset=True) == {"kind": "local", "workers": 3}
+    assert config.resources.model_dump(exclude_unset=True) == {"priority": "high"}
     assert pipeline(batch=batch).config().cluster.kind == "serial"
+
+
+def test_a_cluster_under_its_former_name_is_still_one() -> None:
+    with pytest.warns(RenamedWarning, match=r"^a cluster as resources of a pipeline is now its cluster; "):
+        config = pipeline(batch=BATCH, resources={"kind": "serial"}).config()
+    assert config.cluster.kind == "serial"
 
 
 def test_notifications_in_their_former_places_are_those_of_the_batch() -> None:

@@ -1,0 +1,132 @@
+"""Requirements of a job, and the cluster that an allocation gives it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from siftline.batch_plan import BatchPlan
+from siftline.config.batch import BatchConfig
+from siftline.config.clusters import Cluster, FactoryCluster, LocalCluster, SerialCluster, WorkerRange, bounds
+from siftline.config.fields import parse_bytes
+from siftline.errors import ConfigError
+from siftline.machine import Machine
+from siftline.resources.pool import Pool
+from siftline.source.chunks import COPIES, row_bytes
+
+# A worker with its imports, and what Dask and Arrow hold beside the chunk.
+_BASE = 400 << 20
+_USUAL = 2 << 30
+_SHARE_OF_MACHINE = 0.8
+_STEP = 256 << 20
+# Copies of the training sample while a detector is fitted.
+_SAMPLE_COPIES = 4
+_SPARE = 1.25
+# With fewer chunks each, a worker is idle for most of the time.
+_CHUNKS_PER_WORKER = 2
+
+
+@dataclass(frozen=True)
+class Requirements:
+    """Workers at least and at most, chunks that each scores at once, and memory of each in bytes.
+
+    `start` is the number of workers to begin with, if they are free.
+    """
+
+    least: int
+    start: int
+    most: int
+    threads: int
+    memory: int
+
+    def __str__(self) -> str:
+        number = f"{self.least:,}" if self.least == self.most else f"{self.least:,} to {self.most:,}"
+        workers = f"{number} worker{'s' if self.most > 1 else ''}"
+        threads = f" with {self.threads} threads" if self.threads > 1 else ""
+        return f"{workers}{threads}, {'each ' if self.most > 1 else ''}with {self.memory >> 20:,} MiB"
+
+
+@dataclass(frozen=True)
+class JobSize:
+    """Rows and chunks of a job, rows of the largest chunk, and its number of features."""
+
+    rows: int
+    chunks: int
+    chunk_rows: int
+    features: int
+
+
+def size_of(plan: BatchPlan) -> JobSize:
+    """Return the size of a planned job."""
+    rows = np.diff(plan.chunks.first_rows)
+    return JobSize(plan.rows, len(plan.chunks), int(rows.max(initial=0)), len(plan.features))
+
+
+def requirements(
+    config: BatchConfig, size: JobSize, machine: Machine, measured: int | None = None
+) -> Requirements:
+    """Return what a job asks for; what is not configured follows from its size.
+
+    A number of workers that is not configured may be any: a job takes what there is.
+
+    Parameters
+    ----------
+    measured : int, optional
+        Largest memory of a worker in earlier runs of the pipeline, in bytes.
+    """
+    asked, cluster = config.resources, config.cluster
+    threads = (cluster.threads if isinstance(cluster, LocalCluster) else None) or asked.threads or 1
+    configured = getattr(cluster, "workers", None) or asked.workers
+    if isinstance(cluster, SerialCluster):  # the run's own process
+        least = start = most = 1
+    elif configured is not None:
+        least, most = bounds(configured)
+        start = least
+    else:
+        useful = -(-size.chunks // (_CHUNKS_PER_WORKER * threads))
+        least, start = 1, max(1, min(machine.cores, useful))
+        most = start
+    limit = getattr(cluster, "memory_limit", None) or asked.memory
+    if limit is not None:
+        return Requirements(least, start, most, threads, parse_bytes(limit))
+    usual = min(_USUAL, int(_SHARE_OF_MACHINE * machine.memory) // most)
+    wanted = max(usual, _needed(config, size, threads), int(_SPARE * (measured or 0)))
+    return Requirements(least, start, most, threads, -(-wanted // _STEP) * _STEP)
+
+
+def _needed(config: BatchConfig, size: JobSize, threads: int) -> int:
+    """Return the memory that a worker needs for its chunks, or for the training sample."""
+    sample = min(size.rows, config.detector.sample_rows)
+    rows = max(threads * COPIES * size.chunk_rows, _SAMPLE_COPIES * sample)
+    return _BASE + rows * row_bytes(size.features, len(config.source.key))
+
+
+def fitted(wanted: Requirements, pool: Pool) -> Requirements:
+    """Return requirements that a pool can meet: at most its workers, and all the memory of their slots.
+
+    Raises
+    ------
+    ConfigError
+        When the pool never has slots for the least.
+    """
+    most = pool.most_workers(wanted.memory)
+    if wanted.least <= most:
+        memory = pool.slots_for(1, wanted.memory) * pool.memory
+        return replace(wanted, start=min(wanted.start, most), most=min(wanted.most, most), memory=memory)
+    slots = pool.slots_for(wanted.least, wanted.memory)
+    problem = f"resources: {wanted} take {slots} slots, and pool {pool.name} has {pool.slots}"
+    raise ConfigError(problem, "lower resources.workers or resources.memory, or enlarge the pool")
+
+
+def allotted(cluster: Cluster, workers: int, wanted: Requirements) -> Cluster:
+    """Return the cluster of a job that begins with some workers; one of others stays as it is."""
+    if not isinstance(cluster, (LocalCluster, FactoryCluster)):
+        return cluster
+    number: int | WorkerRange = workers
+    if wanted.most > workers:
+        number = WorkerRange(minimum=workers, maximum=wanted.most)
+    if isinstance(cluster, FactoryCluster):
+        return cluster.model_copy(update={"workers": number})
+    update = {"workers": number, "threads": wanted.threads, "memory_limit": str(wanted.memory)}
+    return cluster.model_copy(update=update)
