@@ -7,13 +7,14 @@ import shutil
 
 from benchmarks.bench import Bench
 from benchmarks.chunks import TINY_CHUNKS
+from benchmarks.estimates import median_error
 from benchmarks.records import SIFTLINE, Expectation
 from benchmarks.server import step_times
 
 
 def faults(bench: Bench, count: int) -> list[Expectation]:
     print(f"\n## Faults: resume with {count:,} chunks committed; nothing fails\n")
-    found = [_resume(bench, count), _readiness(bench), *_monitoring(bench)]
+    found = [_resume(bench, count), _readiness(bench), *_monitoring(bench), _estimates(bench)]
     for one in found:
         print(one, flush=True)
     return found
@@ -67,3 +68,16 @@ def _monitoring(bench: Bench, count: int = 5_000) -> list[Expectation]:
             found=f"{cost['status_ms']:.0f} ms",
         ),
     ]
+
+
+def _estimates(bench: Bench, rows: int = 2_000_000) -> Expectation:
+    sections = {"cluster": {"kind": "local", "workers": 1}, "chunking": {"rows": rows // 20}}
+    waits = json.loads(bench.script("estimates", bench.data(rows), sections))
+    print("| estimated wait | real wait |\n|---:|---:|")
+    for estimated, real in sorted(waits):
+        print(f"| {estimated:.1f} s | {real:.1f} s |")
+    return Expectation(
+        what="the median error of the estimated waits of jobs through one slot is at most 30 %",
+        met=len(waits) == 4 and median_error(waits) <= 0.3,
+        found=f"{median_error(waits):.0%} of {len(waits)}" if waits else "no estimate",
+    )

@@ -60,11 +60,12 @@ class SlotsAwaited(Exception):
 
 @dataclass(frozen=True)
 class Allocation:
-    """Workers that a run begins with, what it asked for, and its slots of a pool, if there is one."""
+    """Workers that a run begins with, what it asked for, its slots of a pool, and its seconds of waiting."""
 
     workers: int
     wanted: Requirements
     held: HeldSlots | None = None
+    waited: float = 0.0
 
     def permit(self, workers: int) -> int:
         """Return the number of workers allowed, of those wished for."""
@@ -106,12 +107,14 @@ def admitted(plan: BatchPlan) -> Iterator[Allocation]:
             yield _logged(plan, Allocation(wanted.start, wanted))
             return
         with claim_given_back(run.id, pool):
+            came = time.monotonic()
             admission = _Admission(client, pool, run, fitted(wanted, pool), plan)
             held = admission.wait(usual_seconds(history, plan.rows))
             try:
                 with held, stopping_if(lambda: held.lost):
                     admission.begin(held)
-                    yield _logged(plan, Allocation(held.workers, admission.wanted, held))
+                    waited = time.monotonic() - came
+                    yield _logged(plan, Allocation(held.workers, admission.wanted, held, waited))
             except Cancelled as error:
                 if held.lost:
                     raise admission.lost() from error

@@ -49,6 +49,7 @@ def process_batch(plan: BatchPlan, run: Run, *, safer: bool = False, partial: bo
     run.monitor.begin(plan, run.interval.label if run.interval else None)
     with admitted(plan) as allocation, _cluster(plan, allocation, safer) as executor:
         run.monitor.allot(str(allocation))
+        run.started += allocation.waited
         detector = fit_detector(plan, executor)
         receipts, combined = _detect(plan, detector, executor, run, partial)
     validation = run.retried(validate_results, "result_validation")(plan, receipts, combined, partial)

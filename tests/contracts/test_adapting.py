@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -28,6 +29,7 @@ from siftline.engine import (
 from siftline.engine.stragglers import Pace
 from siftline.progress import Incident, Report, listening
 from siftline.stages.detect import detect_chunks
+from tests.e2e.processes import Shell
 from tests.faults import Fault, FaultyExecutor, Script, nothing_left_behind, wait_until
 from tests.support import Job, make_config, make_table, run_job, store_of, write_files
 
@@ -232,9 +234,9 @@ def test_a_straggler_is_done_by_an_idle_worker_and_committed_once(
     assert not (script.directory / "never").exists()
     assert published(job) == published(undisturbed)
     assert [receipt.chunk for receipt in job.receipts.in_order] == list(range(CHUNKS))
-    assert texts(found, "repeated")[0].startswith("chunk 5 ")
-    assert "far longer than its peers; another worker starts it, too" in found[0].text
-    assert found[0].chunk == 5
+    repeated = {one.chunk: one.text for one in found if one.kind == "repeated"}
+    assert repeated[5].startswith("chunk 5 (rows 10000-11999): takes ")
+    assert repeated[5].endswith(" s, far longer than its peers; another worker starts it, too")
     assert not [one for one in found if one.kind in ("retried", "worker lost", "chunk failed")]
     assert parts(job) == named(job)
     assert len([process for process in before.values() if psutil.pid_exists(process)]) == 1
@@ -283,3 +285,37 @@ def test_two_starts_without_an_end_are_a_timeout_and_another_attempt(
     (job.plan.parts / "chunk-0000005-left.parquet").touch()
     detect_chunks(job.plan, job.detector, two_workers, store_of(config))
     assert parts(job) == named(job)
+
+
+# Release
+
+
+ELASTIC = """
+import time
+from siftline.config.clusters import LocalCluster, WorkerRange
+from siftline.engine import open_executor
+
+if __name__ == "__main__":
+    cluster = LocalCluster(workers=WorkerRange(minimum=1, maximum=3), memory_limit="600MiB")
+    with open_executor(cluster) as executor:
+        executor.scale(3)
+        executor.client.wait_for_workers(3)
+        print("ready", flush=True)
+        with executor.session(time.sleep) as session:
+            session.submit((3600, 3600, 3600))
+            session.wait(3600)
+"""
+
+
+def test_workers_that_came_later_go_too_when_their_job_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "elastic.py").write_text(ELASTIC)
+    shell = Shell(tmp_path)
+    process = shell.start(sys.executable, tmp_path / "elastic.py")
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        assert len(shell.processes()) > 3
+    finally:
+        process.kill()
+        process.communicate()
+    shell.wait_for_nobody()

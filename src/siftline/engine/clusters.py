@@ -133,13 +133,20 @@ class _Sized:
             allowed = max(planned, self.permit(workers))
             client.cluster.scale(allowed)
             return allowed
-        processing = client.processing()
-        idle = [worker for worker in present if not processing.get(worker)]
-        leaving = idle[: planned - workers]
+        leaving = _idle(client, present)[: planned - workers]
         if leaving:
             _retire(client, leaving, planned - len(leaving))
             self.permit(planned - len(leaving))
         return planned - len(leaving)
+
+
+def _idle(client: Any, threads: dict[str, int]) -> list[str]:
+    """Return the idle workers; none while a chunk waits at a busy one, because it may move any moment."""
+    processing = client.processing()
+    chunks = {worker: len(processing.get(worker, ())) for worker in threads}
+    if any(chunks[worker] > threads[worker] for worker in threads):
+        return []
+    return [worker for worker in threads if not chunks[worker]]
 
 
 def _retire(client: Any, leaving: list[str], left: int) -> None:

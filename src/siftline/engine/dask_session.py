@@ -50,7 +50,7 @@ class _Sent(Generic[T]):
 
 
 class DaskSession(Generic[T, R]):
-    """A `siftline.engine.base.Session` on a cluster; `ours` if nobody else uses its workers.
+    """A `siftline.engine.base.Session` on a cluster; `ours` if no other job uses its workers.
 
     `slots` bounds the items of this job at once on a cluster that it shares.
     """
