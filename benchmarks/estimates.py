@@ -28,13 +28,14 @@ def main(config: Path) -> None:
     with server() as client, _one_slot(client) as pool:
         _finish([_start(config, 0)])
         jobs = [_start(config, number) for number in range(1, _JOBS + 1)]
-        print(json.dumps(_waits(client, pool)))
+        print(json.dumps(_waits(client, pool, jobs)))
         _finish(jobs)
 
 
 def _start(config: Path, number: int) -> subprocess.Popen[bytes]:
     command = str(Path(sys.executable).with_name("siftline"))
-    other = ("--set", f"output.path=results-{number}", "--set", f"threshold.contamination=0.0{number + 1}")
+    # Another sample makes another job of the same work.
+    other = ("--set", f"output.path=results-{number}", "--set", f"detector.sample_rows={100_000 + number}")
     return subprocess.Popen([command, "run", str(config), *other], stdout=subprocess.DEVNULL)
 
 
@@ -56,26 +57,27 @@ def _one_slot(client: SyncPrefectClient) -> Iterator[Pool]:
     client.delete_global_concurrency_limit_by_name(pool.name)
 
 
-def _waits(client: SyncPrefectClient, pool: Pool) -> list[tuple[float, float]]:
-    """Estimate the waits once one job works and the others wait; return them with the real ones."""
+def _waits(
+    client: SyncPrefectClient, pool: Pool, jobs: Sequence[subprocess.Popen[bytes]]
+) -> list[tuple[float, float]]:
+    """Estimate the wait of each job as it comes, if it can be known; return them with the real ones."""
     give_up = time.monotonic() + _PATIENCE_SECONDS
-    while len(read_queue(client, pool).waiting) < _JOBS - 1:
-        if time.monotonic() > give_up:
-            raise RuntimeError("the jobs do not queue")
-        time.sleep(0.2)
-    asked = time.monotonic()
-    runs = [one.run for one in read_queue(client, pool).waiting]
-    places = {run: place_of(client, pool, UUID(run)) for run in runs}
+    asked: dict[str, tuple[float, float]] = {}
     real: dict[str, float] = {}
-    while len(real) < len(runs) and time.monotonic() < give_up:
-        waiting = {one.run for one in read_queue(client, pool).waiting}
-        real |= {run: time.monotonic() - asked for run in runs if run not in waiting and run not in real}
+    seen: set[str] = set()
+    while len(seen) < _JOBS or len(real) < len(asked):
+        if time.monotonic() > give_up or any(job.poll() for job in jobs):
+            raise RuntimeError("the jobs do not begin")
+        waiting, holding = read_queue(client, pool)
+        now, still = time.monotonic(), {one.run for one in waiting}
+        seen |= still | {str(run.id) for run, _ in holding}
+        real |= {run: now - since for run, (since, _) in asked.items() if run not in still | real.keys()}
+        for run in still - asked.keys():
+            place = place_of(client, pool, UUID(run))
+            if place is not None and place.waits and place.seconds is not None:
+                asked[run] = now, place.seconds
         time.sleep(0.2)
-    return [
-        (place.seconds, real[run])
-        for run, place in places.items()
-        if place is not None and place.seconds is not None
-    ]
+    return [(seconds, real[run]) for run, (_, seconds) in asked.items()]
 
 
 def median_error(waits: Sequence[tuple[float, float]]) -> float:

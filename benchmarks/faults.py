@@ -70,7 +70,7 @@ def _monitoring(bench: Bench, count: int = 5_000) -> list[Expectation]:
     ]
 
 
-def _estimates(bench: Bench, rows: int = 2_000_000) -> Expectation:
+def _estimates(bench: Bench, rows: int = 3_000_000) -> Expectation:
     sections = {"cluster": {"kind": "local", "workers": 1}, "chunking": {"rows": rows // 20}}
     waits = json.loads(bench.script("estimates", bench.data(rows), sections))
     print("| estimated wait | real wait |\n|---:|---:|")
@@ -78,6 +78,6 @@ def _estimates(bench: Bench, rows: int = 2_000_000) -> Expectation:
         print(f"| {estimated:.1f} s | {real:.1f} s |")
     return Expectation(
         what="the median error of the estimated waits of jobs through one slot is at most 30 %",
-        met=len(waits) == 4 and median_error(waits) <= 0.3,
+        met=len(waits) >= 4 and median_error(waits) <= 0.3,
         found=f"{median_error(waits):.0%} of {len(waits)}" if waits else "no estimate",
     )

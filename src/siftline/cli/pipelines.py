@@ -18,7 +18,7 @@ from siftline.config.schedules import next_boundaries
 from siftline.errors import BackfillFailed, ConfigError, SiftlineError, renamed
 from siftline.pipelines.spec import Pipeline, check_pipeline, is_pipeline, load_pipeline
 from siftline.progress import IntervalProgress, Report, listening
-from siftline.resources.pool import Pools, is_pool, load_pools
+from siftline.resources.pool import Pools, is_pool, load_pools, sizes
 
 if TYPE_CHECKING:
     from siftline.flows.control.change import Change
@@ -45,7 +45,10 @@ def validate_pipelines(files: tuple[Path, ...]) -> None:
 
     Default: those in deployments/.
     """
-    for pipeline in _load(files):
+    pools, loaded = _pools(files)
+    if pools is not None:
+        click.echo(f"pools: ready to apply ({', '.join(sizes(pools))})")
+    for pipeline in loaded:
         remarks = check_pipeline(pipeline, datetime.now(UTC))
         click.echo(f"{pipeline.name}: ready to apply")
         for remark in remarks:
@@ -253,14 +256,20 @@ def apply(context: click.Context, file: Path | None) -> None:
 def _pools(files: tuple[Path, ...]) -> tuple[Pools | None, list[Pipeline]]:
     """Read the pools, if there is a file of them, and the pipelines."""
     given = [path for path in files or (_POOL,) if path.is_file() and is_pool(path)]
-    others = tuple(path for path in files if path not in given)
     pools = load_pools(given[-1]) if given else None
-    return pools, _load(others) if others or not (files and given) else []
+    others = tuple(path for path in files if path not in given)
+    if pools is not None and not others and (files or not _pipeline_files()):
+        return pools, []
+    return pools, _load(others)
+
+
+def _pipeline_files() -> list[Path]:
+    return [path for path in sorted(_DEPLOYMENTS.glob("*.yaml")) if is_pipeline(path)]
 
 
 def _load(files: tuple[Path, ...]) -> list[Pipeline]:
     """Read pipelines; report the mistakes of all files."""
-    given = list(files) or [path for path in sorted(_DEPLOYMENTS.glob("*.yaml")) if is_pipeline(path)]
+    given = list(files) or _pipeline_files()
     if not given:
         raise ConfigError(f"{_DEPLOYMENTS}: no pipelines there", "name the files, or go to the project")
     loaded: list[Pipeline] = []

@@ -82,7 +82,7 @@ class Pipeline(Section):
     """Work pool whose workers run it."""
     cluster: Annotated[Cluster, BeforeValidator(default_kind)] | None = None
     """Where chunks are scored, instead of the `cluster` of the batch."""
-    resources: ResourcesConfig | None = None
+    resources: ResourcesConfig | None = Field(default=None, title="Resources")
     """Resources that its jobs ask for, instead of the `resources` of the batch."""
     automations: tuple[dict[str, Any], ...] = ()
     """Automations of its own, as in automations.yaml."""
