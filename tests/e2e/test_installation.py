@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from prefect.client.orchestration import get_client
 
 from tests.e2e.pages import Reader
 from tests.e2e.processes import Shell, forget_deployments, running
+from tests.flows.records import remove_pools
 
 ROOT = Path(__file__).parents[2]
 THEIRS = ("flows", "tasks", "deployments")
@@ -91,6 +93,8 @@ def project(
     try:
         yield shell
         forget_deployments(prefect_server)
+        with get_client(sync_client=True) as client:
+            remove_pools(client)  # the other tests on this server have none
         shell.wait_for_nobody()
     finally:
         shell.kill_everybody()

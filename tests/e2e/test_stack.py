@@ -214,7 +214,7 @@ def test_what_a_killed_stack_left_is_noticed_its_data_is_kept_and_down_stops_the
         ended = finish(up)
 
     said = log.read_text()
-    assert said.startswith("stopped what an earlier `siftline up` left behind: prefect-worker, dask-workers")
+    assert said.startswith("stopped what an earlier `siftline up` left behind: monitor, prefect-worker")
     assert kept.is_success
     names = reversed(SERVICES if INSTALLED else SERVICES[1:])
     assert (down.status, down.out) == (0, f"stopped {', '.join(names)}\n")

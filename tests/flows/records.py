@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from prefect import State
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     ArtifactFilter,
     ArtifactFilterFlowRunId,
@@ -18,6 +18,8 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import Artifact, FlowRun, TaskRun
 from prefect.client.schemas.sorting import ArtifactSort, TaskRunSort
 
+from siftline.flows.control.pools import pool_changes
+from siftline.resources.pool import Pools
 from tests.faults import wait_until
 
 STEPS = [
@@ -29,6 +31,14 @@ STEPS = [
     "publish_results",
     "notify",
 ]
+
+
+def remove_pools(client: SyncPrefectClient) -> None:
+    """Leave a server without pools, as it is for the other tests on it."""
+    for change in pool_changes(client, Pools(workers=1)):
+        change.make()
+    client.delete_variable_by_name("siftline_slot_memory")
+    client.delete_global_concurrency_limit_by_name("siftline")
 
 
 def flow_run(run_id: UUID | str | None) -> FlowRun:

@@ -48,6 +48,7 @@ from tests.e2e.processes import Shell
 from tests.faults import wait_until
 from tests.flows.batches import configuration
 from tests.flows.commands import call_siftline, inside
+from tests.flows.records import remove_pools
 
 NOW = datetime.now(UTC)
 GIB = 1 << 30
@@ -72,13 +73,6 @@ def pool(client: SyncPrefectClient) -> Iterator[Pool]:
         assert not tagged(client), "claims are left"
     finally:
         remove_pools(client)
-
-
-def remove_pools(client: SyncPrefectClient) -> None:
-    for change in pool_changes(client, Pools(workers=1)):
-        change.make()
-    client.delete_variable_by_name("siftline_slot_memory")
-    client.delete_global_concurrency_limit_by_name("siftline")
 
 
 def tagged(client: SyncPrefectClient) -> list[FlowRun]:

@@ -25,6 +25,7 @@ REQUIRED = {
     "NotifyConfig.block",
     "AddressCluster.address",
     "FactoryCluster.factory",
+    "WorkerRange.maximum",
     "TlsConfig.ca",
     "TlsConfig.cert",
     "TlsConfig.key",

@@ -172,7 +172,7 @@ def _check_blocks(batch: BatchConfig) -> str:
 @click.command()
 @click.argument("of", type=click.Choice(["batch", "pipeline", "pool"]), default="batch")
 def schema(of: str) -> None:
-    """Print the JSON schema of a batch's configuration, or of the file of a pipeline or of a pool."""
+    """Print the JSON schema of a batch's configuration, a pipeline's file or a pool's file."""
     from siftline.pipelines.spec import Pipeline
     from siftline.resources.pool import Pools
 
