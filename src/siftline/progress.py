@@ -52,7 +52,7 @@ class Incident:
     """Something that went wrong and was dealt with.
 
     `kind` is ``retried``, ``split``, ``worker lost``, ``recomputed``, ``rejected``, ``chunk failed``,
-    ``slower``, ``less memory``, ``adapted``, ``repeated``, ``less memory`` or ``not notified``; `text` says what, where, and
+    ``slower``, ``less memory``, ``adapted``, ``repeated`` or ``not notified``; `text` says what, where, and
     what is done; `chunk` is the number of its chunk, if any.
     """
 
