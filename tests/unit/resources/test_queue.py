@@ -11,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from siftline.config.resources import PRIORITIES, Priority
-from siftline.resources.queue import LEVEL, Holding, Waiting, estimated_waits, in_order, whose_turn
+from siftline.resources.queue import (
+    LEVEL,
+    Holding,
+    Waiting,
+    estimated_waits,
+    in_order,
+    share_of,
+    whose_turn,
+)
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 POOL = 16
@@ -121,3 +129,21 @@ def test_a_wait_that_depends_on_an_unknown_end_is_unknown() -> None:
     assert estimated_waits(queue, [Holding("holder", 1)], POOL, NOW) == {"first": None, "second": None}
     known = [replace(queue[0], slots=4), queue[1]]
     assert estimated_waits(known, [Holding("holder", POOL - 4)], POOL, NOW) == {"first": 0.0, "second": None}
+
+
+@given(queues(), st.data())
+def test_whatever_comes_and_goes_no_more_slots_are_held_than_there_are_and_all_get_their_turn(
+    queue: list[Waiting], data: st.DataObject
+) -> None:
+    left, held = list(queue), list[int]()
+    while left or held:
+        free = POOL - sum(held)
+        turn = whose_turn(left, free, NOW)
+        if turn is not None and (not held or data.draw(st.booleans())):
+            left.remove(turn)
+            most = data.draw(st.integers(turn.slots, POOL))
+            held.append(share_of(turn.slots, most, free, left))
+            assert turn.slots <= held[-1] <= most
+        else:
+            held.pop(data.draw(st.integers(0, len(held) - 1)))
+        assert sum(held) <= POOL
