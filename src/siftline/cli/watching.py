@@ -112,6 +112,8 @@ def describe(one: BatchStatus) -> list[str]:
         "rows": _rows(one),
         "anomalies": _anomalies(one),
         "workers": _workers(one),
+        "resources": one.allocation,
+        "place": _place(one),
         "stages": ", ".join(
             f"{stage.stage} {duration(stage.seconds)}" for stage in one.stages if stage.seconds is not None
         ),
@@ -154,6 +156,13 @@ def _anomalies(one: BatchStatus) -> str | None:
         return None
     score = f", score {one.threshold:.6g} or more" if one.threshold is not None else " so far"
     return f"{one.anomalies:,}{score}"
+
+
+def _place(one: BatchStatus) -> str | None:
+    if one.queue_place is None:
+        return None
+    wait = f", about {duration(one.wait_seconds)}" if one.wait_seconds is not None else ""
+    return f"{one.queue_place} in the queue{wait}"
 
 
 def _workers(one: BatchStatus) -> str | None:
