@@ -14,7 +14,6 @@ from prefect import State, get_run_logger
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import SetStateStatus
-from prefect.context import FlowRunContext
 from prefect.states import AwaitingConcurrencySlot, Running
 
 from siftline.batch_plan import BatchPlan
@@ -41,6 +40,7 @@ from siftline.resources.allocation import Requirements, fitted, requirements, si
 from siftline.resources.pool import Pool
 from siftline.resources.queue import share_of, whose_turn
 from siftline.tasks.adapters.artifacts import write_aside
+from siftline.tasks.adapters.present import present_run
 from siftline.tasks.adapters.suspension import request_suspension, stopping_if
 
 # A queued run of a deployment is woken at its turn. It looks by itself, too, later the further behind it is.
@@ -99,8 +99,7 @@ def admitted(plan: BatchPlan) -> Iterator[Allocation]:
     """
     history = plan.files.checkpoint.history(plan.config.name)
     wanted = requirements(plan.config, size_of(plan), this_machine(), worker_memory(history))
-    context = FlowRunContext.get()
-    run = context.flow_run if context is not None else None
+    run = present_run()
     with get_client(sync_client=True) as client:
         pool = read_pool(client, run.work_pool_name) if run is not None else None
         if run is None or pool is None:
@@ -124,21 +123,21 @@ def admitted(plan: BatchPlan) -> Iterator[Allocation]:
 @contextmanager
 def claim_given_back(run: UUID, pool: Pool | None = None) -> Iterator[None]:
     """Take the claim of a run back after the block, unless it waits for slots in the queue."""
+    waits = False
     try:
         yield
     except SlotsAwaited:
+        waits = True
         raise
-    except BaseException:
-        write_aside("the end of the claim", partial(_give_back, run, pool))
-        raise
-    write_aside("the end of the claim", partial(_give_back, run, pool))
+    finally:
+        if not waits:
+            write_aside("the end of the claim", partial(_give_back, run, pool))
 
 
 @contextmanager
 def submission_ended() -> Iterator[None]:
     """Take the claim back that a run was submitted with, however it ends."""
-    context = FlowRunContext.get()
-    run = context.flow_run if context is not None else None
+    run = present_run()
     if run is None or TAG not in run.tags:
         yield
         return

@@ -14,7 +14,6 @@ from typing import Any, ParamSpec, TypeVar, cast
 from prefect import Flow, State, Task, get_run_logger
 from prefect._internal.control_listener import get_intent  # nothing public says why a run is ended
 from prefect.client.schemas.objects import FlowRun, StateType
-from prefect.context import FlowRunContext
 from prefect.exceptions import Pause, TerminationSignal
 from prefect.runtime import flow_run
 from prefect.states import Completed
@@ -34,6 +33,7 @@ from siftline.storage.lease import Lease
 from siftline.tasks.adapters.crashed_runs import end_crashed_runs
 from siftline.tasks.adapters.labels import emit_run_event, forget_label, label_run
 from siftline.tasks.adapters.monitoring import monitored
+from siftline.tasks.adapters.present import present_run
 from siftline.tasks.adapters.resolve import resolve
 from siftline.tasks.adapters.retrying import retried
 from siftline.tasks.adapters.run_log import run_logged
@@ -207,8 +207,7 @@ def due_time() -> datetime:
 
 def started_by_schedule() -> bool:
     """Return whether a schedule started the present run, which does not come back from a queue."""
-    context = FlowRunContext.get()
-    run = context.flow_run if context is not None else None
+    run = present_run()
     return run is not None and run.auto_scheduled and claim_of(run) is None
 
 

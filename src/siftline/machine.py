@@ -13,6 +13,8 @@ import psutil
 
 _CGROUP = Path("/sys/fs/cgroup")
 _OWN_CGROUPS = Path("/proc/self/cgroup")
+USUAL_MEMORY = 2 << 30
+_SHARE = 0.8  # of the machine, for all workers together
 # Version 1 has this for "no limit", rounded to a page.
 _NO_LIMIT = 1 << 60
 
@@ -23,6 +25,10 @@ class Machine:
 
     cores: int
     memory: int
+
+    def usual_memory(self, workers: int) -> int:
+        """Return the memory of each of some workers without a setting: 2 GiB, on a small machine less."""
+        return min(USUAL_MEMORY, int(_SHARE * self.memory) // workers)
 
 
 def this_machine(root: Path = _CGROUP, own: Path = _OWN_CGROUPS) -> Machine:

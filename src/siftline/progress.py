@@ -111,6 +111,13 @@ class Queued:
 
 
 Report = Progress | Incident | Usage | LogLine | IntervalProgress | Queued
+
+
+def counted(number: int, what: str) -> str:
+    """Return a number and its noun."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 Listener = Callable[[Report], None]
 _listeners: ContextVar[tuple[Listener, ...]] = ContextVar("siftline_listeners", default=())
 

@@ -12,6 +12,7 @@ from prefect.context import FlowRunContext, TaskRunContext
 from prefect.events import RelatedResource, emit_event
 
 from siftline.tasks.adapters.artifacts import write_aside
+from siftline.tasks.adapters.present import present_run
 from siftline.types import RunLabel
 
 _PREFIX = "siftline:"
@@ -44,8 +45,7 @@ def tag_task(step: str, job_id: str | None = None) -> None:
 
 def forget_label() -> None:
     """Take off the label with which the present run ended before, if it is retried."""
-    context = FlowRunContext.get()
-    run = context.flow_run if context is not None else None
+    run = present_run()
     if run is not None and any(tag.startswith(_PREFIX) for tag in run.tags):
         write_aside("the tags", lambda: _set_label(run.id, set()))
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from prefect.context import FlowRunContext
 from prefect.events import emit_event
 
 from siftline.jobs.live import Alert, LiveRecord
 from siftline.jobs.monitor import Monitor
+from siftline.tasks.adapters.present import present_run
 
 STAGE = "siftline.job.stage"
 CHECKPOINT = "siftline.job.checkpoint"
@@ -33,8 +33,7 @@ class RunEvents:
     """Sends a monitor's news as events about the run; an alert has the number dropped since the last one."""
 
     def __init__(self, monitor: Monitor) -> None:
-        context = FlowRunContext.get()
-        self._run = context.flow_run if context is not None else None
+        self._run = present_run()
         self._monitor = monitor
         self._began = self._filled = self._committed = time.monotonic()
         self._allowed = _BURST

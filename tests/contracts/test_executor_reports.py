@@ -12,22 +12,12 @@ from typing import Any
 import pytest
 
 from siftline.config.batch import RetriesConfig
-from siftline.config.clusters import SerialCluster
-from siftline.engine import Executor, open_executor, run_with_retries
+from siftline.engine import Executor, run_with_retries
 from siftline.errors import SourceError, StorageUnavailable
 from siftline.progress import Incident, LogLine, Report, Usage, listening
 from tests.faults import answers, value_of
 
 pytestmark = pytest.mark.e2e
-
-
-@pytest.fixture(params=["serial", "dask"])
-def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
-    if request.param == "dask":
-        yield request.getfixturevalue("dask_executor")
-        return
-    with open_executor(SerialCluster(kind="serial")) as serial:
-        yield serial
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from siftline.config.batch import RetriesConfig
-from siftline.config.clusters import AddressCluster, FactoryCluster, LocalCluster, SerialCluster
+from siftline.config.clusters import AddressCluster, FactoryCluster, LocalCluster
 from siftline.engine import DaskExecutor, Executor, SerialExecutor, open_executor, run_with_retries
 from siftline.errors import (
     ClusterError,
@@ -35,15 +35,6 @@ from tests.support import counting
 pytestmark = pytest.mark.e2e
 # The most that two workers of one thread are given ahead.
 WINDOW = 32
-
-
-@pytest.fixture(params=["serial", "dask"])
-def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
-    if request.param == "dask":
-        yield request.getfixturevalue("dask_executor")
-        return
-    with open_executor(SerialCluster(kind="serial")) as serial:
-        yield serial
 
 
 def double(item: int) -> int:

@@ -6,7 +6,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -19,6 +19,8 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from siftline.cli import main
 from tests.e2e.processes import Finished, Shell
+
+Siftline = Callable[..., Finished]
 
 
 @contextmanager

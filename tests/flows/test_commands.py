@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from siftline import open_results
-from tests.e2e.processes import Finished, Shell, settings, write_config
+from tests.e2e.processes import Shell, settings, write_config
 from tests.flows.batches import configuration, receipt_files, scores_digest
-from tests.flows.commands import call_siftline
-
-Siftline = Callable[..., Finished]
-
-
-@pytest.fixture
-def shell(tmp_path: Path, prefect_server: str) -> Shell:
-    return Shell(tmp_path, prefect_server)
-
-
-@pytest.fixture
-def siftline(shell: Shell) -> Siftline:
-    """The command, in a directory of its own."""
-    return lambda *arguments: call_siftline(shell, *arguments)
+from tests.flows.commands import Siftline, call_siftline
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,24 +16,13 @@ from siftline.flows.batch_detection import batch_detection
 from siftline.stages import detect
 from siftline.stages.scoring import ChunkTask
 from siftline.types import ChunkReceipt
-from tests.e2e.processes import Finished, Shell, write_config
+from tests.e2e.processes import Shell, write_config
 from tests.flows.batches import configuration
-from tests.flows.commands import call_siftline
+from tests.flows.commands import Siftline, call_siftline
 from tests.flows.test_backfill import DAYS, Server, deploy
 
-Siftline = Callable[..., Finished]
 UNDELIVERED = "siftline: notification through custom-webhook/none-such was not delivered: "
 HOSTILE = "<script>alert(1)</script>\x1b[31m\u202eevil\n\nsiftline: forged"
-
-
-@pytest.fixture
-def shell(tmp_path: Path, prefect_server: str) -> Shell:
-    return Shell(tmp_path, prefect_server)
-
-
-@pytest.fixture
-def siftline(shell: Shell) -> Siftline:
-    return lambda *arguments: call_siftline(shell, *arguments)
 
 
 @pytest.fixture

@@ -54,8 +54,7 @@ class Server:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Server:
-    context = SimpleNamespace(get=lambda: SimpleNamespace(flow_run=RUN))
-    monkeypatch.setattr(run_events, "FlowRunContext", context)
+    monkeypatch.setattr(run_events, "present_run", lambda: RUN)
     clock = Clock()
     monkeypatch.setattr(run_events, "time", clock)
     server = Server(clock)

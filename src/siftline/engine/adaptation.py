@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from siftline.progress import counted
+
 # Shares of a worker's limit. Dask writes to disk from 0.6 of managed memory, and pauses a worker at 0.8.
 HIGH_MEMORY = 0.8
 LOW_MEMORY = 0.5
@@ -138,11 +140,6 @@ def _scale(load: Load, now: Settings, minimum: int, maximum: int) -> Decision | 
         cause = f"{counted(load.left, 'chunk')} left, fewer than {counted(now.workers, 'worker')} can use"
         return _decide("scale down", load, now, cause, workers=needed)
     return None
-
-
-def counted(number: int, what: str) -> str:
-    """Return a number and its noun."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _decide(kind: Kind, load: Load, now: Settings, cause: str, **change: int) -> Decision:

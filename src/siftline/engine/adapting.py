@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
-from siftline.engine.adaptation import Decision, Load, Settings, adapt, counted
+from siftline.engine.adaptation import Decision, Load, Settings, adapt
 from siftline.engine.base import Executor
-from siftline.progress import Incident, WorkerUsage, emit
+from siftline.progress import Incident, WorkerUsage, counted, emit
 
 ADAPTED = "adapted"
 

@@ -17,8 +17,6 @@ from siftline.source.chunks import COPIES, row_bytes
 
 # A worker with its imports, and what Dask and Arrow hold beside the chunk.
 _BASE = 400 << 20
-_USUAL = 2 << 30
-_SHARE_OF_MACHINE = 0.8
 _STEP = 256 << 20
 # Copies of the training sample while a detector is fitted.
 _SAMPLE_COPIES = 4
@@ -90,7 +88,7 @@ def requirements(
     limit = getattr(cluster, "memory_limit", None) or asked.memory
     if limit is not None:
         return Requirements(least, start, most, threads, parse_bytes(limit))
-    usual = min(_USUAL, int(_SHARE_OF_MACHINE * machine.memory) // most)
+    usual = machine.usual_memory(most)
     wanted = max(usual, _needed(config, size, threads), int(_SPARE * (measured or 0)))
     return Requirements(least, start, most, threads, -(-wanted // _STEP) * _STEP)
 

@@ -13,7 +13,7 @@ from siftline.config.clusters import Cluster, LocalCluster, SerialCluster, bound
 from siftline.config.fields import parse_bytes
 from siftline.config.resources import ResourcesConfig
 from siftline.errors import ConfigError
-from siftline.machine import this_machine
+from siftline.machine import USUAL_MEMORY, this_machine
 
 _MIN_ROWS = 10_000
 _MAX_ROWS = 1 << 20
@@ -21,9 +21,6 @@ _CHUNKS_PER_SLOT = 4
 # A worker holds a chunk as stored, and its keys and scores while they are written; features are decoded
 # batch by batch.
 COPIES = 3
-# Without a setting; on a small machine less.
-_USUAL_MEMORY = 2 << 30
-_SHARE_OF_MACHINE = 0.8
 
 
 def chunk_rows(
@@ -68,13 +65,13 @@ def _slots_and_memory(cluster: Cluster, resources: ResourcesConfig) -> tuple[int
     """Return the number of chunks scored at once, and the memory in bytes for each."""
     machine = this_machine()
     if isinstance(cluster, SerialCluster):
-        return 1, _USUAL_MEMORY
+        return 1, USUAL_MEMORY
     if isinstance(cluster, LocalCluster):
         workers = cluster.workers or resources.workers or machine.cores
         _, most = bounds(workers)
         threads = cluster.threads or resources.threads or 1
         limit = cluster.memory_limit or resources.memory
-        usual = min(_USUAL_MEMORY, int(_SHARE_OF_MACHINE * machine.memory) // most)
+        usual = machine.usual_memory(most)
         return most * threads, (parse_bytes(limit) if limit is not None else usual) // threads
     return max(machine.cores, 2), parse_bytes(cluster.memory_limit)
 

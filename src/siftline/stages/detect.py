@@ -8,7 +8,7 @@ from siftline.batch_plan import BatchPlan, Chunk
 from siftline.engine import Adapting, Executor, Settled, run_with_retries
 from siftline.errors import JobError, RowError, SiftlineError
 from siftline.jobs.checkpoint import Checkpoint, CheckpointStore, missing
-from siftline.progress import Incident, Progress, emit
+from siftline.progress import Incident, Progress, counted, emit
 from siftline.signals import stop_on_signal
 from siftline.source.reading import only_files
 from siftline.stages.rejects import too_many
@@ -155,7 +155,7 @@ class _Detection:
         plan = self._plan
         self._rejected += rejects.rows
         chunk = plan.chunks[receipt.chunk]
-        text = f"{chunk}: {_count(rejects.rows, 'row')} set aside; {rejects.first}"
+        text = f"{chunk}: {counted(rejects.rows, 'row')} set aside; {rejects.first}"
         emit(Incident("rejected", text, chunk.index))
         if self._rejected > plan.tolerated_rows:
             raise too_many(self._rejected, plan.tolerated_rows, rejects.first, plan.failed)
@@ -167,12 +167,12 @@ class _Detection:
         self._failed.append(_failed(chunk, type(error).__name__, error.problem, attempts))
         record = {"chunks": [one.model_dump(mode="json") for one in self._failed]}
         write_record(plan.files.failed_chunks(plan.token), record, Version.FAILED_CHUNKS)
-        what = f"{chunk} failed after {_count(attempts, 'attempt')}"
+        what = f"{chunk} failed after {counted(attempts, 'attempt')}"
         emit(Incident("chunk failed", f"{what}: {error.problem}", chunk.index))
         self._emit()
         if len(self._failed) > plan.tolerated_chunks:
             others = len(self._failed) - 1
-            raise error.about(what if not others else f"{_count(others, 'chunk')} failed, now {what}")
+            raise error.about(what if not others else f"{counted(others, 'chunk')} failed, now {what}")
 
 
 def _failed(chunk: Chunk, error: str, message: str, attempts: int) -> FailedChunk:
@@ -184,10 +184,6 @@ def _failed(chunk: Chunk, error: str, message: str, attempts: int) -> FailedChun
         message=message,
         attempts=attempts,
     )
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _tidy(plan: BatchPlan, receipts: Receipts) -> None:

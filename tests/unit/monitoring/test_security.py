@@ -1,4 +1,4 @@
-"""Who may see the jobs, by which name of the host, and what a browser may do with an answer."""
+"""Access to the jobs: the token, the names of the host, and the policies for browsers."""
 
 from __future__ import annotations
 
