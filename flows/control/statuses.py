@@ -33,6 +33,7 @@ from siftline.jobs.status import BatchStatus, job_status
 from siftline.storage.lease import last_holder
 
 _PATIENCE_SECONDS = 5.0
+_WITH_JOB = ("completed", "rejected", "partial")
 
 
 def batch_status(target: str | UUID, checkpoint: Path | str = ".siftline") -> BatchStatus:
@@ -157,7 +158,10 @@ def _pipeline_status(name: str, checkpoint: Path | str, jobs: list[Path]) -> Bat
             runs, pool = _runs(client, None, deployment), deployment.work_pool_name
         run = present_run(runs)
         if run is not None:
-            return _recovered_status(client, run, checkpoint)
+            status = _recovered_status(client, run, checkpoint)
+            # A completed run of an earlier version has no record of its own, and events come late.
+            known = status.job_id is not None or not jobs or status.state not in _WITH_JOB
+            return status if known else job_status(jobs[-1])
         idle = f", and work pool {pool} has no worker" if pool and not workers_online(client, pool) else ""
     if jobs:
         return job_status(jobs[-1])
