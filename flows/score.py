@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from siftline.flows.batch_detection import batch_detection
+from siftline.flows.run.calls import call_flow
+from siftline.imports import children_import_safely
 from siftline.jobs.results import Results, open_results
 
 
@@ -51,5 +53,6 @@ def score(
         "output": {"path": str(path)},
         "cluster": {"kind": "serial"},
     }
-    batch_detection(values | sections)
+    with children_import_safely():  # an embedded server among them
+        call_flow(batch_detection, values | sections)
     return open_results(path)

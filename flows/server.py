@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, chdir, contextmanager, nullcontext
 from pathlib import Path
+from typing import Any, cast
 from uuid import UUID
 
 import httpx
@@ -12,10 +15,16 @@ import prefect
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, WorkerStatus
 from prefect.client.schemas.responses import DeploymentResponse
+from prefect.events.worker import EventsWorker
 from prefect.exceptions import CancelledRun, ObjectNotFound
-from prefect.settings import PREFECT_API_URL
+from prefect.logging.handlers import APILogWorker
+from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, PREFECT_HOME
 
+from siftline.addresses import ask_loopback_directly, without_password
 from siftline.errors import ApiError, Cancelled, ConfigError, UnknownPipeline
+from siftline.flows.address import api_address
+from siftline.imports import children_import_safely
+from siftline.prefect_api import SILENT_SECONDS, check_api
 
 # Marks the deployments that Siftline has created.
 TAG = "siftline"
@@ -23,18 +32,31 @@ TAG = "siftline"
 
 def reach_api() -> None:
     """Check that the API at ``PREFECT_API_URL`` answers; without one, start an embedded server."""
+    url = api_address()
+    ask_loopback_directly(url)
+    if url is None:
+        _start_server()
+        return
+    check_api(url)
+    with get_client(sync_client=True) as client, _errors_mapped(client):
+        _check_version(client, exact=1)
+
+
+def _start_server() -> None:
+    from siftline.flows.embedded import start_embedded_server
+
     try:
-        client = get_client(sync_client=True)
+        with children_import_safely(), _away():
+            start_embedded_server()
     except RuntimeError as error:
-        raise ApiError("the embedded Prefect server does not start", _REMEDY) from error
-    with client:
-        _check_health(client)
+        remedy = "set PREFECT_API_URL to that of a server; start one with `prefect server start`"
+        raise ApiError("the embedded Prefect server does not start", remedy) from error
 
 
-def api_address() -> str | None:
-    """Return ``PREFECT_API_URL``; None without one, so that a server is started for each command."""
-    address: str | None = PREFECT_API_URL.value()
-    return address
+def _away() -> AbstractContextManager[object]:
+    """Leave the working directory while a server starts: Alembic puts that first on its import path."""
+    home, database = PREFECT_HOME.value(), PREFECT_API_DATABASE_CONNECTION_URL.value()
+    return chdir(home) if home.is_absolute() and str(home) in str(database) else nullcontext()
 
 
 @contextmanager
@@ -43,49 +65,60 @@ def server(seconds: float | None = None) -> Iterator[SyncPrefectClient]:
 
     With `seconds`, each answer is awaited only that long.
     """
-    if not PREFECT_API_URL.value():
+    url = api_address()
+    if url is None:
         remedy = (
             "start one with `siftline up` or `prefect server start`, and set PREFECT_API_URL to its address"
         )
         raise ApiError("no Prefect server is configured", remedy)
+    ask_loopback_directly(url)
+    check_api(url, seconds or SILENT_SECONDS)
     http = {"timeout": seconds} if seconds is not None else None
-    with get_client(httpx_settings=http, sync_client=True) as client:
-        _check_health(client)
-        try:
-            _check_version(client)
-            yield client
-        except httpx.HTTPStatusError as error:
-            if not error.response.is_client_error:
-                problem = f"the Prefect API failed (status {error.response.status_code})"
-                raise ApiError(problem, "check the server's log") from error
-            answer = " ".join(error.response.text.split())
-            raise ConfigError(f"the Prefect server refuses it: {answer}", "correct it") from error
-        except httpx.HTTPError as error:
-            problem = f"the Prefect API does not answer ({type(error).__name__})"
-            raise ApiError(problem, "check the server, then try again") from error
+    with get_client(httpx_settings=http, sync_client=True) as client, _errors_mapped(client):
+        _check_version(client, exact=2)
+        yield client
 
 
-_REMEDY = "start it with `prefect server start`, correct PREFECT_API_URL, or unset it"
+@contextmanager
+def _errors_mapped(client: SyncPrefectClient) -> Iterator[None]:
+    try:
+        yield
+    except httpx.HTTPStatusError as error:
+        status, url = error.response.status_code, without_password(client.api_url)
+        if status in (401, 403):
+            remedy = "set PREFECT_API_AUTH_STRING or PREFECT_API_KEY to them"
+            raise ApiError(f"the Prefect API at {url} wants credentials (status {status})", remedy) from error
+        if not error.response.is_client_error:
+            raise ApiError(f"the Prefect API failed (status {status})", "check the server's log") from error
+        answer = " ".join(error.response.text.split())
+        raise ConfigError(f"the Prefect server refuses it: {answer}", "correct it") from error
+    except httpx.HTTPError as error:
+        problem = f"the Prefect API does not answer ({type(error).__name__})"
+        raise ApiError(problem, "check the server, then try again") from error
 
 
-def _check_health(client: SyncPrefectClient) -> None:
-    error = client.api_healthcheck()
-    if error is not None:
-        problem = f"the Prefect API at {client.api_url} does not answer ({type(error).__name__})"
-        raise ApiError(problem, _REMEDY)
+def _check_version(client: SyncPrefectClient, exact: int) -> None:
+    """Check that a server has our major version, and its first `exact` numbers are not less than ours."""
+    theirs, ours = str(client.api_version()), prefect.__version__
+    url = without_password(client.api_url)
+    their, our = _numbers(theirs), _numbers(ours)
+    if len(their) < 2:
+        raise ApiError(f"the server at {url} has no version of Prefect", "correct PREFECT_API_URL")
+    if their[:1] == our[:1] and their[:exact] >= our[:exact]:
+        return
+    older = their < our
+    problem = (
+        f"the Prefect server at {url} is version {theirs}, "
+        f"{'older' if older else 'newer'} than this Prefect, {ours}"
+    )
+    remedy = "upgrade the server: Prefect supports clients of its own version or older"
+    raise ApiError(problem, remedy if older else "install the server's version of Prefect here")
 
 
-def _check_version(client: SyncPrefectClient) -> None:
-    theirs, ours = client.api_version(), prefect.__version__
-    if _minor(theirs) < _minor(ours):
-        problem = (
-            f"the Prefect server at {client.api_url} is version {theirs}, older than this Prefect, {ours}"
-        )
-        raise ApiError(problem, "upgrade the server: Prefect supports clients of its own version or older")
-
-
-def _minor(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".")[:2])
+def _numbers(version: str) -> tuple[int, ...]:
+    """Return the first two numbers of a version; none if it is not one."""
+    found = re.match(r"(\d+)\.(\d+)", version)
+    return tuple(map(int, found.groups())) if found else ()
 
 
 @contextmanager
@@ -99,6 +132,16 @@ def flow_errors() -> Iterator[None]:
     except httpx.HTTPError as error:
         remedy = "see `siftline jobs` for the progress, and run the same command again"
         raise ApiError(f"the Prefect API was lost ({type(error).__name__})", remedy) from error
+
+
+def news_sent(seconds: float) -> bool:
+    """Send the events and log lines of this process that wait; return False if that takes longer."""
+    deadline = time.monotonic() + seconds
+    left: set[object] = set()
+    for service in (EventsWorker, APILogWorker):
+        _, late = cast(Any, service.drain_all(timeout=max(deadline - time.monotonic(), 0)))
+        left |= late
+    return not left
 
 
 def deployment_name(pipeline: str) -> str:

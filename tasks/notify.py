@@ -22,6 +22,7 @@ from siftline.config.schedules import Interval
 from siftline.notices.delivery import Delivery, NotDelivered, Send, deliver
 from siftline.notices.messages import Message, RunInfo
 from siftline.progress import NOT_NOTIFIED, Incident, emit
+from siftline.shown import log_line
 from siftline.storage.layout import CheckpointFiles
 from siftline.tasks.adapters.labels import tag_task
 from siftline.tasks.adapters.resolve import resolve
@@ -48,7 +49,7 @@ def notify(message: Message, rules: Sequence[NotifyConfig], checkpoint: Path | N
         if one.held:
             logger.info("notification through %s was held back by at_most_every", one.block)
         if one.remark is not None:
-            logger.warning("notification through %s: %s", one.block, one.remark)
+            logger.warning("notification through %s: %s", one.block, log_line(one.remark))
     return deliveries
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from uuid import UUID
 
 from prefect import get_run_logger, task
@@ -16,16 +17,17 @@ from prefect.settings import PREFECT_UI_URL, temporary_settings
 
 from siftline.batch_plan import BatchPlan
 from siftline.config.schedules import Interval
-from siftline.errors import StorageError
 from siftline.jobs.history import read_history, remember
 from siftline.jobs.live import LiveRecord, live_record
 from siftline.jobs.results import Manifest, open_results
 from siftline.notices.report import report
 from siftline.notices.top_rows import group_sentences, top_rows
 from siftline.report.page import write_report
+from siftline.shown import log_line
 from siftline.stages import publish
 from siftline.storage.lease import Lease
 from siftline.tasks.adapters.artifacts import artifact_key, write_aside
+from siftline.tasks.adapters.aside import aside
 from siftline.tasks.adapters.labels import tag_task
 from siftline.tasks.adapters.resolve import resolve
 from siftline.tasks.adapters.retrying import RETRIES
@@ -62,7 +64,7 @@ def publish_results(
     )
     keep_in_history(plan, manifest, interval, time.monotonic() - began, live.worker_memory)
     keep_report(plan, live)
-    write_aside("the report", lambda: _show(plan, manifest))
+    aside("the run's page has no report", lambda: _show(plan, manifest), None)
     return manifest
 
 
@@ -78,10 +80,9 @@ def keep_in_history(
     `seconds` is the duration of the run that published it, if that is this one.
     """
     label = interval.label if interval is not None else None
-    try:
-        remember(plan.files.checkpoint.history(manifest.name), manifest, seconds, label, worker_memory)
-    except StorageError as error:
-        get_run_logger().warning("the history of the publications could not be written: %s", error)
+    history = plan.files.checkpoint.history(manifest.name)
+    write = partial(remember, history, manifest, seconds, label, worker_memory)
+    aside("the history of the publications could not be written", write, None)
 
 
 def keep_report(plan: BatchPlan, live: LiveRecord | None = None) -> None:
@@ -89,19 +90,11 @@ def keep_report(plan: BatchPlan, live: LiveRecord | None = None) -> None:
 
     Without a live record it takes that of the job.
     """
-    if plan.output.report.exists():
-        return
-    try:
-        live = live or live_record(plan.directory).read_or(None)
-        history = read_history(plan.files.checkpoint.history(plan.config.name))
-        if write_report(plan.output.root, live, history) is None:
-            get_run_logger().info("no report.html without matplotlib: pip install 'siftline[report]'")
-    except Exception as error:  # noqa: BLE001  the result is published, with a report or without
-        get_run_logger().warning("report.html could not be written: %s: %s", type(error).__name__, error)
+    aside("report.html could not be written", lambda: _keep_report(plan, live), None)
 
 
 def report_page(pipeline: str) -> str | None:
-    """Return the address of this run's report; None if the API does not answer soon."""
+    """Return the address of this run's report, if it has one."""
     pages = PREFECT_UI_URL.value()
     if pages is None or flow_run.id is None:
         return None
@@ -110,16 +103,21 @@ def report_page(pipeline: str) -> str | None:
         key=ArtifactFilterKey(any_=[artifact_key(_REPORT, pipeline)]), flow_run_id=of_this_run
     )
     http = {"timeout": _SECONDS_TO_FIND}
-    try:
-        with (
-            temporary_settings({"client.max_retries": 0}),
-            get_client(httpx_settings=http, sync_client=True) as client,
-        ):
-            found = client.read_artifacts(artifact_filter=wanted, sort=ArtifactSort.CREATED_DESC, limit=1)
-    except Exception as error:  # noqa: BLE001  whatever reaching the API raises
-        get_run_logger().warning("the report's page is not known: %s", type(error).__name__)
-        return None
+    with (
+        temporary_settings({"client.max_retries": 0}),
+        get_client(httpx_settings=http, sync_client=True) as client,
+    ):
+        found = client.read_artifacts(artifact_filter=wanted, sort=ArtifactSort.CREATED_DESC, limit=1)
     return f"{pages}/artifacts/artifact/{found[0].id}" if found else None
+
+
+def _keep_report(plan: BatchPlan, live: LiveRecord | None) -> None:
+    if plan.output.report.exists():
+        return
+    live = live or live_record(plan.directory).read_or(None)
+    history = read_history(plan.files.checkpoint.history(plan.config.name))
+    if write_report(plan.output.root, live, history) is None:
+        get_run_logger().info("no report.html without matplotlib: pip install 'siftline[report]'")
 
 
 def _show(plan: BatchPlan, manifest: Manifest) -> None:
@@ -130,7 +128,7 @@ def _show(plan: BatchPlan, manifest: Manifest) -> None:
         "chunks": manifest.chunks,
         "anomalies": manifest.anomaly_count,
         "threshold": manifest.threshold,
-        "output": plan.config.output.path,
+        "output": log_line(plan.config.output.path),
         "job": manifest.job_id,
     }
     results = open_results(plan.config.output.path)
@@ -138,5 +136,9 @@ def _show(plan: BatchPlan, manifest: Manifest) -> None:
     quality = str(findings.quality) if findings is not None and findings.quality is not None else None
     text = report(manifest, top_rows(results, _TOP), group_sentences(results, _TOP), quality)
     table, page = artifact_key("result", manifest.name), artifact_key(_REPORT, manifest.name)
-    resolve(create_table_artifact([row], key=table, description="Result as a table."))
-    resolve(create_markdown_artifact(text, key=page, description="The result, with reasons."))
+
+    def write() -> None:
+        resolve(create_table_artifact([row], key=table, description="Result as a table."))
+        resolve(create_markdown_artifact(text, key=page, description="The result, with reasons."))
+
+    write_aside("the report", write)

@@ -9,6 +9,7 @@ from prefect.cache_policies import NO_CACHE
 
 from siftline.errors import StepFailed
 from siftline.pipelines.steps import Step, import_step
+from siftline.shown import log_line
 from siftline.tasks.adapters.resolve import resolve
 from siftline.tasks.adapters.retrying import retried
 from siftline.types import BatchResult
@@ -22,7 +23,7 @@ def run_step(step: Step, result: BatchResult) -> None:
     except Exception as error:
         problem = f"step {step.uses}: {type(error).__name__}: {error}"
         if step.on_failure == "warn":
-            get_run_logger().warning("%s; the run goes on", problem)
+            get_run_logger().warning("%s; the run goes on", log_line(problem))
             return
         remedy = f"fix it, then run again: {result.output} is published, and only the steps are left"
         raise StepFailed(problem, remedy) from error

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
 
-import yaml
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.events.actions import ActionTypes
 from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectNotFound
 from pydantic import BaseModel, Field, RootModel, ValidationError
 
+from siftline.config.yaml_files import read_yaml_file
 from siftline.errors import ConfigError
 from siftline.flows.control.change import Change
 from siftline.flows.server import server
@@ -87,11 +87,9 @@ def missing_deployments(client: SyncPrefectClient, entries: list[Entry]) -> list
 
 def _read(path: Path) -> list[Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}", "give the path of a file of automations") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}", "correct the file") from error
+        values = read_yaml_file(path)
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: {error.strerror}", "give the path of a file of automations") from None
     entries = values.get("automations") if isinstance(values, dict) else None
     if not isinstance(entries, list):
         raise ConfigError(f"{path}: contains no list `automations`", "give the path of a file of automations")

@@ -16,8 +16,7 @@ from prefect.states import Late
 from pydantic import AwareDatetime, ValidationError
 
 from siftline.config.batch import BatchConfig
-from siftline.config.clusters import bounds
-from siftline.config.fields import parse_bytes
+from siftline.config.clusters import asked_memory, asked_workers, bounds
 from siftline.config.resources import Priority
 from siftline.errors import ConfigError
 from siftline.flows.control.pools import free_slots, pool_named, read_pool
@@ -158,10 +157,10 @@ def claim_for(client: SyncPrefectClient, work_pool: str, config: BatchConfig, ro
     pool = read_pool(client, work_pool)
     if pool is None:
         return None
-    asked, workers = config.resources, getattr(config.cluster, "workers", None) or config.resources.workers
+    asked = config.resources
+    workers, memory = asked_workers(config.cluster, asked), asked_memory(config.cluster, asked)
     least = 1 if workers is None else bounds(workers)[0]
-    limit = getattr(config.cluster, "memory_limit", None) or asked.memory
-    slots = pool.slots_for(least, parse_bytes(limit) if limit is not None else pool.memory)
+    slots = pool.slots_for(least, memory or pool.memory)
     if slots > pool.slots:
         problem = f"resources: {slots} slots are wanted, and pool {pool.name} has {pool.slots}"
         raise ConfigError(problem, "lower resources.workers or resources.memory, or enlarge the pool")

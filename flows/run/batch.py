@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from prefect.runtime import flow_run
 
 from siftline.batch_plan import BatchPlan
-from siftline.config.clusters import LocalCluster
+from siftline.config.clusters import LocalCluster, with_memory
 from siftline.engine import Executor, open_executor
 from siftline.errors import PartDamaged
 from siftline.flows.run.admission import Allocation, admitted
@@ -63,7 +63,8 @@ def process_batch(plan: BatchPlan, run: Run, *, safer: bool = False, partial: bo
 
 def _cluster(plan: BatchPlan, allocation: Allocation, safer: bool) -> AbstractContextManager[Executor]:
     """Return the executor of an allocation."""
-    cluster = allotted(plan.config.cluster, allocation.workers, allocation.wanted)
+    sized = with_memory(plan.config.cluster, plan.config.resources)
+    cluster = allotted(sized, allocation.workers, allocation.wanted)
     if safer and isinstance(cluster, LocalCluster):
         cluster = cluster.model_copy(update={"threads": 1})
     ready = functools.partial(warm_up, plan.config.detector.kind, plan.rows)

@@ -6,10 +6,14 @@ from collections.abc import Mapping
 from typing import Any, ParamSpec, Self, TypeVar
 
 from prefect import Flow
+from prefect.context import FlowRunContext
 
 from siftline.config.batch import CheckpointConfig
+from siftline.config.loading import parse
+from siftline.flows.server import reach_api
 from siftline.source.frames import is_frame, stage_frame
 from siftline.storage.layout import CheckpointFiles
+from siftline.tasks.adapters.main_module import refuse_repetition
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -17,6 +21,11 @@ R = TypeVar("R")
 
 class _FrameFlow(Flow[..., Any]):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        config = args[0] if args else kwargs.get("config")
+        if FlowRunContext.get() is None:
+            if _starts_workers(config):
+                refuse_repetition()
+            reach_api()
         if args:
             args = (with_file(args[0]), *args[1:])
         elif "config" in kwargs:
@@ -34,6 +43,13 @@ def takes_frames(flow: Flow[P, R]) -> Any:
     return flow
 
 
+def _starts_workers(config: Any) -> bool:
+    """Return True if the configuration of a batch, valid or not, wants a local cluster."""
+    cluster = config.get("cluster", {}) if isinstance(config, Mapping) else getattr(config, "cluster", None)
+    kind = cluster.get("kind", "local") if isinstance(cluster, Mapping) else getattr(cluster, "kind", None)
+    return kind == "local"
+
+
 def with_file(config: Any) -> Any:
     """Return a configuration whose data frame, if any, is a file in the checkpoint."""
     source = config.get("source") if isinstance(config, Mapping) else None
@@ -41,8 +57,8 @@ def with_file(config: Any) -> Any:
     if not is_frame(given):
         return config
     checkpoint = config.get("checkpoint")
-    default = CheckpointConfig().path
-    path = checkpoint.get("path", default) if isinstance(checkpoint, Mapping) else default
+    stated = {"path": checkpoint["path"]} if isinstance(checkpoint, Mapping) and "path" in checkpoint else {}
+    path = parse(CheckpointConfig, stated, "checkpoint").path
     staged = stage_frame(given, CheckpointFiles.at(path).staged)
     rest = source if isinstance(source, Mapping) else {}
     return {**config, "source": {**rest, "path": str(staged)}}

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from siftline.config.batch import BatchConfig
@@ -17,6 +18,7 @@ from siftline.flows.run.steps import forget_steps
 from siftline.jobs.intervals import Ledger
 from siftline.storage.layout import CheckpointFiles
 from siftline.storage.lease import Lease
+from siftline.tasks.adapters.aside import aside
 from siftline.types import BatchResult
 
 
@@ -74,7 +76,8 @@ def interval_of(run: Run, when: datetime, *, again: bool) -> Iterator[Turn]:
             with suppress(StorageError):  # the error says more
                 ledger.write(interval, "failed", run_id(), str(error))
             raise
-        ledger.write(interval, "published", run_id(), result=turn.published)
+        write = partial(ledger.write, interval, "published", run_id(), result=turn.published)
+        aside("the interval is not recorded as published", write, None)
 
 
 def _already_published(done: BatchResult, job: Path, lease: Lease) -> BatchResult:

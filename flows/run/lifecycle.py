@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,11 +25,13 @@ from siftline.errors import Cancelled, IntervalSkipped, JobBusy, LeaseLost, Sift
 from siftline.flows.control.slots import claim_of
 from siftline.flows.run.admission import SlotsAwaited, submission_ended
 from siftline.flows.run.announcements import announce_failure, announce_result
+from siftline.flows.run.api_retries import brief_api_requests
 from siftline.flows.run.steps import run_steps
 from siftline.jobs.monitor import Monitor
 from siftline.jobs.record import Outcome, concluded, read_job, write_job
 from siftline.pipelines.assignment import Assignment, keep_assignment
 from siftline.progress import Progress, emit
+from siftline.shown import one_line, plain_text
 from siftline.storage.lease import Lease
 from siftline.tasks.adapters.crashed_runs import end_crashed_runs
 from siftline.tasks.adapters.labels import emit_run_event, forget_label, label_run
@@ -42,6 +45,9 @@ from siftline.types import BatchResult, ResultState, RunLabel
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+# The result or the error of the last run in this context, whether or not the API has its final state.
+ENDED: ContextVar[BatchResult | BaseException | None] = ContextVar("siftline_ended", default=None)
 
 
 @dataclass(frozen=True)
@@ -127,19 +133,24 @@ class Run:
         # A run that was interrupted after it had published could not notify.
         if not again or before in ("interrupted", "suspended"):
             recovered = recovered and result.state != "Partial"
-            announce_result(self.assignment.announced, result, self.lease.directory, recovered)
+            with brief_api_requests():
+                announce_result(self.assignment.announced, result, self.lease.directory, recovered)
         self._outcome = _completed(result)
         run_steps(self.assignment, result, job, notified=True)
+        ENDED.set(result)
 
     def fail(self, error: BaseException) -> None:
         """End the run with an error, or raise the error for Prefect to end the run with it."""
         error = _reason(error, self.lease)
+        ENDED.set(error)
         ending = ending_of(error)
         if ending is STOPPED and get_intent() is None and suspension_asked():
             ending = SUSPENDED
         if ending.announced:
             for_good = ending is FAILED_FOR_GOOD
-            announce_failure(self.assignment.announced, error, self.lease.directory, self.interval, for_good)
+            announced, job = self.assignment.announced, self.lease.directory
+            with brief_api_requests():
+                announce_failure(announced, error, job, self.interval, for_good)
         published = self._outcome is not None
         if ending.outcome is not None and not (published and ending in (STOPPED, SUSPENDED)):
             self._record(ending.outcome, str(error) if ending.announced else None)
@@ -241,7 +252,7 @@ def _completed(result: BatchResult) -> BatchResult | State:
 def _ended(ending: Ending, error: BaseException) -> State:
     message = "Stopped on request; finished chunks are kept."
     if ending is not STOPPED:
-        message = "; ".join(line.strip() for line in str(error).splitlines())
+        message = "; ".join(one_line(line.strip()) for line in plain_text(error).splitlines())
     if ending.label is not None:
         label_run(ending.label, message)
     data = None if ending.type == StateType.CANCELLED else error

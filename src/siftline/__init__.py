@@ -3,7 +3,11 @@
 The pipeline on Prefect is `siftline.flows.batch_detection`; `score` runs it with one call.
 """
 
-from __future__ import annotations
+import sys
+
+if sys.argv[:1] == ["-m"] and not sys.flags.safe_path:
+    # `python -m siftline`: files of the working directory come last, before anything else is imported.
+    sys.path.append(sys.path.pop(0))
 
 from typing import TYPE_CHECKING, Any
 

@@ -31,6 +31,9 @@ class SourceFile(Record):
     rows: int
     origin: str
     staged: bool = False
+    casts: dict[str, str] = Field(
+        default={}, description="Columns whose type in the other files differs, with the type for all."
+    )
 
     def only(self, row_groups: Collection[int]) -> SourceFile:
         """Return the record without the digests of other row groups, because it crosses the network."""
@@ -128,19 +131,32 @@ class ChunkTable(Sequence[Chunk]):
 
     @classmethod
     def from_lists(cls, lists: dict[str, list[Any]]) -> ChunkTable:
-        """Rebuild a table from the lists of `to_lists`."""
+        """Rebuild a table from the lists of `to_lists`; raise ValueError if these are of no table."""
         pieces = np.asarray(lists["pieces"], dtype=np.int64).reshape(-1, 4)
-        return cls(pieces, np.asarray(lists["bounds"], dtype=np.int64))
+        bounds = np.asarray(lists["bounds"], dtype=np.int64)
+        if not _is_cut(pieces, bounds):
+            raise ValueError("not a cut of all rows")
+        return cls(pieces, bounds)
 
 
-@dataclass(frozen=True)
+def _is_cut(pieces: Ints, bounds: Ints) -> bool:
+    """Return True if chunks own all pieces once, and pieces cover row groups from their first rows on."""
+    if bounds.ndim != 1 or len(bounds) < 2 or (bounds[0], bounds[-1]) != (0, len(pieces)):
+        return False
+    follows = (pieces[1:, :2] == pieces[:-1, :2]).all(axis=1)
+    expected = np.append(0, np.where(follows, pieces[:-1, 2] + pieces[:-1, 3], 0))
+    whole = (pieces >= 0).all() and (pieces[:, 3] > 0).all() and (pieces[:, 2] == expected).all()
+    return bool(whole and (np.diff(bounds) > 0).all())
+
+
+@dataclass(frozen=True, repr=False)
 class BatchPlan:
     """Plan of a job: the input's snapshot, the features, the chunks, and the directory of its work.
 
     `token` names this start of the job, so that receipts and part files of one given up (``--fresh``) do not
     count for another; `fresh` is true if one was given up. `bundle` chunks travel to a worker together, and
     `commit_every` are committed together. A chunk is scored in batches `batch_divisor` times smaller
-    than usual.
+    than usual. `notes` are what the user should know before the work.
     """
 
     job_id: str
@@ -154,6 +170,10 @@ class BatchPlan:
     directory: Path
     batch_divisor: int = 1
     fresh: bool = False
+    notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:  # Dask logs the arguments of failed calls
+        return f"BatchPlan({self.job_id})"
 
     @property
     def rows(self) -> int:

@@ -50,6 +50,8 @@ import errno
 import warnings
 from typing import Any, Literal, Self, TypeGuard
 
+from siftline.shown import one_line, terminal_text
+
 Fault = Literal["job", "chunk", "data", "resource", "transient", "worker"]
 
 
@@ -91,7 +93,7 @@ class SiftlineError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        return f"{self.problem}; {self.remedy}"
+        return one_line(f"{self.problem}; {self.remedy}")
 
     def about(self, what: str) -> Self:
         """Return the same error with its subject in front of the problem."""
@@ -106,7 +108,7 @@ class ConfigError(InputError):
     """The configuration is invalid; `problem` has one line per mistake."""
 
     def __str__(self) -> str:
-        return f"{self.problem}\n{self.remedy}" if "\n" in self.problem else super().__str__()
+        return terminal_text(f"{self.problem}\n{self.remedy}") if "\n" in self.problem else super().__str__()
 
 
 class SourceError(InputError, fault="chunk"):
@@ -253,6 +255,7 @@ _STORAGE_REMEDIES = {
     errno.ENOTDIR: "a file is where a directory should be: choose another path",
     errno.EISDIR: "a directory is where a file should be: choose another path",
     errno.EEXIST: "a file is where a directory should be: choose another path",
+    errno.ELOOP: "a link is where a file or a directory should be: remove it",
     errno.ENAMETOOLONG: "choose a shorter path",
 }
 _LASTING = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR}

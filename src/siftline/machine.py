@@ -26,9 +26,14 @@ class Machine:
     cores: int
     memory: int
 
+    @property
+    def usable(self) -> int:
+        """Memory for all workers together."""
+        return int(_SHARE * self.memory)
+
     def usual_memory(self, workers: int) -> int:
         """Return the memory of each of some workers without a setting: 2 GiB, on a small machine less."""
-        return min(USUAL_MEMORY, int(_SHARE * self.memory) // workers)
+        return min(USUAL_MEMORY, self.usable // workers)
 
 
 def this_machine(root: Path = _CGROUP, own: Path = _OWN_CGROUPS) -> Machine:

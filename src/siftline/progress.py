@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
+
+from siftline.shown import log_line
+
+_log = logging.getLogger(__name__)
 
 Stage = Literal["plan", "fit", "detect", "combine", "validate", "publish", "notify"]
 
 
-# A kind of incident.
+# Kinds of incidents.
 NOT_NOTIFIED = "not notified"
+NOT_CLOSED = "not closed"
 
 
 @dataclass(frozen=True)
@@ -52,13 +59,20 @@ class Incident:
     """Something that went wrong and was dealt with.
 
     `kind` is ``retried``, ``split``, ``worker lost``, ``recomputed``, ``rejected``, ``chunk failed``,
-    ``slower``, ``less memory``, ``adapted``, ``repeated`` or ``not notified``; `text` says what, where, and
-    what is done; `chunk` is the number of its chunk, if any.
+    ``slower``, ``less memory``, ``adapted``, ``repeated``, ``not notified`` or ``not closed``; `text` says
+    what, where, and what is done; `chunk` is the number of its chunk, if any.
     """
 
     kind: str
     text: str
     chunk: int | None = None
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something about the input or the result that the user should know."""
+
+    text: str
 
 
 @dataclass(frozen=True)
@@ -110,12 +124,12 @@ class Queued:
     seconds: float | None
 
 
-Report = Progress | Incident | Usage | LogLine | IntervalProgress | Queued
+Report = Progress | Incident | Note | Usage | LogLine | IntervalProgress | Queued
 
 
-def counted(number: int, what: str) -> str:
+def counted(number: int, what: str, several: str | None = None) -> str:
     """Return a number and its noun."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
+    return f"{number:,} {what if number == 1 else several or f'{what}s'}"
 
 
 Listener = Callable[[Report], None]
@@ -133,6 +147,14 @@ def listening(listener: Listener) -> Iterator[None]:
 
 
 def emit(report: Report) -> None:
-    """Pass a report to every listener."""
+    """Pass a report to every listener; one that fails has no consequences for the work."""
     for listener in _listeners.get():
-        listener(report)
+        try:
+            listener(report)
+        except Exception as error:  # noqa: BLE001  whatever a terminal, a disk or an API raises
+            _warn_once(f"{type(error).__name__}: {error}")
+
+
+@lru_cache(maxsize=100)
+def _warn_once(problem: str) -> None:
+    _log.warning("progress is not shown everywhere: %s", log_line(problem))

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from types import FrameType
 
+from siftline.imports import children_import_safely
+
 GRACE_SECONDS = 10.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -24,7 +26,8 @@ def hold_signals(signals: Iterable[signal.Signals] = _SIGNALS) -> None:
     A blocked signal stays blocked across fork and exec, whatever handlers a program sets.
     """
     # Python starts this process with the first child, and unblocks the signals when it has.
-    resource_tracker.ensure_running()
+    with children_import_safely():
+        resource_tracker.ensure_running()
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
 
 

@@ -11,11 +11,14 @@ from pydantic import ConfigDict, Field
 
 from siftline.config.schedules import Interval
 from siftline.errors import renamed
+from siftline.progress import counted
+from siftline.shown import shown
 from siftline.storage.records import PublishedFile, Record, StoredFile
 
 Float64s = npt.NDArray[np.float64]
 Float32s = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
 Matrix = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
 
@@ -27,6 +30,9 @@ class DetectorRef(Record):
     model_digest: str
     sample_rows: int
     threshold: float | None = Field(default=None, description="Lowest score of an anomaly, if known already.")
+    capped: dict[str, int] = Field(
+        default={}, description="Text features whose rarer values share a column, with the number of values."
+    )
 
 
 class ScoreSummary(Record):
@@ -114,6 +120,37 @@ class Receipts:
         return self.rows_rejected + sum(chunk.rows for chunk in self.failed)
 
 
+class KeyFacts(Record):
+    """What is known of a key in a result, over the rows of all scored chunks.
+
+    `distinct` is None if not counted. A key that repeats has its first rows as an example.
+    """
+
+    columns: tuple[str, ...]
+    unique: bool | Literal["unknown"]
+    rows: int
+    distinct: int | None = None
+    missing: int = 0
+    example: dict[str, str] | None = None
+    example_rows: tuple[int, ...] = ()
+
+    @property
+    def caution(self) -> str | None:
+        """A sentence for readers that want to join by the key; None if nothing is known against it."""
+        name = shown(", ".join(self.columns))
+        without = f"{self.missing:,} of {self.rows:,} rows have no value in it"
+        if self.unique is not False:
+            return f"Key {name} is incomplete: {without}." if self.missing else None
+        count = "" if self.distinct is None else f"{self.distinct:,} distinct values in {self.rows:,} rows, "
+        values = ", ".join(f"{one}={value}" for one, value in (self.example or {}).items())
+        rows = ", ".join(map(str, self.example_rows))
+        more = f"; {without}" if self.missing else ""
+        return (
+            f"Key {name} repeats: {count}for example {values} in rows {rows}{more}. "
+            f"Results cannot be joined back by it{'' if 'row' in self.columns else ': use row'}."
+        )
+
+
 class CombinedScores(Record):
     """The labelled result, staged beside the published one. `rows` are those with a score."""
 
@@ -126,6 +163,23 @@ class CombinedScores(Record):
     scores: tuple[PublishedFile, ...]
     anomaly_files: tuple[PublishedFile, ...]
     failed_files: tuple[PublishedFile, ...]
+    key: KeyFacts | None = None
+    asked: int | None = Field(default=None, description="Rows that the threshold's rule asks to flag.")
+
+    @property
+    def ties(self) -> str | None:
+        """A sentence about equal scores that flag far more rows than asked for."""
+        return ties_caution(self.anomalies, self.rows, self.asked, self.threshold)
+
+
+def ties_caution(flagged: int, rows: int, asked: int | None, score: float) -> str | None:
+    """Return a sentence about ties if they flag more than twice the rows asked for."""
+    if asked is None or flagged <= 2 * asked:
+        return None
+    return (
+        f"Ties: {flagged:,} of {rows:,} rows are flagged instead of {asked:,}, "
+        f"because too many have the same score, {score:.6g}."
+    )
 
 
 class Check(Record):
@@ -195,7 +249,7 @@ class Counts(Record):
     @property
     def summary(self) -> str:
         """Rows, anomalies and threshold, on one line."""
-        found = f"{self.anomaly_count:,} anomalies among {self.scored:,} rows"
+        found = f"{counted(self.anomaly_count, 'anomaly', 'anomalies')} among {counted(self.scored, 'row')}"
         return f"{found} ({self.rate:.2%}), score {self.threshold:.4f} or more"
 
     @property

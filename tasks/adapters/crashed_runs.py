@@ -19,11 +19,12 @@ def end_crashed_runs(lease: Lease) -> None:
     """Mark all earlier holders of a job that died without releasing it as crashed."""
     message = f"Its process ended without a word; run {flow_run.id} went on with the job."
     while (previous := lease.previous) is not None:
-        write_aside("the end of the run before", partial(_crash, UUID(previous.run), message))
+        write_aside("the end of the run before", partial(_crash, previous.run, message))
         lease.forget_previous()
 
 
-def _crash(run_id: UUID, message: str) -> None:
+def _crash(run: str, message: str) -> None:
+    run_id = UUID(run)
     with get_client(sync_client=True) as client, suppress(ObjectNotFound):  # it was on another server
         state = client.read_flow_run(run_id).state
         if state is not None and not state.is_final():

@@ -12,6 +12,7 @@ from prefect.context import FlowRunContext, TaskRunContext
 from prefect.events import RelatedResource, emit_event
 
 from siftline.tasks.adapters.artifacts import write_aside
+from siftline.tasks.adapters.aside import aside
 from siftline.tasks.adapters.present import present_run
 from siftline.types import RunLabel
 
@@ -24,7 +25,7 @@ def label_run(label: RunLabel, message: str) -> None:
     if context is None or context.flow_run is None:
         return
     run = context.flow_run
-    emit_run_event(label, message, context.flow, run)
+    aside("the run has no event", lambda: emit_run_event(label, message, context.flow, run), None)
     write_aside("the tag", lambda: _set_label(run.id, {f"{_PREFIX}{label}"}))
 
 

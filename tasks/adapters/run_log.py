@@ -9,13 +9,12 @@ from contextlib import contextmanager
 
 from prefect import get_run_logger
 
-from siftline.jobs.texts import shown
-from siftline.progress import Incident, LogLine, Report, listening
+from siftline.progress import Incident, LogLine, Note, Report, listening
+from siftline.shown import log_line
 
 # Of each kind; a bad day must not drown the log.
 _MOST = 20
 _MOST_LINES = 200
-_LONGEST = 2_000
 
 
 @contextmanager
@@ -31,12 +30,13 @@ def run_logged() -> Iterator[None]:
             count[report.kind] += 1
             if count[report.kind] <= _MOST:
                 level = logging.INFO if report.kind == "retried" else logging.WARNING
-                logger.log(level, "%s: %s", report.kind, shown(report.text, _LONGEST))
+                logger.log(level, "%s: %s", report.kind, log_line(report.text))
+        elif isinstance(report, Note):
+            logger.info("note: %s", log_line(report.text))
         elif isinstance(report, LogLine):
             lines += 1
             if lines <= _MOST_LINES:
-                text = shown(report.text, _LONGEST)
-                logger.log(report.level, "%s: %s: %s", report.item, report.logger, text)
+                logger.log(report.level, "%s: %s: %s", report.item, report.logger, log_line(report.text))
 
     try:
         with listening(listen):

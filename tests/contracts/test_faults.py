@@ -388,8 +388,7 @@ def test_who_kills_his_worker_every_time_fails_alone_and_the_others_are_publishe
         ("OutOfMemory", "the worker died while this chunk ran alone", 3)
     }
     assert_scored_but(ran.done, undisturbed, culprits)
-    # With the others beside him once or, when he was in the way of the other one, twice; then three times.
-    assert all(4 <= ran.executions[chunk] <= 4 + len(culprits) - 1 for chunk in culprits)
+    assert {ran.executions[chunk] for chunk in culprits} == {3}
     assert_lost_no_more_than(ran, len(culprits) * 5, frozenset(culprits))
 
 
@@ -402,6 +401,7 @@ def test_who_kills_his_worker_every_time_fails_the_job_where_none_is_tolerated(
     assert "chunk 3 (rows 150-199) failed after 3 attempts" in text
     assert "cluster.memory_limit" in text
     assert ran.told.counts["chunk failed"] == 1
+    assert ran.executions[3] == 3
     assert_resumes(dask, run, config, undisturbed)
 
 
@@ -411,9 +411,24 @@ def test_big_killers_are_halved_before_they_are_given_up(
     config = configuration(tmp_path, big_data, chunk_rows=4_000, tolerate={"chunks": 1})
     ran = run(dask, config, {3: ["kill", "again"]})
     assert [chunk.chunk for chunk in ran.done.manifest.chunks_failed] == [3]
-    # With others; alone, whole, in 2 and in 4.
-    assert ran.executions[3] == 4
-    assert ran.told.counts["split"] == 2
+    # With others; alone, whole and in 2.
+    assert [chunk.attempts for chunk in ran.done.manifest.chunks_failed] == [ran.executions[3]] == [3]
+    assert ran.told.counts["split"] == 1
+
+
+@pytest.mark.usefixtures("no_second_start")
+@pytest.mark.parametrize("fault", ["kill", "io", "hang"])
+@pytest.mark.parametrize("attempts", [1, 2])
+def test_each_start_is_an_attempt_and_there_are_no_more_than_configured(
+    dask: Executor, run: Runner, tmp_path: Path, big_data: Path, fault: Fault, attempts: int
+) -> None:
+    sections = {"retries": {"attempts": attempts}, "tolerate": {"chunks": 1}}
+    chunking = {"timeout_seconds": 2 if fault == "hang" else 60}
+    config = configuration(tmp_path, big_data, chunk_rows=4_000, chunking=chunking, **sections)
+    ran = run(dask, config, {3: [fault, "again"]})
+    assert [(one.chunk, one.attempts) for one in ran.done.manifest.chunks_failed] == [(3, attempts)]
+    assert ran.executions[3] == attempts
+    assert max(count for chunk, count in ran.executions.items() if chunk != 3) == 1
 
 
 def test_labelling_outlives_its_worker(
@@ -498,11 +513,9 @@ def test_what_travels_together_is_told_apart_when_one_of_it_kills_its_worker(
     assert [number for number, one in settled.items() if one.error is not None] == [21]
     assert isinstance(settled[21].error, OutOfMemory)
     executions = script.executions()
-    # 20 was done just before, in the same bundle, and could not say so any more.
-    assert (executions["note 20"], executions["note 21"]) == (2, 4)
-    others = [count for name, count in executions.items() if name != "note 21"]
-    assert (len(others), max(others)) == (63, 2)
-    assert sum(others) <= 63 + GIVEN * 4
+    # What was done before it in the bundle is answered, and what comes after it had not begun.
+    assert executions == {f"note {number}": 3 if number == 21 else 1 for number in range(64)}
+    assert settled[21].attempts == 3
 
 
 def all_done(executor: Executor, script: Script, tasks: int) -> None:

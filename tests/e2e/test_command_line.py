@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -50,13 +52,15 @@ def test_json_is_one_object_and_all_there_is_on_stdout(shell: Shell, config: Pat
     assert "scoring: 3/3 chunks" in finished.err
 
 
-def test_without_a_server_one_is_started_and_gone_in_the_end(
+def test_without_a_server_one_is_started_and_no_process_imports_files_of_the_working_directory(
     api_url: str, prefect_database: Path, tmp_path: Path
 ) -> None:
     shell = Shell(tmp_path)
     (tmp_path / ".prefect").mkdir()
     shutil.copy(prefect_database, tmp_path / ".prefect")  # as if it were not the first time
-    config = write_config(tmp_path / "job.yaml", configuration(tmp_path))
+    local = {"kind": "local", "workers": 1, "memory_limit": "1GiB"}
+    config = write_config(tmp_path / "job.yaml", {**configuration(tmp_path), "cluster": local})
+    imported = shadow_all_modules(tmp_path)
     with nothing_left_behind():
         finished = shell.siftline("run", config, "--json")
         shell.wait_for_nobody()
@@ -64,3 +68,13 @@ def test_without_a_server_one_is_started_and_gone_in_the_end(
     assert finished.status == 0, finished.err
     assert finished.json()["rows"] == 600
     assert finished.out.count("\n") == 1
+    assert not imported.exists(), imported.read_text()
+
+
+def shadow_all_modules(directory: Path) -> Path:
+    """Write a file for every installed module; each notes its import in a file, whose path is returned."""
+    noted = directory / "imported"
+    for name in {*sys.stdlib_module_names, *packages_distributions()}:
+        note = f"open({str(noted)!r}, 'a').write('{name}\\n')"
+        (directory / f"{name}.py").write_text(f"{note}\nraise ImportError('of the working directory')\n")
+    return noted

@@ -36,7 +36,7 @@ PAGES = [
     "schedule-pipelines",
 ]
 PAGES += ["watch-jobs", "read-the-report", "share-a-machine", "monitor"]
-PAGES += ["recover", "prefect-ui", "run-a-stack"]
+PAGES += ["read-csv-files", "recover", "prefect-ui", "run-a-stack"]
 ORDER = [next((ROOT / "docs").rglob(f"{name}.md")) for name in PAGES]
 
 

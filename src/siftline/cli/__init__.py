@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import os
 import signal
 import sys
 import warnings
@@ -15,19 +16,25 @@ from typing import NoReturn, TextIO
 
 import click
 
+from siftline.cli import prefect_setup
+from siftline.cli.streams import lost_output, make_output_safe
 from siftline.errors import RenamedWarning, SiftlineError
+from siftline.imports import SAFE_PATH
+from siftline.shown import terminal_text
 
 _INTERRUPTED = 130
 # Imported when one of their commands is called.
 _MODULES = {
     **dict.fromkeys(["init", "publish", "resume", "run", "schema", "submit", "validate"], "batches"),
     **dict.fromkeys(["automations", "backfill", "pipelines"], "pipelines"),
-    **dict.fromkeys(["history", "show", "threshold"], "results"),
+    **dict.fromkeys(["history", "show", "threshold", "verify"], "results"),
     **dict.fromkeys(["jobs", "status", "watch"], "watching"),
     **dict.fromkeys(["down", "up"], "stack"),
     "serve": "serve",
 }
 _FORMER = {"apply": "pipelines"}
+# Their output is all that they do.
+_SHOWING = ("history", "jobs", "schema", "show", "status", "threshold", "validate")
 
 
 class _Commands(click.Group):
@@ -50,21 +57,41 @@ def commands() -> None:
 
 def main() -> NoReturn:
     """Run the command line and exit with its status."""
+    make_output_safe()
+    os.environ[SAFE_PATH] = "1"  # for all Python processes that it starts
     # SIGTERM is handled like Ctrl-C: everything started is closed in order.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # Imports make many objects and no garbage; a process that ends needs no search for any.
     gc.set_threshold(50_000)
     atexit.register(gc.freeze)
     warnings.showwarning = _show_warning
+    _leave(_call())
+
+
+def _call() -> int:
+    """Call the command, and return its exit status."""
     try:
-        sys.exit(commands(standalone_mode=False) or 0)
+        return int(commands(standalone_mode=False) or 0)
     except SiftlineError as error:
-        _fail(str(error), error.exit_status)
+        return _complain(str(error), error.exit_status)
     except click.ClickException as error:
         error.show()
-        sys.exit(error.exit_code)
+        return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        _fail("interrupted; run the same command again to go on: finished chunks are kept", _INTERRUPTED)
+        problem = "interrupted; run the same command again to go on: finished chunks are kept"
+        return _complain(problem, _INTERRUPTED)
+
+
+def _leave(status: int) -> NoReturn:
+    """Exit, at once if Prefect's threads do not come to an end."""
+    sys.stdout.flush()
+    if (lost := lost_output()) is not None:
+        _complain(f"a part of the output is lost: {lost.strerror}", status)
+        status = status or int(any(name in _SHOWING for name in sys.argv[1:2]))
+    if not prefect_setup.left_in_time:
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def _show_warning(
@@ -77,13 +104,13 @@ def _show_warning(
 ) -> None:
     """Print a warning: of a former spelling in one line, of anything else with its place."""
     if issubclass(category, RenamedWarning):
-        click.echo(f"siftline: {message}", err=True)
+        click.echo(terminal_text(f"siftline: {message}"), err=True)
     else:
         click.echo(
             warnings.formatwarning(message, category, filename, lineno, line), file, nl=False, err=True
         )
 
 
-def _fail(message: str, status: int) -> NoReturn:
+def _complain(message: str, status: int) -> int:
     click.echo(f"siftline: {message}", err=True)
-    sys.exit(status)
+    return status

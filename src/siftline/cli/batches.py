@@ -12,20 +12,19 @@ from pathlib import Path
 
 import click
 
-from siftline.cli.options import checkpoint_option, json_option
-from siftline.cli.prefect_setup import end_server_with_us, prepare_prefect
-from siftline.cli.terminal import duration
+from siftline.cli.options import checkpoint_option, json_option, path_type
+from siftline.cli.prefect_setup import leave_prefect, prepare_prefect, reach_given_api
+from siftline.cli.terminal import duration, say, say_json
 from siftline.config.batch import BatchConfig
 from siftline.config.clusters import Cluster
 from siftline.config.fields import Section
 from siftline.config.loading import load_config, resolve_config
 from siftline.errors import ApiError, Cancelled, OutputConflict, SiftlineError
-from siftline.progress import NOT_NOTIFIED, Incident, Report, listening
-from siftline.storage.layout import OutputFiles
+from siftline.progress import NOT_CLOSED, NOT_NOTIFIED, Incident, Report, listening
+from siftline.shown import listed
 from siftline.types import BatchResult
 
-_path = click.Path(path_type=Path)
-_config_argument = click.argument("config", type=_path)
+_config_argument = click.argument("config", type=path_type)
 _set_option = click.option(
     "--set", "overrides", multiple=True, metavar="KEY.PATH=VALUE", help="Override a configuration field."
 )
@@ -44,17 +43,19 @@ def run(config: Path, overrides: tuple[str, ...], fresh: bool, as_json: bool, ve
 
     After an interruption, run the same command again: finished work is never repeated.
     """
+    from siftline.cli.checks import check_batch, published_result
     from siftline.jobs.starting import starting
 
-    batch = load_config(config, overrides)
-    with (
-        _errors_as_json(as_json),
-        starting(batch.checkpoint.path, batch.name),
-        _in_this_process(batch.cluster, verbose),
-    ):
-        from siftline.flows.batch_detection import batch_detection
+    with _errors_as_json(as_json):
+        batch = load_config(config, overrides)
+        check_batch(batch)
+        result = None if fresh else published_result(batch)
+        if result is None or _has_server():
+            with starting(batch.checkpoint.path, batch.name), _in_this_process(batch.cluster, verbose):
+                from siftline.flows.batch_detection import batch_detection
+                from siftline.flows.run.calls import call_flow
 
-        result = batch_detection(batch, fresh)
+                result = call_flow(batch_detection, batch, fresh)
     _show(result, as_json)
 
 
@@ -74,8 +75,11 @@ def resume(job_id: str, checkpoint: str, safer: bool, as_json: bool, verbose: bo
         _in_this_process(_planned(checkpoint, job_id).cluster, verbose),
     ):
         from siftline.flows.recovery import recovery
+        from siftline.flows.run.calls import call_flow
 
-        result = recovery(job_id=job_id, checkpoint=checkpoint, max_recoveries=None, safer=safer)
+        result = call_flow(
+            recovery, job_id=job_id, checkpoint=checkpoint, max_recoveries=None, safer=safer
+        )
     _show(result, as_json)
 
 
@@ -95,8 +99,9 @@ def publish(job_id: str, checkpoint: str, partial: bool, as_json: bool, verbose:
         _in_this_process(_planned(checkpoint, job_id).cluster, verbose),
     ):
         from siftline.flows.recovery import partial_publication
+        from siftline.flows.run.calls import call_flow
 
-        result = partial_publication(job_id, checkpoint)
+        result = call_flow(partial_publication, job_id, checkpoint)
     _show(result, as_json)
 
 
@@ -110,19 +115,24 @@ def submit(config: Path, overrides: tuple[str, ...], work_pool: str, as_json: bo
 
     Its worker runs it in the current directory, at its turn if the work pool has a pool of slots.
     """
-    batch = load_config(config, overrides)
-    prepare_prefect()
-    from siftline.flows.control.use_cases import create_batch_job
+    from siftline.stages.inspection import inspect_batch
 
-    job = create_batch_job(batch, work_pool)
+    with _errors_as_json(as_json):
+        batch = load_config(config, overrides)
+        inspect_batch(resolve_config(batch, datetime.now(UTC)))
+        prepare_prefect()
+        reach_given_api()
+        from siftline.flows.control.use_cases import create_batch_job
+
+        job = create_batch_job(batch, work_pool)
     if as_json:
-        click.echo(job.model_dump_json())
+        say_json(job)
         return
-    click.echo(f"{job.state}  job {job.job_id}  run {job.flow_run_id}")
+    say(f"{job.state}  job {job.job_id}  run {job.flow_run_id}")
     if job.place is not None:
         wait = "unknown" if job.wait_seconds is None else f"about {duration(job.wait_seconds)}"
-        click.echo(f"  place {job.place} in the queue, wait {wait}")
-    click.echo(f"  watch it with: siftline watch {job.flow_run_id}")
+        say(f"  place {job.place} in the queue, wait {wait}")
+    say(f"  watch it with: siftline watch {job.flow_run_id}")
 
 
 @click.command()
@@ -138,24 +148,28 @@ def validate(config: Path, overrides: tuple[str, ...]) -> None:
     found = inspect_batch(batch)
     files = f"{len(found.files)} {found.format} file{'s' if len(found.files) > 1 else ''}"
     rows = "rows are counted by the run" if found.rows is None else f"{found.rows:,} rows"
-    click.echo(f"{config}: ready to run")
-    click.echo(f"  source    {files}, {rows}")
-    click.echo(f"  features  {', '.join(feature.name for feature in found.features)}")
+    say(f"{config}: ready to run")
+    say(f"  source    {files}, {rows}")
+    say(f"  features  {listed([feature.name for feature in found.features])}")
     if found.rows and found.chunk_rows:
         rows_each = min(found.chunk_rows, found.rows)
-        click.echo(f"  chunks    of at most {rows_each:,} rows")
-        size = JobSize(found.rows, -(-found.rows // rows_each), rows_each, len(found.features))
-        click.echo(f"  resources {requirements(batch, size, this_machine())}")
-    click.echo(f"  output    {batch.output.path}")
+        say(f"  chunks    of at most {rows_each:,} rows")
+        chunks = -(-found.rows // rows_each)
+        size = JobSize(found.rows, chunks, rows_each, len(found.features), found.fit_bytes)
+        say(f"  resources {requirements(batch, size, this_machine())}")
+    say(f"  output    {batch.output.path}")
     if batch.notify:
-        click.echo(f"  notify    {_check_blocks(batch)}")
+        say(f"  notify    {_check_blocks(batch)}")
+    for note in found.notes:
+        say(f"  note      {note}")
 
 
 def _check_blocks(batch: BatchConfig) -> str:
     """Check that the server has the blocks of the notifications, if one is configured and answers."""
     blocks = ", ".join(dict.fromkeys(rule.block for rule in batch.notify))
     prepare_prefect()
-    from siftline.flows.server import api_address, server
+    from siftline.flows.address import api_address
+    from siftline.flows.server import server
 
     if not api_address():
         return f"{blocks} (not checked: no Prefect server is configured)"
@@ -181,28 +195,49 @@ def schema(of: str) -> None:
 
 
 @click.command()
-@click.argument("data", type=_path)
-@click.option("--output", "-o", type=_path, help="File to write. Default: the name of the data, with .yaml.")
+@click.argument("data", type=path_type)
+@click.option("--output", "-o", type=path_type, help="File to write. Default: the name of the data, with .yaml.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
-def init(data: Path, output: Path | None, force: bool) -> None:
+@click.option("--key", multiple=True, metavar="COLUMN", help="Column that identifies a row; repeatable.")
+@click.option("--label", metavar="COLUMN", help="Column with known labels.")
+@click.option("--exclude", multiple=True, metavar="COLUMN", help="Column to leave out, or a glob; repeatable.")
+def init(
+    data: Path,
+    output: Path | None,
+    force: bool,
+    key: tuple[str, ...],
+    label: str | None,
+    exclude: tuple[str, ...],
+) -> None:
     """Write a starter configuration for a data file, with features proposed from its columns."""
-    from siftline.cli.starter import starter_config
+    from siftline.cli.starter import Asked, plain_name, starter_config
     from siftline.storage.files import replacing
 
-    text = starter_config(data)
-    target = output or Path(f"{data.name.split('.')[0]}.yaml")
+    target = output or Path(f"{plain_name(data)}.yaml")
     if target.exists() and not force:
         raise OutputConflict(f"{target}: already exists", "choose another name with -o, or use --force")
+    text = starter_config(data, Asked(key, exclude, label))
     with replacing(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    click.echo(f"wrote {target}; next: siftline run {target}")
+    say(f"wrote {target}; next: siftline run {target}")
+
+
+def _has_server() -> bool:
+    """Return True if a server is configured, which is to know of every run."""
+    from siftline.flows.address import api_address
+
+    return api_address() is not None
 
 
 def _planned(checkpoint: str, job_id: str) -> BatchConfig:
+    """Return the configuration of a planned job that can still be done."""
+    from siftline.cli.checks import check_batch
     from siftline.jobs.plans import planned_config
     from siftline.jobs.record import find_job
 
-    return planned_config(find_job(checkpoint, job_id))
+    batch = planned_config(find_job(checkpoint, job_id))
+    check_batch(batch)
+    return batch
 
 
 @contextmanager
@@ -221,7 +256,7 @@ def _errors_as_json(as_json: bool) -> Iterator[None]:
 def _in_this_process(cluster: Cluster, verbose: bool) -> Iterator[None]:
     """Prepare Prefect and the cluster for a flow, and show its progress on stderr.
 
-    The command ends with the notifications that were not delivered.
+    The command ends with the news that could not be delivered.
     """
     from siftline.cli.live import show_progress
     from siftline.engine import prepare_executor
@@ -230,54 +265,32 @@ def _in_this_process(cluster: Cluster, verbose: bool) -> Iterator[None]:
     context = click.get_current_context()
 
     def listen(report: Report) -> None:
-        if isinstance(report, Incident) and report.kind == NOT_NOTIFIED:
-            context.call_on_close(lambda: click.echo(f"siftline: {report.text}", err=True))
+        if isinstance(report, Incident) and report.kind in (NOT_NOTIFIED, NOT_CLOSED):
+            context.call_on_close(lambda: say(f"siftline: {report.text}", err=True))
 
     prepare_prefect(verbose)
-    with show_progress(sys.stderr) as say, listening(listen):
-        say("starting: importing Prefect")
+    reach_given_api()
+    with show_progress(sys.stderr) as show_text, listening(listen):
+        show_text("starting: importing Prefect")
         prepare_executor(cluster)  # its imports and ours take seconds, in parallel
-        from siftline.flows.server import api_address, flow_errors, reach_api
+        from siftline.flows.address import api_address
+        from siftline.flows.server import reach_api
 
         which = "the Prefect server" if api_address() else "an embedded Prefect server to start"
-        say(f"starting: waiting for {which}")
+        show_text(f"starting: waiting for {which}")
         with signals_held({signal.SIGINT}):  # we stop an embedded server, not the terminal
             reach_api()
-            end_server_with_us()
-        say("starting: creating the run")
-        with flow_errors():
-            yield
+        context.call_on_close(leave_prefect)
+        show_text("starting: creating the run")
+        yield
 
 
 def _show(result: BatchResult, as_json: bool) -> None:
     if as_json:
-        click.echo(result.model_dump_json())
+        say_json(result)
         return
     if result.state == "AlreadyPublished":
-        click.echo(f"job {result.job_id} is published already: nothing to do (--fresh does it again)")
-    _print_summary(result)
+        say(f"job {result.job_id} is published already: nothing to do (--fresh does it again)")
+    from siftline.cli.result_text import print_summary
 
-
-def _print_summary(result: BatchResult) -> None:
-    from siftline.cli.result_text import print_groups, print_top_rows
-    from siftline.jobs.results import open_results
-
-    results = open_results(result.output)
-    click.echo(result.summary)
-    if result.rows_failed:
-        click.echo(
-            f"{result.rows_failed:,} of {result.rows:,} rows could not be scored"
-            f"{' yet: this is a partial result' if result.state == 'Partial' else ''}; "
-            f"{result.chunks_failed:,} chunks have no result"
-        )
-    if result.state != "AlreadyPublished":
-        click.echo(
-            f"{result.chunks} chunks, {result.chunks_computed} computed, {result.chunks_reused} reused, "
-            f"{result.wall_seconds:.1f} s, job {result.job_id}"
-        )
-    print_groups(results, most=5)
-    print_top_rows(results)
-    click.echo(f"\nResults: {result.output} (in Python: siftline.open_results({result.output!r}))")
-    report = OutputFiles(Path(result.output)).report
-    if report.exists():
-        click.echo(f"Report: {report}")
+    print_summary(result)

@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-import click
-
-from siftline.cli.terminal import duration
-from siftline.progress import Incident, Listener, Progress, Queued, Report, listening
+from siftline.cli.terminal import duration, say
+from siftline.progress import Incident, Listener, Note, Progress, Queued, Report, listening
+from siftline.shown import log_line
 
 _SECONDS_BETWEEN_LINES = 5.0
 _STAGES = {
@@ -51,7 +50,9 @@ def _bar(stream: TextIO, rate: _Rate) -> Iterator[tuple[Listener, Say]]:
 
         def listen(what: Report) -> None:
             if isinstance(what, Incident):
-                bar.console.print(f"{what.kind}: {what.text}", markup=False, highlight=False)
+                bar.console.print(_incident(what), markup=False, highlight=False)
+            if isinstance(what, Note):
+                bar.console.print(_note(what), markup=False, highlight=False)
             if isinstance(what, Queued):
                 bar.update(task, description=_place(what))
             if not isinstance(what, Progress):
@@ -70,17 +71,19 @@ def _lines(stream: TextIO, rate: _Rate) -> Iterator[tuple[Listener, Say]]:
     def listen(what: Report) -> None:
         nonlocal last, place
         if isinstance(what, Incident):
-            click.echo(f"{what.kind}: {what.text}", file=stream)
+            say(_incident(what), file=stream)
+        if isinstance(what, Note):
+            say(_note(what), file=stream)
         if isinstance(what, Queued) and what.place != place:
             place = what.place
-            click.echo(_place(what), file=stream)
+            say(_place(what), file=stream)
         if not isinstance(what, Progress):
             return
         done = bool(what.chunks_total) and what.chunks_done == what.chunks_total
         if rate.enters(what) or done or rate.clock() - last >= _SECONDS_BETWEEN_LINES:
             last = rate.clock()
             detail = _detail(what, rate)
-            click.echo(f"{_STAGES[what.stage]}{': ' if detail else ''}{detail}", file=stream)
+            say(f"{_STAGES[what.stage]}{': ' if detail else ''}{detail}", file=stream)
 
     yield listen, lambda text: None
 
@@ -104,6 +107,14 @@ class _Rate:
     def rows_per_second(self, progress: Progress) -> float:
         """Return the rate at this report."""
         return (progress.rows_done - self._rows_before) / max(self.clock() - self._since, 1e-9)
+
+
+def _incident(what: Incident) -> str:
+    return f"{what.kind}: {log_line(what.text)}"
+
+
+def _note(what: Note) -> str:
+    return f"note: {log_line(what.text)}"
 
 
 def _place(queued: Queued) -> str:

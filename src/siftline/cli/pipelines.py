@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,9 +10,9 @@ from zoneinfo import ZoneInfo
 
 import click
 
-from siftline.cli.options import json_option
+from siftline.cli.options import json_option, path_type
 from siftline.cli.prefect_setup import prepare_prefect
-from siftline.cli.terminal import amount, table
+from siftline.cli.terminal import amount, say, say_json, table
 from siftline.config.schedules import next_boundaries
 from siftline.errors import BackfillFailed, ConfigError, SiftlineError, renamed
 from siftline.pipelines.spec import Pipeline, check_pipeline, is_pipeline, load_pipeline
@@ -27,7 +26,7 @@ _DEPLOYMENTS = Path("deployments")
 _AUTOMATIONS = _DEPLOYMENTS / "automations.yaml"
 _POOL = _DEPLOYMENTS / "pool.yaml"
 
-_files_argument = click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+_files_argument = click.argument("files", nargs=-1, type=path_type)
 _named_argument = click.argument("named", nargs=-1, required=True, metavar="NAME_OR_FILE...")
 _date = click.DateTime(["%Y-%m-%d"])
 
@@ -47,12 +46,12 @@ def validate_pipelines(files: tuple[Path, ...]) -> None:
     """
     pools, loaded = _pools(files)
     if pools is not None:
-        click.echo(f"pools: ready to apply ({', '.join(sizes(pools))})")
+        say(f"pools: ready to apply ({', '.join(sizes(pools))})")
     for pipeline in loaded:
         remarks = check_pipeline(pipeline, datetime.now(UTC))
-        click.echo(f"{pipeline.name}: ready to apply")
+        say(f"{pipeline.name}: ready to apply")
         for remark in remarks:
-            click.echo(f"  {remark}")
+            say(f"  {remark}")
         _print_times(pipeline)
 
 
@@ -83,18 +82,18 @@ def apply_pipelines(files: tuple[Path, ...], dry_run: bool) -> None:
         for pool in sorted({pipeline.work_pool for pipeline in loaded}):
             if not workers_online(client, pool):
                 start = f"`prefect worker start --pool {pool}`"
-                click.echo(f"work pool {pool} has no worker: nothing runs until {start}")
+                say(f"work pool {pool} has no worker: nothing runs until {start}")
     if dry_run:
-        click.echo("nothing was changed (--dry-run)")
+        say("nothing was changed (--dry-run)")
 
 
 def _make(what: str, changes: Sequence[Change], dry_run: bool) -> None:
     """Show changes, and make them unless in a dry run."""
-    click.echo(f"{what}:{'' if changes else ' up to date'}")
+    say(f"{what}:{'' if changes else ' up to date'}")
     for change in changes:
         if not dry_run:
             change.make()
-        click.echo(f"  {change}")
+        say(f"  {change}")
 
 
 @pipelines.command("list")
@@ -105,17 +104,17 @@ def list_pipelines(as_json: bool) -> None:
 
     found = use_cases.list_pipelines()
     if as_json:
-        click.echo(json.dumps([one.model_dump(mode="json") for one in found]))
+        say_json(found)
         return
     if not found:
-        click.echo("No pipelines on this server. Create them with `siftline pipelines apply`.")
+        say("No pipelines on this server. Create them with `siftline pipelines apply`.")
     for one in found:
         schedules = ", ".join(slug if on else f"{slug} (off)" for slug, on in one.schedules.items())
         due = f"next {one.next_due:%Y-%m-%d %H:%M %Z}" if one.next_due else "nothing planned"
         state = "paused" if one.paused else due
-        click.echo(f"{one.name}  {schedules or 'no schedule'}  {state}  last run {one.last_state or 'none'}")
+        say(f"{one.name}  {schedules or 'no schedule'}  {state}  last run {one.last_state or 'none'}")
         if not one.workers_online:
-            click.echo(f"  work pool {one.work_pool} has no worker")
+            say(f"  work pool {one.work_pool} has no worker")
 
 
 @pipelines.command("pause")
@@ -126,7 +125,7 @@ def pause_pipelines(named: tuple[str, ...]) -> None:
 
     for name in _names(named):
         pause_pipeline(name)
-        click.echo(f"paused {name}")
+        say(f"paused {name}")
 
 
 @pipelines.command("unpause")
@@ -137,7 +136,7 @@ def unpause_pipelines(named: tuple[str, ...]) -> None:
 
     for name in _names(named):
         unpause_pipeline(name)
-        click.echo(f"unpaused {name}")
+        say(f"unpaused {name}")
 
 
 @pipelines.command("resume", hidden=True)
@@ -157,7 +156,7 @@ def remove_pipelines(named: tuple[str, ...]) -> None:
 
     for name in _names(named):
         for change in remove_pipeline(name):
-            click.echo(change)
+            say(change)
 
 
 @pipelines.command("run")
@@ -169,7 +168,10 @@ def run_pipeline(name: str, fresh: bool, as_json: bool) -> None:
     from siftline.flows.control.use_cases import trigger_pipeline_run
 
     run = trigger_pipeline_run(name, fresh=fresh)
-    click.echo(run.model_dump_json() if as_json else f"started run {run.flow_run_id}; see {run.url}")
+    if as_json:
+        say_json(run)
+    else:
+        say(f"started run {run.flow_run_id}; see {run.url}")
 
 
 @click.command()
@@ -202,7 +204,7 @@ def backfill(pipeline: str, first: datetime, last: datetime, parallel: int, only
 
 def _show_interval(report: Report) -> None:
     if isinstance(report, IntervalProgress):
-        click.echo(f"{report.ended}/{report.total}  {report.interval}  {report.state}", err=True)
+        say(f"{report.ended}/{report.total}  {report.interval}  {report.state}", err=True)
 
 
 def _print_intervals(intervals: Sequence[Mapping[str, Any]]) -> None:
@@ -218,7 +220,7 @@ def _print_intervals(intervals: Sequence[Mapping[str, Any]]) -> None:
         for one in intervals
     ]
     for line in table([head, *rows]):
-        click.echo(line)
+        say(line)
 
 
 @click.group()
@@ -228,7 +230,7 @@ def automations() -> None:
 
 
 @automations.command("apply")
-@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.argument("file", required=False, type=path_type)
 def apply_automations(file: Path | None) -> None:
     """Create or update automations on the server from a file.
 
@@ -240,11 +242,11 @@ def apply_automations(file: Path | None) -> None:
     if file is None:
         file = _AUTOMATIONS if _AUTOMATIONS.is_file() else OWN
     for name, outcome in apply_automations(file):
-        click.echo(f"{outcome} {name}")
+        say(f"{outcome} {name}")
 
 
 @click.command(hidden=True)
-@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.argument("file", required=False, type=path_type)
 @click.pass_context
 def apply(context: click.Context, file: Path | None) -> None:
     """Do `automations apply`, under its former name."""
@@ -280,7 +282,7 @@ def _load(files: tuple[Path, ...]) -> list[Pipeline]:
         except SiftlineError as error:
             mistakes.append(error)
     for mistake in mistakes[:-1]:
-        click.echo(f"siftline: {mistake}", err=True)
+        say(f"siftline: {mistake}", err=True)
     if mistakes:
         raise mistakes[-1]
     return loaded
@@ -291,7 +293,7 @@ def _print_times(pipeline: Pipeline, count: int = 5) -> None:
         zone = ZoneInfo(schedule.timezone)
         times = [moment.astimezone(zone) for moment in next_boundaries(schedule, datetime.now(UTC), count)]
         listed = ", ".join(f"{moment:%Y-%m-%d %H:%M:%S %Z}" for moment in times)
-        click.echo(f"  schedule {schedule.slug} fires next: {listed}")
+        say(f"  schedule {schedule.slug} fires next: {listed}")
 
 
 def _names(named: Iterable[str]) -> list[str]:

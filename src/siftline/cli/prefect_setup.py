@@ -1,22 +1,28 @@
-"""Prefect in the process of a command: quiet, and with an embedded server that ends with it."""
+"""Prefect in the process of a command: quiet, and left in time."""
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-from contextlib import suppress
 
-import psutil
+from siftline.addresses import ask_loopback_directly
+from siftline.prefect_api import check_address, check_api, check_proxies
 
-# Its standard input ends when our process does.
-_GUARD = "import os, signal, sys; sys.stdin.read(); os.kill(int(sys.argv[1]), signal.SIGTERM)"
-_guards: list[subprocess.Popen[bytes]] = []
+# Prefect itself would try for a quarter of an hour when its API is gone, and hold up the end of the process.
+_LEAVING_SECONDS = 15.0
+left_in_time = True
 
 
 def prepare_prefect(verbose: bool = False) -> None:
     """Set Prefect's environment, before Prefect is imported; the user's own settings stay."""
+    url = _given_address()
+    if url is not None:
+        check_address(url)
+    ask_loopback_directly(url)
+    check_proxies()
     settings = {
+        # A silent API is given up below two minutes: Prefect's own values make six.
+        "PREFECT_API_REQUEST_TIMEOUT": "15",
+        "PREFECT_CLIENT_MAX_RETRIES": "4",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
@@ -24,22 +30,26 @@ def prepare_prefect(verbose: bool = False) -> None:
     if not verbose:
         # The server has the whole log; the terminal gets an error in one line.
         settings["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
+        settings["PREFECT_INTERNAL_LOGGING_LEVEL"] = "CRITICAL"
     for name, value in settings.items():
         os.environ.setdefault(name, value)
 
 
-def end_server_with_us() -> None:
-    """End an embedded server that this process started when this process ends, even if it is killed."""
-    for child in psutil.Process().children():
-        command: list[str] = []
-        with suppress(psutil.NoSuchProcess):  # it has just ended
-            command = child.cmdline()
-        if any("prefect.server.api.server" in argument for argument in command):
-            guard = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _GUARD, str(child.pid)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-            _guards.append(guard)
+def reach_given_api() -> None:
+    """Check that the API of the environment answers, if one is given, without Prefect's slow import."""
+    url = _given_address()
+    if url is not None:
+        check_api(url)
+
+
+def _given_address() -> str | None:
+    return os.environ.get("PREFECT_API_URL") or None
+
+
+def leave_prefect(seconds: float = _LEAVING_SECONDS) -> None:
+    """Let Prefect send what is left to send, for a while; `left_in_time` has the outcome."""
+    from siftline.flows.server import news_sent
+
+    global left_in_time
+    left_in_time = False  # an interrupt, too, is the end of it
+    left_in_time = news_sent(seconds)

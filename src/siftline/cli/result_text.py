@@ -5,10 +5,53 @@ from __future__ import annotations
 import shutil
 import sys
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
-import click
+from siftline.cli.terminal import say
+from siftline.jobs.results import Results, open_results
+from siftline.progress import counted
+from siftline.shown import log_line, plain_text
+from siftline.storage.layout import OutputFiles
+from siftline.types import BatchResult
 
-from siftline.jobs.results import Results
+
+def print_summary(result: BatchResult) -> None:
+    """Print the result of a run; a part of it that cannot be read is named, and changes nothing else."""
+    say(result.summary)
+    with _beside(result):
+        for caution in open_results(result.output).manifest.cautions:
+            say(caution)
+    if result.rows_failed:
+        say(
+            f"{result.rows_failed:,} of {result.rows:,} rows could not be scored"
+            f"{' yet: this is a partial result' if result.state == 'Partial' else ''}; "
+            f"{counted(result.chunks_failed, 'chunk')} without a result"
+        )
+    if result.state != "AlreadyPublished":
+        say(
+            f"{counted(result.chunks, 'chunk')}, {result.chunks_computed:,} computed, "
+            f"{result.chunks_reused:,} reused, {result.wall_seconds:.1f} s, job {result.job_id}"
+        )
+    with _beside(result):
+        results = open_results(result.output)
+        print_groups(results, most=5)
+        print_top_rows(results)
+    say(f"\nResults: {result.output} (in Python: siftline.open_results({result.output!r}))")
+    report = OutputFiles(Path(result.output)).report
+    if report.exists():
+        say(f"Report: {report}")
+
+
+@contextmanager
+def _beside(result: BatchResult) -> Iterator[None]:
+    """Say what goes wrong in the block: the run has succeeded all the same."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001  files may be replaced or lost meanwhile
+        reason = log_line(plain_text(error) or type(error).__name__)
+        say(f"siftline: a part of {result.output} cannot be shown: {reason}", err=True)
 
 
 def print_groups(results: Results, most: int | None = None) -> None:
@@ -17,7 +60,7 @@ def print_groups(results: Results, most: int | None = None) -> None:
     if findings is None:
         return
     if findings.groups:
-        click.echo("\nGroups of anomalies:\n")
+        say("\nGroups of anomalies:\n")
         for group in findings.groups[:most]:
             _print_item(group.sentence)
         more = len(findings.groups[most:]) if most is not None else 0
@@ -26,7 +69,7 @@ def print_groups(results: Results, most: int | None = None) -> None:
         elif findings.others:
             _print_item(f"{findings.others:,} in no group.")
     if findings.quality is not None:
-        click.echo(f"\n{findings.quality}")
+        say(f"\n{findings.quality}")
 
 
 def print_top_rows(results: Results, count: int = 10) -> None:
@@ -35,9 +78,9 @@ def print_top_rows(results: Results, count: int = 10) -> None:
 
     rows = top_rows(results, count)
     if rows:
-        click.echo("\nThe most anomalous rows:")
+        say("\nThe most anomalous rows:")
     for row in rows:
-        click.echo("\n     ".join([f"\n{row.rank:3}. {row}", *row.reasons]))
+        say("\n     ".join([f"\n{row.rank:3}. {row}", *row.reasons]))
 
 
 def print_histogram(results: Results) -> None:
@@ -47,10 +90,10 @@ def print_histogram(results: Results) -> None:
     findings = results.findings
     if findings is None or findings.curve is None:
         return
-    click.echo("\nRows by score; the length of a bar is their logarithm:\n")
+    say("\nRows by score; the length of a bar is their logarithm:\n")
     width = shutil.get_terminal_size().columns
     for line in histogram(findings.curve, results.manifest.threshold, width, _has_blocks()):
-        click.echo(line)
+        say(line)
 
 
 def _print_item(text: str) -> None:
@@ -58,9 +101,9 @@ def _print_item(text: str) -> None:
     if sys.stdout.isatty():
         width = shutil.get_terminal_size().columns
         text = textwrap.fill(text, width, initial_indent="  - ", subsequent_indent="    ")
-        click.echo(text)
+        say(text)
     else:
-        click.echo(f"  - {text}")
+        say(f"  - {text}")
 
 
 def _has_blocks() -> bool:

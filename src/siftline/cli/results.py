@@ -1,8 +1,7 @@
-"""Commands that read results: ``show``, ``threshold``, ``history``."""
+"""Commands that read results: ``show``, ``threshold``, ``verify``, ``history``."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -11,14 +10,15 @@ from typing import Any
 
 import click
 
-from siftline.cli.options import checkpoint_option, json_option
-from siftline.cli.terminal import local_time
-from siftline.errors import SourceError, UnknownJob
+from siftline.cli.options import LocalPath, checkpoint_option, json_option
+from siftline.cli.terminal import local_time, say, say_json
+from siftline.errors import IntegrityError, SourceError, UnknownJob
 from siftline.jobs.history import Publication, read_history
 from siftline.jobs.results import Results, open_results
+from siftline.progress import counted
 from siftline.storage.layout import CheckpointFiles
 
-_result_argument = click.argument("result", metavar="OUTPUT|JOB")
+_result_argument = click.argument("result", metavar="OUTPUT|JOB", type=LocalPath())
 
 
 @click.command()
@@ -36,12 +36,14 @@ def show(result: str, histogram: bool, top: int, checkpoint: str, as_json: bool)
 
     results = find_results(result, checkpoint)
     if as_json:
-        click.echo(json.dumps(_as_json(results, top), default=str))
+        say_json(_as_json(results, top))
         return
-    click.echo(results.manifest.summary)
+    say(results.manifest.summary)
+    for caution in results.manifest.cautions:
+        say(caution)
     if results.manifest.rows_failed:
-        click.echo(f"{results.manifest.rows_failed:,} of {results.manifest.rows:,} rows could not be scored")
-    click.echo(f"published {results.manifest.published_at}, job {results.manifest.job_id}")
+        say(f"{results.manifest.rows_failed:,} of {results.manifest.rows:,} rows could not be scored")
+    say(f"published {results.manifest.published_at}, job {results.manifest.job_id}")
     print_groups(results)
     if histogram:
         print_histogram(results)
@@ -73,10 +75,39 @@ def threshold(
     if contamination is not None:
         asked = thresholds.flagging(contamination)
     if as_json:
-        click.echo(json.dumps(thresholds.as_json(asked)))
+        say_json(thresholds.as_json(asked))
         return
     for line in thresholds.table() if asked is None else thresholds.answer(asked):
-        click.echo(line)
+        say(line)
+
+
+@click.command()
+@_result_argument
+@checkpoint_option
+@json_option
+def verify(result: str, checkpoint: str, as_json: bool) -> None:
+    """Verify that a result is as it was published: digests, counts, labels, ranks and order.
+
+    Name its directory, or its job by a unique prefix of the id. A damaged one ends with status 1.
+    """
+    from siftline.jobs.verification import damages, named_files
+
+    results, found = None, []
+    try:
+        results = find_results(result, checkpoint)
+        found = damages(results)
+    except IntegrityError as error:
+        found = [error.problem]
+    if as_json:
+        publication = results.manifest.publication if results is not None else None
+        say_json({"intact": not found, "publication": publication, "damages": found})
+    elif results is not None and not found:
+        files = counted(len(named_files(results.manifest)), "file")
+        say(f"{results.path}: intact, {files}, {results.manifest.summary}")
+    for damage in found if not as_json else ():
+        say(f"damaged: {damage}")
+    if found:
+        click.get_current_context().exit(1)
 
 
 @click.command()
@@ -87,13 +118,13 @@ def history(pipeline: str, checkpoint: str, as_json: bool) -> None:
     """List the last publications of a pipeline, the newest last."""
     publications = read_history(CheckpointFiles.at(checkpoint).history(pipeline))
     if as_json:
-        click.echo(json.dumps([{**one.model_dump(), "rate": one.rate} for one in publications]))
+        say_json([{**one.model_dump(), "rate": one.rate} for one in publications])
         return
     if not publications:
-        click.echo(f"no publications of {pipeline} in {checkpoint}")
+        say(f"no publications of {pipeline} in {checkpoint}")
         return
     for line in _history_lines(publications):
-        click.echo(line)
+        say(line)
 
 
 def find_results(result: str, checkpoint: str) -> Results:

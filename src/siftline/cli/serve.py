@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from siftline.cli.options import LocalPath
+from siftline.cli.terminal import say
 from siftline.stack.token import TOKEN_VARIABLE
 
 
@@ -15,7 +17,7 @@ from siftline.stack.token import TOKEN_VARIABLE
 @click.option(
     "--checkpoint",
     "checkpoints",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=LocalPath(path_type=Path, file_okay=False),
     multiple=True,
     default=[".siftline"],
     show_default=True,
@@ -41,15 +43,15 @@ def serve(checkpoints: tuple[Path, ...], host: str, port: int) -> None:
     run_server(
         Board(Checkpoints(checkpoints).read), access, host, port, lambda: _say_where(access.token, host, port)
     )
-    click.echo("stopped")
+    say("stopped")
 
 
 def _say_where(token: str | None, host: str, port: int) -> None:
     name = socket.gethostname() if host in ("0.0.0.0", "::") else host  # noqa: S104
     address = f"http://{f'[{name}]' if ':' in name else name}:{port}/"
     if token is None:
-        click.echo(f"monitoring at {address}, for this machine only; Ctrl-C ends it")
+        say(f"monitoring at {address}, for this machine only; Ctrl-C ends it")
     elif TOKEN_VARIABLE in os.environ:
-        click.echo(f"monitoring at {address}, for clients with the token of {TOKEN_VARIABLE}; Ctrl-C ends it")
+        say(f"monitoring at {address}, for clients with the token of {TOKEN_VARIABLE}; Ctrl-C ends it")
     else:
-        click.echo(f"monitoring, for clients with this token, at {address}#token={token}; Ctrl-C ends it")
+        say(f"monitoring, for clients with this token, at {address}#token={token}; Ctrl-C ends it")

@@ -13,6 +13,8 @@ from typing import Any
 
 import click
 
+from siftline.cli.options import LocalPath
+from siftline.cli.terminal import say
 from siftline.errors import storage_error
 from siftline.stack import Stack, StackRecord, clear, read_stack, supervise
 from siftline.stack.processes import end
@@ -33,7 +35,7 @@ def _port_option(name: str, default: int, of: str) -> Callable[[Command], Comman
 
 _home_option = click.option(
     "--home",
-    type=click.Path(path_type=Path, file_okay=False, resolve_path=True),
+    type=LocalPath(path_type=Path, file_okay=False, resolve_path=True),
     default=".siftline/stack",
     show_default=True,
     help="Directory for the stack's logs, database and process list.",
@@ -77,8 +79,8 @@ def up(workers: int | None, detach: bool, **options: Any) -> int:
         return 0
     if detach:
         return _detach(stack)
-    supervise(stack, click.echo, lambda: _print_addresses(stack))
-    click.echo("stopped")
+    supervise(stack, say, lambda: _print_addresses(stack))
+    say("stopped")
     return 0
 
 
@@ -88,7 +90,7 @@ def down(home: Path) -> None:
     """Stop the stack started by `siftline up`, from any terminal, or clean up what it left behind."""
     record = read_stack(home)
     stopped = [] if record is None else _stop(record)
-    click.echo(f"stopped {', '.join(stopped)}" if stopped else f"nothing is running in {home}")
+    say(f"stopped {', '.join(stopped)}" if stopped else f"nothing is running in {home}")
 
 
 def _stop(record: StackRecord) -> list[str]:
@@ -103,26 +105,26 @@ def _stop(record: StackRecord) -> list[str]:
 def _print_running(record: StackRecord) -> None:
     home, process = record.stack.home, f"(process {record.supervisor.pid})"
     if not record.ready:
-        click.echo(f"the stack in {home} is starting {process}")
+        say(f"the stack in {home} is starting {process}")
         return
-    click.echo(f"the stack in {home} is already up {process}")
+    say(f"the stack in {home} is already up {process}")
     for service in services(record.stack, record.since):
         health = "healthy" if service.healthy() else "NOT HEALTHY"
-        click.echo(f"{service.name:<15} {service.address:<24} {health}")
+        say(f"{service.name:<15} {service.address:<24} {health}")
     _print_addresses(record.stack)
 
 
 def _print_addresses(stack: Stack) -> None:
-    click.echo(f"\nJobs {stack.monitor}, Prefect UI {stack.ui}, Dask dashboard {stack.dashboard}/status.")
-    click.echo("For the shell:")
-    click.echo(f"  export PREFECT_API_URL={stack.api}")
-    click.echo("For a job's configuration:")
+    say(f"\nJobs {stack.monitor}, Prefect UI {stack.ui}, Dask dashboard {stack.dashboard}/status.")
+    say("For the shell:")
+    say(f"  export PREFECT_API_URL={stack.api}")
+    say("For a job's configuration:")
     memory = f"memory_limit: {stack.worker_memory}"
-    click.echo(f'  cluster: {{kind: address, address: "{stack.scheduler}", {memory}}}')
+    say(f'  cluster: {{kind: address, address: "{stack.scheduler}", {memory}}}')
     if not is_loopback(stack.host):
-        click.echo(f"The page of the jobs asks for a token: {TOKEN_VARIABLE}, or else {token_file(stack)}.")
-        click.echo(f"Any machine that reaches {stack.host} can run code here: restrict it with a firewall.")
-    click.echo(f"Stop it with: siftline down --home {stack.home}")
+        say(f"The page of the jobs asks for a token: {TOKEN_VARIABLE}, or else {token_file(stack)}.")
+        say(f"Any machine that reaches {stack.host} can run code here: restrict it with a firewall.")
+    say(f"Stop it with: siftline down --home {stack.home}")
 
 
 def _detach(stack: Stack) -> int:

@@ -2,9 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from typing import TextIO
 from unicodedata import east_asian_width
+
+import click
+from pydantic import BaseModel
+
+from siftline.shown import plain_text, terminal_text
+
+
+def say(text: str, *, err: bool = False, file: TextIO | None = None) -> None:
+    """Print lines, without anything in them that acts on a terminal."""
+    click.echo(terminal_text(text), file, err=err)
+
+
+def say_json(value: object) -> None:
+    """Print a value as one line of JSON in ASCII; a number that JSON does not have becomes null."""
+    click.echo(json.dumps(_finite(value), default=plain_text, allow_nan=False))
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
+    if isinstance(value, Mapping):
+        return {plain_text(name): _finite(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def amount(number: int | None) -> str:

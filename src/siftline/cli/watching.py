@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 from collections.abc import Callable
 from datetime import datetime
@@ -13,8 +12,9 @@ import click
 
 from siftline.cli.options import checkpoint_option, json_option
 from siftline.cli.prefect_setup import prepare_prefect
-from siftline.cli.terminal import amount, duration, local_time, size, table
-from siftline.jobs.texts import shown
+from siftline.cli.streams import reader_left
+from siftline.cli.terminal import amount, duration, local_time, say, say_json, size, table
+from siftline.shown import shown
 
 if TYPE_CHECKING:
     from siftline.jobs.status import BatchStatus
@@ -37,7 +37,10 @@ def status(target: str, checkpoint: str, as_json: bool) -> None:
     from siftline.monitoring import batch_status
 
     found = batch_status(target, checkpoint)
-    click.echo(found.model_dump_json() if as_json else "\n".join(describe(found)))
+    if as_json:
+        say_json(found)
+    else:
+        say("\n".join(describe(found)))
 
 
 @click.command()
@@ -51,13 +54,13 @@ def watch(target: str, checkpoint: str, as_json: bool) -> int:
     """
     prepare_prefect()
     if as_json:
-        final = asyncio.run(_watch(target, checkpoint, lambda one: click.echo(one.model_dump_json())))
+        final = asyncio.run(_watch(target, checkpoint, say_json))
     elif sys.stdout.isatty():
         final = _watch_live(target, checkpoint)
-        click.echo("\n".join(describe(final)))
+        say("\n".join(describe(final)))
     else:
         final = asyncio.run(_watch(target, checkpoint, _Lines()))
-        click.echo("\n".join(describe(final)))
+        say("\n".join(describe(final)))
     return {"cancelled": 130, "failed": 1, "interrupted": 1}.get(final.state, 0)
 
 
@@ -70,24 +73,24 @@ def jobs(checkpoint: str, as_json: bool) -> None:
 
     found = batch_statuses(checkpoint, with_size=True)
     if as_json:
-        click.echo(json.dumps([one.model_dump(mode="json") for one in found]))
+        say_json(found)
         return
     if not found:
-        click.echo(f"no jobs in {checkpoint}")
+        say(f"no jobs in {checkpoint}")
         return
     head = ("JOB", "NAME", "STATE", "SINCE", "CHUNKS", "ROWS", "ANOMALIES", "SIZE", "OUTPUT")
     for line in table([head, *map(_row, found)]):
-        click.echo(line)
+        say(line)
     for one in found:
         if one.error is not None:
-            click.echo(f"{one.job_id}: {shown(one.error, _LINE)}")
+            say(f"{one.job_id}: {shown(one.error, _LINE)}")
 
 
 def _row(one: BatchStatus) -> tuple[str, ...]:
     published = one.state in ("completed", "rejected", "partial")
     return (
         one.job_id or "",
-        one.name,
+        shown(one.name),
         one.state,
         local_time(one.since),
         f"{one.chunks.done:,}/{one.chunks.total:,}",
@@ -100,7 +103,7 @@ def _row(one: BatchStatus) -> tuple[str, ...]:
 
 def describe(one: BatchStatus) -> list[str]:
     """Return a status in lines for a terminal."""
-    head = f"{one.name}  {one.state}{f' since {local_time(one.since)}' if one.since else ''}"
+    head = f"{shown(one.name, _LINE)}  {one.state}{f' since {local_time(one.since)}' if one.since else ''}"
     facts = {
         "job": one.job_id,
         "run": f"{one.flow_run_id}{f' ({one.prefect_state})' if one.prefect_state else ''}",
@@ -179,6 +182,8 @@ async def _watch(target: str, checkpoint: str, show: Callable[[BatchStatus], Non
     found: BatchStatus | None = None
     async for found in watch(target, checkpoint):
         show(found)
+        if reader_left():
+            break
     assert found is not None  # noqa: S101  at least one is yielded, or an error raised
     return found
 
@@ -214,4 +219,4 @@ class _Lines:
             one.stage or one.message,
             *(f"{name} {text}" for name, text in counts.items() if text),
         ]
-        click.echo(f"{now:%H:%M:%S}  {', '.join(shown(part, _LINE) for part in parts if part)}")
+        say(f"{now:%H:%M:%S}  {', '.join(shown(part, _LINE) for part in parts if part)}")

@@ -7,7 +7,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PositiveInt, StringConstraints, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PositiveInt,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
 from siftline.config.clusters import Cluster, LocalCluster, default_kind
 from siftline.config.detectors import DetectorConfig
@@ -15,6 +22,7 @@ from siftline.config.fields import (
     BlockName,
     Duration,
     Event,
+    LocalPath,
     MemorySize,
     MessageTemplate,
     Name,
@@ -24,17 +32,69 @@ from siftline.config.fields import (
     TimePart,
 )
 from siftline.config.resources import ResourcesConfig
+from siftline.config.secrets import secrets_in
+
+
+Character = Annotated[str, StringConstraints(min_length=1, max_length=1, pattern=r"^[^\r\n\x00]$")]
+ColumnType = Literal["text", "integer", "number", "boolean", "timestamp", "date"]
+
+
+class CsvConfig(Section):
+    """Form of CSV files. What is not set is detected where that is safe."""
+
+    delimiter: Character | None = Field(default=None, examples=[";", "\t"])
+    """Character between fields: comma, semicolon, tab and vertical bar are detected."""
+    decimal: Literal[".", ","] | None = None
+    """Decimal mark of numbers. A comma is detected where it cannot separate thousands."""
+    thousands: Character | None = Field(default=None, examples=[",", ".", " "])
+    """Separator of thousands in numbers."""
+    encoding: str | None = Field(default=None, min_length=1, examples=["cp1252", "utf-16"])
+    """Encoding of the text. UTF-8, and UTF-16 with a byte order mark, are detected."""
+    header: bool = True
+    """True if the first row has the names. Otherwise columns are `column_1`, `column_2` and so on."""
+    null_values: Annotated[tuple[str, ...], Field(examples=[["?", "-999"]])] | None = None
+    """Spellings of a missing number. Default: empty, `NA`, `N/A`, `NaN`, `null` and the like."""
+    quote: Character | Literal[""] = '"'
+    """Character around fields with delimiters or line breaks; empty if there is none."""
+    comment: Character | None = Field(default=None, examples=["#"])
+    """First character of lines to leave out."""
+    skip_rows: Annotated[int, Field(ge=0)] = 0
+    """Lines to skip before the header."""
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, name: str | None) -> str | None:
+        if name is not None:
+            try:
+                b"".decode(name)
+            except (LookupError, ValueError):
+                raise ValueError(f"{name!r} is no encoding that Python knows; try utf-8 or cp1252") from None
+        return name
+
+    @model_validator(mode="after")
+    def _marks_differ(self) -> CsvConfig:
+        marks = [self.delimiter, self.quote or None, self.comment]
+        given = [mark for mark in marks if mark is not None]
+        if len(set(given)) < len(given):
+            raise ValueError("delimiter, quote and comment must differ")
+        if self.thousands is not None and self.thousands == self.decimal:
+            raise ValueError("thousands and decimal must differ")
+        return self
 
 
 class SourceConfig(Section):
     """The input rows."""
 
-    path: str = Field(min_length=1, examples=["data/flights.parquet", "data/{{ date }}/*.parquet"])
+    path: LocalPath = Field(examples=["data/flights.parquet", "data/{{ date }}/*.parquet"])
     """File, directory or glob of the input. Files are read in path order."""
     format: Literal["auto", "parquet", "csv"] = "auto"
     """Format of the files; `auto` decides by file name. CSV may be compressed (.gz, .zst)."""
     key: Names = ()
     """Columns that identify a row in the results. Default: `row`, its position in the source."""
+    types: dict[str, ColumnType] = Field(default={}, examples=[{"store": "text"}])
+    """Types of columns of CSV files. By default features are numbers, and keys, labels and carried columns text."""
+    csv: CsvConfig = CsvConfig()
+    """Form of CSV files. What is not set is detected where that is safe."""
     features: Names | None = None
     """Columns to score. Default: all numeric columns except key, label and timestamp."""
     timestamp: str | None = None
@@ -54,6 +114,8 @@ class PreprocessConfig(Section):
     """Scaling of numeric features. Forests do not need it; distance-based detectors do."""
     categorical: Literal["refuse", "onehot", "ordinal"] = "refuse"
     """Encoding of text features. `refuse` reports them as a mistake."""
+    max_categories: Annotated[int, Field(ge=2)] = 100
+    """Most columns of a `onehot` feature: its most frequent values have one each, the others share one."""
     cyclic: dict[str, Seconds] = Field(default={}, examples=[{"hour": 24}])
     """Periodic features and their periods: each becomes a sine and a cosine."""
     time_parts: tuple[TimePart, ...] = Field(default=(), examples=[["hour", "day_of_week"]])
@@ -131,7 +193,7 @@ class TolerateConfig(Section):
 class CheckpointConfig(Section):
     """Storage of finished work, from which an interrupted job resumes."""
 
-    path: str = Field(default=".siftline", min_length=1)
+    path: LocalPath = ".siftline"
     """Directory for the jobs' work; the workers must be able to reach it."""
     block: BlockName | None = Field(default=None, examples=["s3-bucket/checkpoints"])
     """Prefect storage block for the receipts. Default: the job's directory."""
@@ -163,12 +225,14 @@ class ValidationConfig(Section):
 
     anomaly_rate: RateConfig = RateConfig()
     """Bounds of the share of flagged rows."""
+    ties: Literal["fail", "warn"] = "fail"
+    """Equal scores that flag more than twice the rows asked for, and ten more: `warn` publishes them."""
 
 
 class OutputConfig(Section):
     """Location of the result."""
 
-    path: str = Field(min_length=1, examples=["results/flights"])
+    path: LocalPath = Field(examples=["results/flights"])
     """Directory of the published result."""
     columns: Names = ()
     """Source columns to copy into the anomalies table."""
@@ -250,5 +314,5 @@ class BatchConfig(Section):
         return self
 
     def stated(self) -> dict[str, Any]:
-        """Return the configuration without the cluster's arguments, which may contain secrets."""
-        return self.model_dump(mode="json", exclude={"cluster": {"kwargs"}})
+        """Return the configuration without its secrets."""
+        return self.model_dump(mode="json", exclude=secrets_in(self))

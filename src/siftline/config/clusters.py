@@ -6,7 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from siftline.config.fields import MemorySize, Seconds, Section
+from siftline.config.fields import LocalPath, MemorySize, Seconds, Section, parse_bytes
+from siftline.config.resources import ResourcesConfig
+from siftline.config.secrets import Secret
+
+ADDRESS = r"^[a-z]+://\S+$"
+FACTORY = r"^[A-Za-z_][\w.]*[.:][A-Za-z_]\w*$"
 
 
 class WorkerRange(Section):
@@ -22,6 +27,9 @@ class WorkerRange(Section):
         if self.minimum > self.maximum:
             raise ValueError(f"minimum {self.minimum} is more than maximum {self.maximum}")
         return self
+
+    def __str__(self) -> str:
+        return f"{self.minimum} to {self.maximum}"
 
 
 class LocalCluster(Section):
@@ -40,11 +48,11 @@ class LocalCluster(Section):
 class TlsConfig(Section):
     """Paths of PEM files, for a scheduler that requires TLS."""
 
-    ca: str
+    ca: LocalPath
     """Certificate of the authority."""
-    cert: str
+    cert: LocalPath
     """Certificate of the client."""
-    key: str
+    key: LocalPath
     """Private key of the client."""
 
 
@@ -53,14 +61,14 @@ class AddressCluster(Section):
 
     kind: Literal["address"]
     """A running Dask scheduler."""
-    address: str = Field(pattern=r"^[a-z]+://\S+$", examples=["tcp://127.0.0.1:8786"])
+    address: str = Field(pattern=ADDRESS, examples=["tcp://127.0.0.1:8786"])
     """Address of the scheduler."""
     tls: TlsConfig | None = Field(default=None, title="TLS")
     """Certificates, for tls:// addresses."""
     timeout_seconds: Seconds = 10
     """Seconds to wait for the scheduler and a first worker."""
-    memory_limit: MemorySize = "2GiB"
-    """Memory per worker, for sizing chunks."""
+    memory_limit: MemorySize | None = None
+    """Memory per worker, for sizing chunks. Default: `resources.memory`, or 2GiB."""
 
 
 class FactoryCluster(Section):
@@ -69,18 +77,18 @@ class FactoryCluster(Section):
     kind: Literal["factory"]
     """A cluster started by a class of your choice."""
     factory: str = Field(
-        pattern=r"^[A-Za-z_][\w.]*[.:][A-Za-z_]\w*$",
+        pattern=FACTORY,
         examples=["dask_jobqueue.SLURMCluster", "dask_kubernetes.operator.KubeCluster"],
     )
     """Import path of the cluster class."""
-    kwargs: dict[str, Any] = Field(default={})
-    """Arguments for the class."""
-    workers: PositiveInt | WorkerRange = Field(default=2, examples=[{"minimum": 1, "maximum": 8}])
-    """Workers to scale the cluster to."""
+    kwargs: Secret[dict[str, Any]] = Secret({})
+    """Arguments for the class. They may be secret: they are neither shown nor recorded."""
+    workers: PositiveInt | WorkerRange | None = Field(default=None, examples=[{"minimum": 1, "maximum": 8}])
+    """Workers to scale the cluster to. Default: `resources.workers`, or 2."""
     timeout_seconds: Seconds = 300
     """Seconds to wait for a first worker."""
-    memory_limit: MemorySize = "2GiB"
-    """Memory per worker, for sizing chunks."""
+    memory_limit: MemorySize | None = None
+    """Memory per worker, for sizing chunks. Default: `resources.memory`, or 2GiB."""
 
 
 class SerialCluster(Section):
@@ -98,6 +106,44 @@ Cluster = Annotated[
 def bounds(workers: int | WorkerRange) -> tuple[int, int]:
     """Return the smallest and the largest number of workers."""
     return (workers, workers) if isinstance(workers, int) else (workers.minimum, workers.maximum)
+
+
+def asked_workers(cluster: Cluster, resources: ResourcesConfig) -> int | WorkerRange | None:
+    """Return the workers that are configured, or usual for the cluster; None if any number will do."""
+    usual = 2 if isinstance(cluster, FactoryCluster) else None
+    return getattr(cluster, "workers", None) or resources.workers or usual
+
+
+def asked_threads(cluster: Cluster, resources: ResourcesConfig) -> int:
+    """Return the chunks that each worker scores at once."""
+    return getattr(cluster, "threads", None) or resources.threads or 1
+
+
+def asked_memory(cluster: Cluster, resources: ResourcesConfig) -> int | None:
+    """Return the bytes of each worker that are configured, or usual for a cluster of others."""
+    usual = "2GiB" if isinstance(cluster, (AddressCluster, FactoryCluster)) else None
+    size = getattr(cluster, "memory_limit", None) or resources.memory or usual
+    return None if size is None else parse_bytes(size)
+
+
+def with_memory(cluster: Cluster, resources: ResourcesConfig) -> Cluster:
+    """Return a cluster; with the memory that its chunks are sized for, if its scheduler runs already."""
+    if not isinstance(cluster, AddressCluster):
+        return cluster
+    return cluster.model_copy(update={"memory_limit": str(asked_memory(cluster, resources))})
+
+
+def overruled(cluster: Cluster, resources: ResourcesConfig) -> list[str]:
+    """Return a line for each field of the resources that contradicts one of the cluster, which wins."""
+    names = {"workers": "workers", "threads": "threads", "memory_limit": "memory"}
+    found = []
+    for name, other in names.items():
+        ours, theirs = getattr(cluster, name, None), getattr(resources, other)
+        sizes = parse_bytes if other == "memory" else lambda value: value
+        if ours is not None and theirs is not None and sizes(ours) != sizes(theirs):
+            wins = f"cluster.{name} is {ours} and wins over resources.{other}, {theirs}"
+            found.append(f"{wins}: drop one of them")
+    return found
 
 
 def default_kind(value: object) -> object:

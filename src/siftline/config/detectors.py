@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, PositiveInt
 from pydantic_core import PydanticKnownError
 
-from siftline.config.fields import Section
+from siftline.config.fields import LocalPath, Section
 
 # Parameters that users cannot set, each with what to do instead.
 RESERVED = {
@@ -75,5 +75,5 @@ class DetectorConfig(Section):
     """Size of the seeded sample to fit on; smaller inputs are used whole."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of the sample and of the detector."""
-    model: str | None = None
+    model: LocalPath | None = None
     """Path of a fitted model (`*.skops`) to use in place of a new one."""

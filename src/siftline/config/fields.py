@@ -18,9 +18,12 @@ from pydantic import (
     TypeAdapter,
 )
 
+from siftline.config.paths import local_path
 from siftline.config.template_variables import TemplateVariables
-from siftline.config.templates import check_template
+from siftline.config.templates import check_template, has_template
 
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+BLOCK = r"^[a-z0-9-]+/[A-Za-z0-9._-]+$"
 _BYTE_SIZE = TypeAdapter(ByteSize)
 _DURATION = r"^(\d{1,8}(?:\.\d{1,6})?)([smhd]?)$"
 _UNITS = {"": "seconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -63,6 +66,12 @@ def _check_message(template: str) -> str:
     return template
 
 
+def _check_path(path: str) -> str:
+    """Return a local path; one with a template is checked again when that is filled in."""
+    local = local_path(path)
+    return path if has_template(path) else local
+
+
 def _check_names(names: tuple[str, ...]) -> tuple[str, ...]:
     for number, name in enumerate(names):
         if name in names[:number]:
@@ -79,8 +88,9 @@ Duration = Annotated[
 ]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Names = Annotated[tuple[Annotated[str, StringConstraints(min_length=1)], ...], AfterValidator(_check_names)]
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
-BlockName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+/[A-Za-z0-9._-]+$")]
+LocalPath = Annotated[str, StringConstraints(min_length=1), AfterValidator(_check_path)]
+Name = Annotated[str, StringConstraints(pattern=NAME, max_length=100)]
+BlockName = Annotated[str, StringConstraints(pattern=BLOCK)]
 MessageTemplate = Annotated[str, StringConstraints(min_length=1), AfterValidator(_check_message)]
 Event = Literal["completed", "rejected", "recovering", "recovered", "failed"]
 TimePart = Literal["minute", "hour", "day_of_week", "day", "month"]
@@ -96,5 +106,9 @@ class Section(BaseModel):
     """Base of every section: frozen, and unknown fields are errors."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, json_schema_extra=_positions
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        hide_input_in_errors=True,  # it may be secret
+        json_schema_extra=_positions,
     )

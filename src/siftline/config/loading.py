@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,12 +15,16 @@ from siftline.config.batch import BatchConfig
 from siftline.config.fields import Section
 from siftline.config.mistakes import describe_mistakes
 from siftline.config.schedules import Interval
-from siftline.config.templates import render
+from siftline.config.templates import has_template, is_malformed, renderer
+from siftline.config.yaml_files import Refused, parse_yaml, read_yaml_file
 from siftline.errors import ConfigError
 
 S = TypeVar("S", bound=Section)
 # Rendered when the message is sent.
+_LONGEST = 200  # of templates in errors
 _MESSAGE_TEMPLATE = re.compile(r"notify\.\d+\.(subject|template)")
+# Names of columns, which may have braces that are no template.
+_COLUMN = re.compile(r"source\.((key|features)\.\d+|label|timestamp)|output\.columns\.\d+")
 
 
 def load_config(path: Path | str, overrides: Sequence[str] = ()) -> BatchConfig:
@@ -78,22 +82,15 @@ def resolve_config(
         known["interval"] = interval
     if parameters:
         known["parameters"] = parameters
-    return parse_config(_fill(values, known, ""))
+    return parse_config(_fill(values, renderer(known), known, ""))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a mapping from a YAML file; raise ConfigError if that is not possible."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = read_yaml_file(path)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file", "give the path of a configuration file") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}", "give the path of a readable file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        where = getattr(error, "problem_mark", None)
-        place = f" at line {where.line + 1}, column {where.column + 1}" if where else ""
-        what = getattr(error, "problem", None) or "not text"
-        raise ConfigError(f"{path}: not YAML{place}: {what}", "correct the file") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: not a configuration", "create one with `siftline init DATA`")
     return values
@@ -105,7 +102,9 @@ def _set(values: dict[str, Any], override: str) -> None:
     if not separator or not all(keys):
         raise ConfigError(f"--set {override}: not an assignment", "write --set key.path=value")
     try:
-        value = yaml.safe_load(text)
+        value = parse_yaml(text)
+    except Refused as error:
+        raise ConfigError(f"--set {override}: {error.problem}", error.remedy) from error
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {override}: the value is not YAML", "quote it") from error
     for key in keys[:-1]:
@@ -120,18 +119,21 @@ def _has_template(value: object) -> bool:
         return any(_has_template(item) for item in value.values())
     if isinstance(value, list):
         return any(_has_template(item) for item in value)
-    return isinstance(value, str) and "{{" in value
+    return isinstance(value, str) and has_template(value)
 
 
-def _fill(value: Any, known: Mapping[str, object], field: str) -> Any:
+def _fill(value: Any, render: Callable[[str], str], known: Collection[str], field: str) -> Any:
     if isinstance(value, dict):
-        return {key: _fill(item, known, f"{field}.{key}".lstrip(".")) for key, item in value.items()}
+        return {key: _fill(item, render, known, f"{field}.{key}".lstrip(".")) for key, item in value.items()}
     if isinstance(value, list):
-        return [_fill(item, known, f"{field}.{index}") for index, item in enumerate(value)]
+        return [_fill(item, render, known, f"{field}.{index}") for index, item in enumerate(value)]
     if not _has_template(value) or _MESSAGE_TEMPLATE.fullmatch(field):
         return value
     try:
-        return render(value, known)
+        return render(value)
     except ValueError as error:
+        if _COLUMN.fullmatch(field) and is_malformed(value):
+            return value
         allowed = ", ".join(f"{{{{ {name} }}}}" for name in known)
-        raise ConfigError(f"{field}: {value!r}: {error}", f"allowed: {allowed}") from error
+        said = repr(value) if len(value) <= _LONGEST else f"{value[:_LONGEST]!r}..."
+        raise ConfigError(f"{field}: {said}: {error}", f"allowed: {allowed}") from error

@@ -17,12 +17,12 @@ import pyarrow as pa
 
 from siftline.batch_plan import Feature
 from siftline.config.detectors import DETECTORS
-from siftline.detectors.kinds import Scorer, make_scorer
+from siftline.detectors.kinds import Scorer, make_scorer, sensitive
 from siftline.detectors.preprocess import raw_matrix, refuse_infinite, rows_of
 from siftline.errors import IntegrityError, ModelError, RowError, StorageUnavailable, may_pass
 from siftline.storage.files import file_digest, rename, replacing
 from siftline.storage.layout import Version
-from siftline.types import DetectorRef, Float64s, Matrix
+from siftline.types import DetectorRef, Float64s, Mask, Matrix
 
 # Beyond skops' own list.
 _TRUSTED = [
@@ -31,6 +31,10 @@ _TRUSTED = [
     "siftline.preprocess.cyclic",  # in models saved by earlier versions
     *(name for kind in DETECTORS.values() for name in kind.trusted),
 ]
+
+# Rows, and cells of a matrix, that are scored at once.
+ROWS = 65_536
+CELLS = 1 << 23
 
 
 @dataclass(frozen=True)
@@ -57,23 +61,40 @@ class FittedModel:
         dtype = np.float32 if self.transform is None else np.float64
         return raw_matrix(table, self.features, self.categories, dtype)
 
-    def score(self, matrix: Matrix, rows_at_once: int = 65_536) -> Float64s:
+    def score(self, matrix: Matrix, rows_at_once: int = ROWS, cells_at_once: int = CELLS) -> Float64s:
         """Score a raw matrix of shape (n, d), float64 of shape (n,): higher is more anomalous.
 
-        `rows_at_once` bounds the estimator's memory. A value that is missing and needed, or becomes infinite,
-        raises `RowError`.
+        `rows_at_once` and `cells_at_once` bound the estimator's memory. A value that is missing and needed,
+        or becomes infinite, raises `RowError`.
         """
         scores = np.empty(len(matrix), dtype=np.float64)
-        for start in range(0, len(matrix), rows_at_once):
-            rows = matrix[start : start + rows_at_once]
-            if self.transform is not None:
-                with np.errstate(over="ignore"):
-                    rows = np.asarray(self.transform.transform(rows), dtype=np.float32, order="C")
-                refuse_infinite(rows, "a preprocessed feature", start)
+        step = max(1, min(rows_at_once, cells_at_once // max(matrix.shape[1], self._width)))
+        for start in range(0, len(matrix), step):
+            rows = self._transformed(matrix[start : start + step], start)
             if not DETECTORS[self.kind].takes_missing:
                 self._refuse_missing(rows, start)
             scores[start : start + len(rows)] = -self._scorer.score_samples(rows)
         return scores
+
+    def sensitive(self, matrix: Matrix) -> Mask:
+        """Return a mask of the features whose change may change the score of a row, all of shape (n, d)."""
+        if self._width != matrix.shape[1]:  # a feature may be several columns
+            return np.ones(matrix.shape, dtype=np.bool_)
+        return sensitive(self.kind, self.estimator, self._transformed(matrix))
+
+    def _transformed(self, rows: Matrix, before: int = 0) -> Matrix:
+        """Preprocess a raw matrix; the error for an infinite value counts rows from `before`."""
+        if self.transform is None:
+            return rows
+        with np.errstate(over="ignore"):
+            rows = np.asarray(self.transform.transform(rows), dtype=np.float32, order="C")
+        refuse_infinite(rows, "a preprocessed feature", before)
+        return rows
+
+    @property
+    def _width(self) -> int:
+        """Columns after preprocessing."""
+        return int(getattr(self.estimator, "n_features_in_", len(self.features)))
 
     @cached_property
     def _scorer(self) -> Scorer:

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, Protocol, cast
 
+import numpy as np
+
 from siftline.config.detectors import DETECTORS, RESERVED
 from siftline.errors import ModelError
 from siftline.signals import signals_deferred
-from siftline.types import Float64s, Matrix
+from siftline.types import Float64s, Mask, Matrix
 
 
 class Scorer(Protocol):
@@ -30,6 +32,9 @@ class Acceleration(Protocol):
 
     def prepare(self, rows: int) -> None:
         """Prepare this process for scoring that many rows."""
+
+    def sensitive(self, estimator: Any, matrix: Matrix) -> Mask:
+        """Return a mask of the features whose change may change the score of a row, all of shape (n, d)."""
 
     def lacking(self, rows: int) -> str | None:
         """Name an optional library that is missing and would pay off for that many rows, if any."""
@@ -66,6 +71,12 @@ def lacking(kind: str, rows: int) -> str | None:
     """Name an optional library that is missing and would speed up scoring that many rows, if any."""
     fast = _acceleration(kind)
     return fast.lacking(rows) if fast else None
+
+
+def sensitive(kind: str, estimator: Any, matrix: Matrix) -> Mask:
+    """Return a mask of the features whose change may change the score of a row, all of shape (n, d)."""
+    fast = _acceleration(kind)
+    return fast.sensitive(estimator, matrix) if fast else np.ones(matrix.shape, dtype=np.bool_)
 
 
 def make_estimator(kind: str, params: Mapping[str, Any], seed: int) -> Any:

@@ -8,6 +8,7 @@ transformers.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,11 @@ from siftline.config.batch import PreprocessConfig
 from siftline.errors import RowError
 from siftline.types import Matrix
 
+_STEP_COLUMNS = 256
+# Code of a category that the sample does not have.
+UNKNOWN = -1.0
 TIME_PERIODS = {"minute": 60.0, "hour": 24.0, "day_of_week": 7.0, "day": 31.0, "month": 12.0}
+DATE_PARTS = ("day_of_week", "day", "month")
 
 
 def is_numeric(kind: pa.DataType) -> bool:
@@ -48,7 +53,7 @@ def learn_categories(table: pa.Table, features: Sequence[Feature]) -> dict[str, 
     """Return the sorted categories of each categorical feature in the sample."""
     return {
         feature.name: sorted(
-            value for value in pc.unique(_text(table[feature.column])).to_pylist() if value is not None
+            value for value in pc.unique(as_text(table[feature.column])).to_pylist() if value is not None
         )
         for feature in features
         if feature.kind == "categorical"
@@ -81,16 +86,17 @@ def _numbers(
     column: pa.ChunkedArray, feature: Feature, categories: Mapping[str, Sequence[str]]
 ) -> pa.ChunkedArray:
     if feature.kind == "categorical":
-        text = _text(column)
+        text = as_text(column)
         codes = pc.index_in(text, value_set=pa.array(categories[feature.name], pa.string()))
-        return pc.if_else(pc.is_null(text), None, pc.fill_null(codes.cast(pa.float64()), -1.0))
+        return pc.if_else(pc.is_null(text), None, pc.fill_null(codes.cast(pa.float64()), UNKNOWN))
     if feature.kind == "time_part":
         return getattr(pc, str(feature.time_part))(column).cast(pa.float64())
     # Via float64 even to float32, as in scikit-learn for an array of mixed types.
     return column if pa.types.is_floating(column.type) else column.cast(pa.float64(), safe=False)
 
 
-def _text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a categorical column as plain text."""
     return column.cast(pa.string())
 
 
@@ -122,17 +128,36 @@ def cyclic(values: Matrix, period: float) -> Matrix:
     return np.hstack([np.sin(angle), np.cos(angle)])
 
 
+def capped(name: str, levels: str, most: int) -> str:
+    """Say that the rarer of a feature's values share a column."""
+    return (
+        f"feature {name} has {levels} values: the {most - 1:,} most frequent get a column each, "
+        "the others share one (preprocess.max_categories)"
+    )
+
+
 def make_transform(features: Sequence[Feature], preprocess: PreprocessConfig) -> Any:
-    """Compose scikit-learn's transformers into one (unfitted) ``ColumnTransformer`` over the raw matrix."""
+    """Compose scikit-learn's transformers into one (unfitted) ``ColumnTransformer`` over the raw matrix.
+
+    Neighbours that are treated alike share a step: thousands of steps take minutes, wide ones much memory.
+    """
     from sklearn.compose import ColumnTransformer
     from sklearn.pipeline import make_pipeline
 
     steps = []
-    for column, feature in enumerate(features):
+    for _, run in groupby(range(len(features)), key=lambda column: _treatment(features[column], column)):
+        columns = list(run)
+        feature = features[columns[0]]
         chain = [*_impute(feature, preprocess), *_encode(feature, preprocess)]
         # Not the feature's own name: scikit-learn reserves some.
-        steps.append((f"feature{column}", make_pipeline(*chain) if chain else "passthrough", [column]))
+        name = f"feature{columns[0]}"
+        steps.append((name, make_pipeline(*chain) if chain else "passthrough", columns))
     return ColumnTransformer(steps, sparse_threshold=0)
+
+
+def _treatment(feature: Feature, column: int) -> tuple[Any, ...]:
+    """Return what features must share to be preprocessed together; a cyclic one goes alone."""
+    return (feature.kind, column // _STEP_COLUMNS) if feature.period is None else ("cyclic", column)
 
 
 def _impute(feature: Feature, preprocess: PreprocessConfig) -> list[Any]:
@@ -155,7 +180,13 @@ def _encode(feature: Feature, preprocess: PreprocessConfig) -> list[Any]:
 
     if feature.kind == "categorical":
         if preprocess.categorical == "onehot":
-            return [OneHotEncoder(handle_unknown="ignore", sparse_output=False)]
+            return [
+                OneHotEncoder(
+                    max_categories=preprocess.max_categories,
+                    handle_unknown="infrequent_if_exist",
+                    sparse_output=False,
+                )
+            ]
         return [OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)]
     if feature.period is not None:
         return [FunctionTransformer(cyclic, kw_args={"period": feature.period})]

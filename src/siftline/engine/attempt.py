@@ -7,8 +7,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Generic
 
-from siftline.engine.base import R, T
+from siftline.engine.base import R, T, name_of
 from siftline.errors import OutOfMemory, SiftlineError, storage_error
 from siftline.progress import LogLine
 
@@ -18,6 +20,8 @@ _MOST_LINES = 20
 _LONGEST_LINE = 2_000
 # Logs of those who carry ours.
 _FOREIGN = ("prefect", "distributed")
+# A thread of a worker has a connection to the scheduler, so that its events keep their order.
+_of_thread = threading.local()
 
 
 def attempt(function: Callable[[T], R], item: T) -> tuple[R | None, SiftlineError | None, float]:
@@ -39,27 +43,68 @@ def _attempt(function: Callable[[T], R], item: T) -> tuple[R | None, SiftlineErr
         return None, storage_error(error, error.filename or function.__name__)
 
 
-def attempt_all(items: tuple[T, ...], function: Callable[[T], R], topic: str) -> None:
-    """Attempt a bundle on a Dask worker, and send the answers at once.
+@dataclass(frozen=True)
+class Bundle(Generic[T]):
+    """Items that travel together; a short text in Dask's messages and pages, whatever they hold."""
 
-    They travel as an event: a result on the worker is lost with it, and a frozen worker blocks the fetch.
+    items: tuple[T, ...]
+
+    def __repr__(self) -> str:
+        return f"Bundle of {len(self.items)}"
+
+
+@dataclass(frozen=True)
+class AttemptAll(Generic[T, R]):
+    """Attempts a bundle on a Dask worker; `topic` gets an event for each item that begins, and its answer.
+
+    Answers travel as events: a result on the worker is lost with it, and a frozen worker blocks the fetch.
     """
-    from distributed import get_worker
-    from distributed.protocol.pickle import dumps
 
-    worker = get_worker()
-    key = worker.get_current_task()
-    worker.log_event(topic, {"key": key, "worker": worker.address})
+    function: Callable[[T], R]
+    topic: str
 
-    def send(line: LogLine) -> None:
-        worker.log_event(topic, {"key": key, "line": dumps(line)})
+    def __repr__(self) -> str:
+        return self.function.__name__
 
-    with lines_heard(send) as begin:
-        answers = []
-        for item in items:
-            begin(item)
-            answers.append(attempt(function, item))
-    worker.log_event(topic, {"key": key, "answers": dumps(answers)})
+    def __call__(self, bundle: Bundle[T]) -> None:
+        """Attempt each item after the event that it begins."""
+        from distributed import get_worker
+        from distributed.protocol.pickle import dumps
+
+        worker = get_worker()
+        about = {"key": worker.get_current_task(), "worker": worker.address}
+        begins = about | {"begins": worker.state.nthreads}
+
+        def send(line: LogLine) -> None:
+            _tell_scheduler(worker, self.topic, about | {"line": dumps(line)})
+
+        answer: dict[str, bytes] = {}
+        with lines_heard(send) as begin:
+            for item in bundle.items:
+                _tell_scheduler(worker, self.topic, begins | answer)
+                begin(name_of(item, self.function))
+                answer = {"answer": dumps(attempt(self.function, item))}
+        _tell_scheduler(worker, self.topic, about | answer)
+
+
+def _tell_scheduler(worker: Any, topic: str, message: dict[str, Any]) -> None:
+    """Hand an event to the system, which delivers it in order even if this process is killed now.
+
+    Dask would collect events for some milliseconds.
+    """
+    from distributed.utils import sync
+
+    async def write(comm: Any) -> Any:
+        if comm is None:
+            comm = await worker.rpc.connect(worker.scheduler.address)
+        await comm.write({"op": "log_event", "topic": topic, "msg": message, "reply": False})
+        return comm
+
+    try:
+        _of_thread.comm = sync(worker.loop, write, getattr(_of_thread, "comm", None))
+    except (OSError, TimeoutError):
+        _of_thread.comm = None
+        worker.log_event(topic, message)  # it is sent when there is a connection again
 
 
 @contextmanager

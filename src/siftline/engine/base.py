@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Literal, Protocol, TypeVar
 
 from siftline.progress import WorkerUsage
 
@@ -16,14 +16,27 @@ R = TypeVar("R")
 USAGE_SECONDS = 1.0
 
 
+Began = Literal["not", "beside others", "alone"]
+
+
 @dataclass(frozen=True)
 class Answer(Generic[T, R]):
-    """Result of one attempt at an item: a value or an error, and the seconds that it took, if known."""
+    """Result of one attempt at an item: a value or an error, and the seconds that it took, if known.
+
+    `began` says whether a lost worker had begun the item at all, and whether only that one.
+    """
 
     item: T
     value: R | None
     error: Exception | None = None
     seconds: float | None = None
+    began: Began = "beside others"
+
+
+def name_of(item: object, function: Callable[..., object]) -> str:
+    """Name an item by its own text, or else by its function: what it holds may be long or secret."""
+    own = isinstance(item, int) or type(item).__str__ is not object.__str__
+    return str(item) if own else function.__name__.replace("_", " ")
 
 
 class Session(Protocol[T, R]):

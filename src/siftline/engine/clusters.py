@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
+from siftline.addresses import without_password
 from siftline.config.clusters import (
     AddressCluster,
     Cluster,
@@ -19,14 +19,17 @@ from siftline.config.clusters import (
     LocalCluster,
     SerialCluster,
     WorkerRange,
+    asked_memory,
+    asked_workers,
     bounds,
 )
-from siftline.config.fields import parse_bytes
+from siftline.config.resources import ResourcesConfig
 from siftline.engine.base import Executor
 from siftline.engine.dask import DaskExecutor
 from siftline.engine.serial import SerialExecutor
 from siftline.engine.workers import ENVIRONMENT, START_METHOD, prepare_workers, quieten_dask
 from siftline.errors import ClusterError
+from siftline.imports import import_own
 from siftline.machine import this_machine
 from siftline.progress import Incident, emit
 from siftline.signals import hold_signals
@@ -113,7 +116,7 @@ def _start(
 
 
 def _workers(cluster: LocalCluster | FactoryCluster) -> int | WorkerRange:
-    return cluster.workers or this_machine().cores
+    return asked_workers(cluster, ResourcesConfig()) or this_machine().cores
 
 
 @dataclass
@@ -198,8 +201,8 @@ def _start_factory(config: FactoryCluster) -> Any:
     started = None
     try:
         with dask.config.set(FAIL_AT_ONCE):
-            started = factory(**config.kwargs)
-        started.scale(bounds(config.workers)[0])
+            started = factory(**config.kwargs.reveal())
+        started.scale(bounds(_workers(config))[0])
     except Exception as error:  # whatever a foreign class raises
         if started is not None:
             started.close()
@@ -213,7 +216,7 @@ def _factory(path: str) -> Any:
 
     module, _, name = path.replace(":", ".").rpartition(".")
     try:
-        factory = getattr(import_module(module), name)
+        factory = import_own(f"{module}:{name}")
     except (ImportError, AttributeError) as error:
         raise ClusterError(f"cluster.factory {path}: {error}", "install it, or correct the path") from error
     if not (isinstance(factory, type) and issubclass(factory, DaskCluster)):
@@ -227,7 +230,7 @@ def _connected(config: AddressCluster, warm_up: Callable[[], None] | None) -> It
     """Connect a client to a running scheduler."""
     from distributed import Client, Security
 
-    tls = config.tls
+    tls, address = config.tls, without_password(config.address)
     security = tls and Security(
         require_encryption=True, tls_ca_file=tls.ca, tls_client_cert=tls.cert, tls_client_key=tls.key
     )
@@ -237,11 +240,12 @@ def _connected(config: AddressCluster, warm_up: Callable[[], None] | None) -> It
             config.address, timeout=config.timeout_seconds, security=security, set_as_default=False
         )
     except (OSError, TimeoutError, ValueError) as error:
-        problem = f"cluster.address {config.address}: no scheduler answers there ({error})"
+        reason = str(error).replace(config.address, address)
+        problem = f"cluster.address {address}: no scheduler answers there ({reason})"
         raise ClusterError(problem, "start one with `dask scheduler`, or correct the address") from error
     with closing(client):
         left = max(1.0, config.timeout_seconds - (time.monotonic() - started))
-        _ready(client, left, f"the scheduler at {config.address}", warm_up, threading.Event())
+        _ready(client, left, f"the scheduler at {address}", warm_up, threading.Event())
         _compare_memory(client, config)
         yield client
 
@@ -250,13 +254,13 @@ def _compare_memory(client: Any, config: AddressCluster) -> None:
     """Warn if workers have less memory than chunks are sized for."""
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
     least = min((worker["memory_limit"] for worker in workers if worker["memory_limit"]), default=None)
-    wanted = parse_bytes(config.memory_limit)
-    if least is not None and least < wanted:
+    wanted = asked_memory(config, ResourcesConfig())
+    if least is not None and wanted is not None and least < wanted:
         emit(
             Incident(
                 "less memory",
-                f"a worker at {config.address} has {least >> 20:,} MiB, and cluster.memory_limit says "
-                f"{wanted >> 20:,} MiB: set it to what the workers have",
+                f"a worker at {without_password(config.address)} has {least >> 20:,} MiB, and "
+                f"cluster.memory_limit says {wanted >> 20:,} MiB: set it to what the workers have",
             )
         )
 

@@ -9,12 +9,12 @@ import secrets
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Generic
 
-from siftline.engine.attempt import MORE_MEMORY, attempt_all
-from siftline.engine.base import Answer, R, T
+from siftline.engine.attempt import MORE_MEMORY, AttemptAll, Bundle
+from siftline.engine.base import Answer, R, T, name_of
 from siftline.engine.dask_workers import AGAIN, DaskWorkers
+from siftline.engine.in_flight import Sent
 from siftline.engine.stragglers import Pace
 from siftline.engine.worker_reports import WorkerReports
 from siftline.errors import ChunkTimeout, ClusterError, WorkerLost
@@ -24,29 +24,6 @@ _WINDOW_PER_SLOT = 8
 _MIN_WINDOW = 32
 # Between two looks for stragglers, of which each goes through all in flight.
 _LOOK_SECONDS = 0.5
-
-
-@dataclass
-class _Sent(Generic[T]):
-    """A bundle in flight: when and where a worker took it up, and the key of its other start, if any.
-
-    `repeated` ones are not started again.
-    """
-
-    items: tuple[T, ...]
-    future: Any = None
-    begun: tuple[float, str] | None = None
-    twin: str | None = None
-    repeated: bool = False
-
-    @property
-    def size(self) -> int:
-        return sum(getattr(item, "rows", 1) for item in self.items)
-
-    @property
-    def seconds(self) -> float:
-        """Seconds since a worker took it up; 0 before, infinity if that was at an unknown time."""
-        return time.monotonic() - self.begun[0] if self.begun is not None else 0.0
 
 
 class DaskSession(Generic[T, R]):
@@ -71,7 +48,7 @@ class DaskSession(Generic[T, R]):
         self._name = f"{function.__name__}-{secrets.token_hex(4)}"
         self._numbers = itertools.count()
         self._done: queue.SimpleQueue[tuple[str, bytes | None]] = queue.SimpleQueue()
-        self._sent: dict[str, _Sent[T]] = {}
+        self._sent: dict[str, Sent[T, R]] = {}
         self._shared_slots = slots
         self._ours = ours
         self._window, self._busy = _WINDOW_PER_SLOT, 0
@@ -117,22 +94,20 @@ class DaskSession(Generic[T, R]):
     def submit(self, items: tuple[T, ...]) -> None:
         """Send items in bundles."""
         bundles = [items[start : start + self._bundle] for start in range(0, len(items), self._bundle)]
-        self._send([_Sent(bundle) for bundle in bundles])
+        self._send([Sent(bundle) for bundle in bundles])
 
-    def _send(self, bundles: list[_Sent[T]], workers: list[str] | None = None) -> list[str]:
+    def _send(self, bundles: list[Sent[T, R]], workers: list[str] | None = None) -> list[str]:
         """Send bundles to any workers, or to some if those live, and return their keys."""
         sent = {f"{self._name}-{next(self._numbers)}": bundle for bundle in bundles}
         # Before they are sent, because a worker may begin at once.
         self._sent |= sent
         futures = self._client.map(
-            attempt_all,
-            [bundle.items for bundle in bundles],
+            AttemptAll(self._function, self._name),
+            [Bundle(bundle.items) for bundle in bundles],
             key=list(sent),
             pure=False,
             workers=workers,
             allow_other_workers=workers is not None,
-            function=self._function,
-            topic=self._name,
         )
         for one, future in zip(sent.values(), futures, strict=True):
             one.future = future
@@ -141,17 +116,22 @@ class DaskSession(Generic[T, R]):
 
     def wait(self, seconds: float) -> list[Answer[T, R]]:
         """Return the answers that have arrived."""
-        finished = self._finished(seconds)
-        if not finished:
-            self._note_silent(self._workers.live())
-        answers = [answer for sent, message in finished for answer in self._answers(sent, message)]
+        answers: list[Answer[T, R]] = []
+        arrived = self._arrived(seconds)
+        for key, message in arrived:
+            if (
+                key in self._sent
+            ):  # a bundle ends by its last answer and by Dask; or it was given up meanwhile
+                answers += self._answers(key, self._sent[key], message)
+        if not arrived:
+            self._workers.check()
         self._reports.emit()
         answers += self._overdue()
         self._repeat_stragglers()
         return answers
 
     def _take_event(self, event: tuple[float, dict[str, Any]]) -> None:
-        """Note that a worker begins a bundle, logs a line or answers. Runs in Dask's own thread."""
+        """Note that a worker begins an item, logs a line or answers. Runs in Dask's own thread."""
         message = event[1]
         if "line" in message:
             self._reports.take(message["line"])
@@ -159,63 +139,72 @@ class DaskSession(Generic[T, R]):
         sent = self._sent.get(message["key"])
         if sent is None:
             return
-        if "answers" not in message:
-            sent.begun = (time.monotonic(), message["worker"])
-            return
-        self._done.put((message["key"], message["answers"]))
-        if sent.future is not None:
+        if "begins" in message:
+            sent.begun, sent.slots = (time.monotonic(), message["worker"]), message["begins"]
+        elif sent.future is not None:
             # Or Dask would do the work again if it lost the worker now.
             sent.future.release()
+        if "answer" in message:
+            self._done.put((message["key"], message["answer"]))
 
-    def _finished(self, seconds: float) -> list[tuple[_Sent[T], bytes | None]]:
-        """Take all bundles that are done, waiting for the first."""
-        finished = []
+    def _arrived(self, seconds: float) -> list[tuple[str, bytes | None]]:
+        """Take all messages that are there, waiting for the first."""
+        arrived = []
         with suppress(queue.Empty):
-            finished.append(self._done.get(timeout=seconds))
+            arrived.append(self._done.get(timeout=seconds))
             while True:
-                finished.append(self._done.get_nowait())
-        # A bundle ends here twice, by its answers and by Dask; or it was given up meanwhile.
-        return [(self._sent.pop(key), answers) for key, answers in finished if key in self._sent]
+                arrived.append(self._done.get_nowait())
+        return arrived
 
-    def _answers(self, sent: _Sent[T], message: bytes | None) -> list[Answer[T, R]]:
-        """Return the answers of a bundle; none if it failed, and its other start may still succeed."""
+    def _answers(self, key: str, sent: Sent[T, R], message: bytes | None) -> list[Answer[T, R]]:
+        """Return new answers of a bundle; none while its other start goes on, or may still succeed."""
         from distributed.protocol.pickle import loads
 
         if message is None:
-            error = _error(sent.future)
-            answers = [Answer[T, R](item, None, error) for item in sent.items]
+            if sent.future.status == "finished":
+                return []  # the answer is on its way
+            new = sent.failed(_error(sent.future), sent.began)
         else:
-            answers = [Answer(item, *one) for item, one in zip(sent.items, loads(message), strict=True)]
-        failed = any(answer.error is not None for answer in answers)
-        if failed and self._has_twin(sent):
+            new = [Answer(sent.present, *loads(message))]
+            self._pace.finished(new[0].seconds or 0.0, sent.size)
+        sent.answered += len(new)
+        sent.kept += new
+        over = sent.answered == len(sent.items)
+        if over:
+            del self._sent[key]
+            if any(answer.error is not None for answer in sent.kept) and self._has_twin(sent):
+                return []
+            if sent.twin in self._sent:
+                self._drop(sent.twin)
+        elif sent.twin in self._sent:
             return []
-        if sent.twin in self._sent:
-            self._drop(sent.twin)
-        if not failed:
-            self._pace.finished(sum(answer.seconds or 0.0 for answer in answers), sent.size)
+        answers, sent.kept = sent.kept, []
         return answers
 
     def _repeat_stragglers(self) -> None:
-        """Start bundles again that take far longer than their peers, once workers are idle."""
+        """Start items again that take far longer than their peers, once workers are idle."""
         if time.monotonic() < self._next_look:
             return
         self._next_look = time.monotonic() + _LOOK_SECONDS
         idle, self.late = self._slots - len(self._sent), 0
         for key, sent in list(self._sent.items()):
-            if sent.begun is None or sent.repeated or not self._pace.is_straggler(sent.seconds, sent.size):
+            if sent.begun is None or sent.repeated:
+                continue
+            if not self._pace.is_straggler(sent.seconds, sent.size):
                 continue
             others = [worker for worker in self._workers.threads if worker != sent.begun[1]]
             if not others or idle <= 0:
                 self.late += 1
             else:
-                (sent.twin,) = self._send([_Sent(sent.items, twin=key, repeated=True)], others)
+                left = sent.items[sent.answered :]
+                (sent.twin,) = self._send([Sent(left, twin=key, repeated=True)], others)
                 sent.repeated = True
                 idle -= 1
-                item, long = sent.items[0], f"{sent.seconds:.0f} s, far longer than its peers"
-                text = f"{item}: takes {long}; another worker starts it, too"
+                item, long = sent.present, f"{sent.seconds:.0f} s, far longer than its peers"
+                text = f"{name_of(item, self._function)}: takes {long}; another worker starts it, too"
                 emit(Incident("repeated", text, getattr(item, "number", None)))
 
-    def _has_twin(self, sent: _Sent[T]) -> bool:
+    def _has_twin(self, sent: Sent[T, R]) -> bool:
         """Return True if the other start of a bundle goes on; it is the only one from now on."""
         twin = self._sent.get(sent.twin or "")
         if twin is not None:
@@ -228,33 +217,31 @@ class DaskSession(Generic[T, R]):
         if self._ours and sent.begun is not None and self._workers.threads.get(sent.begun[1]) == 1:
             self._workers.restart(sent.begun[1])
 
-    def _give_up(self, key: str) -> _Sent[T]:
+    def _give_up(self, key: str) -> Sent[T, R]:
         sent = self._sent.pop(key)
         self._client.cancel([sent.future], force=True)
         return sent
 
-    def _note_silent(self, workers: dict[str, Any]) -> None:
-        """Take a bundle for begun at a worker that is silent since: what it said last may be lost."""
-        silent = self._workers.silent(workers, self._timeout) if self._timeout is not None else []
-        for worker, keys in self._client.processing(silent).items() if silent else ():
-            mine = set(keys)
-            held = [sent for key, sent in self._sent.items() if key in mine]
-            if held and all(sent.begun is None for sent in held):
-                held[0].begun = (-math.inf, worker)
-
     def _overdue(self) -> list[Answer[T, R]]:
-        """Give up the bundles that have taken too long, and restart their workers."""
+        """Give up the bundles whose present item takes too long, and restart their workers."""
+        if self._timeout is None:
+            return []
+        late = {
+            key: sent.begun[1]
+            for key, sent in self._sent.items()
+            if sent.begun is not None and sent.seconds > self._timeout
+        }
+        waiting = {key for key, sent in self._sent.items() if sent.begun is None}
+        late |= self._workers.stuck(waiting, self._timeout)
         overdue: list[Answer[T, R]] = []
-        for key, sent in list(self._sent.items()):
-            if self._timeout is None or sent.begun is None or sent.seconds <= self._timeout * len(sent.items):
-                continue
-            self._give_up(key)
-            error = self._workers.restart_hung(sent.begun[1]) or ChunkTimeout(
+        for key, worker in late.items():
+            sent = self._give_up(key)
+            error = self._workers.restart_hung(worker) or ChunkTimeout(
                 f"no result after {self._timeout:g} s; the worker was restarted",
                 "raise chunking.timeout_seconds, or cut smaller chunks (chunking.rows)",
             )
             if not self._has_twin(sent):
-                overdue += [Answer(item, None, error) for item in sent.items]
+                overdue += sent.kept + sent.failed(error, sent.began)
         return overdue
 
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Any
 
 from siftline.errors import ClusterError
 
 AGAIN = "run the same command again: finished chunks are kept"
+# Of the keys of imports ahead of the work.
+WARM_UP = "warm-up-"
 _COUNT_SECONDS = 1.0
+_ANSWER_SECONDS = 30.0
 _LOST_AFTER_SECONDS = 60.0
 _RESTART_SECONDS = 30.0
 # For a worker that ends by itself; `Client.restart_workers` would wait for seconds.
@@ -26,7 +30,8 @@ class DaskWorkers:
         self._threads: dict[str, int] = {}
         self._counted = -math.inf
         self._lost_since: float | None = None
-        self._heard: dict[str, tuple[float, float]] = {}
+        self._idle: dict[str, tuple[str, float]] = {}
+        self._asked = -math.inf
         self._restarts: list[threading.Thread] = []
 
     @property
@@ -34,34 +39,41 @@ class DaskWorkers:
         """Threads of each worker, by address; at most a second old."""
         now = time.monotonic()
         if now - self._counted >= _COUNT_SECONDS:
-            self._threads, self._counted = self._client.nthreads(), now
+            self._threads, self._counted = ask(self._client, self._client.scheduler.ncores), now
         return self._threads
 
-    def live(self) -> dict[str, Any]:
-        """Return what is known of each worker; raise after a minute without any: Dask would wait forever."""
+    def check(self) -> None:
+        """Raise if the scheduler is gone, or after a minute without a worker: Dask would wait forever."""
         if self._client.status not in ("running", "connecting"):
             raise ClusterError("the Dask scheduler is gone", AGAIN)
-        workers: dict[str, Any] = self._client.scheduler_info(n_workers=-1)["workers"]
         now = time.monotonic()
-        self._lost_since = None if workers else self._lost_since or now
+        self._lost_since = None if self.threads else self._lost_since or now
         if self._lost_since is not None and now - self._lost_since > _LOST_AFTER_SECONDS:
             problem = f"the Dask cluster has had no worker for {_LOST_AFTER_SECONDS:g} s"
             raise ClusterError(problem, f"start workers and {AGAIN}")
-        return workers
 
-    def silent(self, workers: dict[str, Any], seconds: float) -> list[str]:
-        """Return those of the live workers that have not been heard for some seconds."""
+    def stuck(self, waiting: Collection[str], seconds: float) -> dict[str, str]:
+        """Return keys that have waited so long at a worker with a free slot, and that worker.
+
+        It is frozen: a worker that lives says at once that it begins.
+        """
         now = time.monotonic()
-        for worker, one in workers.items():
-            # By changes of the scheduler's clock, which may differ from this one.
-            if worker not in self._heard or self._heard[worker][0] != one["last_seen"]:
-                self._heard[worker] = (one["last_seen"], now)
-        return [worker for worker in workers if now - self._heard[worker][1] > seconds]
+        if not waiting or now - self._asked < _COUNT_SECONDS:
+            return {}
+        self._asked = now
+        idle = {}
+        for worker, keys in ask(self._client, self._client.scheduler.processing).items():
+            first = next((key for key in keys if key in waiting), None)
+            busy = sum(key not in waiting and not key.startswith(WARM_UP) for key in keys)
+            if first is not None and busy < self.threads.get(worker, 0):
+                since = self._idle.get(worker, ("", now))
+                idle[worker] = (first, since[1] if since[0] == first else now)
+        self._idle = idle
+        return {key: worker for worker, (key, since) in idle.items() if now - since > seconds}
 
     def restart_hung(self, worker: str) -> ClusterError | None:
         """Restart a worker that hangs; return an error if there is no nanny to do so."""
-        self._heard.pop(worker, None)  # its restart takes a while
-        known = self._client.scheduler_info(n_workers=-1)["workers"].get(worker)
+        known = workers_of(self._client).get(worker)
         if known is not None and not known.get("nanny"):
             problem = f"worker {worker} hangs, and has no nanny that could restart it"
             return ClusterError(problem, f"end it, start workers with a nanny (Dask's default), and {AGAIN}")
@@ -81,8 +93,23 @@ class DaskWorkers:
 
     def await_restarts(self) -> None:
         """Wait until restarted workers have left the work that they had."""
+        deadline = time.monotonic() + _RESTART_SECONDS
         for thread in self._restarts:
-            thread.join(_RESTART_SECONDS)
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+
+def ask(client: Any, question: Callable[..., Any], **details: Any) -> Any:
+    """Return the scheduler's answer; raise if there is none: Dask would wait forever."""
+    try:
+        return client.sync(question, **details, callback_timeout=_ANSWER_SECONDS)
+    except (OSError, TimeoutError) as error:
+        raise ClusterError("the Dask scheduler does not answer", AGAIN) from error
+
+
+def workers_of(client: Any) -> dict[str, Any]:
+    """Return what the scheduler knows of each worker, by address."""
+    workers: dict[str, Any] = ask(client, client.scheduler.identity, n_workers=-1)["workers"]
+    return workers
 
 
 async def _kill(dask_worker: Any) -> None:

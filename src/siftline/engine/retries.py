@@ -1,7 +1,10 @@
 """Retries: another attempt after a delay, alone or in halves, by the kind of fault (`siftline.errors`).
 
-After the death of a worker all its items are suspect. Suspects run one at a time, with nothing beside them,
-so that none takes another down.
+After the death of a worker all the items that it had begun are suspect. Suspects run one at a time, with
+nothing beside them, so that none takes another down.
+
+Each start of an item is an attempt, in halves and alone, too. Not counted: items that a lost worker had not
+begun, and the second start of a straggler, which is the same attempt at another place.
 """
 
 from __future__ import annotations
@@ -18,10 +21,13 @@ from typing import Generic
 
 from siftline.config.batch import RetriesConfig
 from siftline.engine.adapting import Adapting
-from siftline.engine.base import Answer, Executor, R, T
+from siftline.engine.base import Answer, Began, Executor, R, T, name_of
 from siftline.errors import Cancelled, OutOfMemory, SiftlineError
 from siftline.progress import Incident, emit
 from siftline.signals import Stop
+
+# Workers that end before they begin an item, one after the other.
+_MOST_LOST = 5
 
 
 @dataclass(frozen=True)
@@ -43,11 +49,15 @@ class Settled(Generic[T, R]):
 
 @dataclass(frozen=True)
 class _Attempt(Generic[T]):
-    """One attempt at an item; `alone` ones run with nothing beside them."""
+    """One attempt at an item; `alone` ones run with nothing beside them.
+
+    `lost` counts the times that its worker ended before it began.
+    """
 
     item: T
     number: int = 1
     alone: bool = False
+    lost: int = 0
 
 
 def run_with_retries(
@@ -82,7 +92,7 @@ def run_with_retries(
         Longest wait before `stop` is checked again.
     """
     stop = stop or Stop()
-    attempts: _Attempts[T, R] = _Attempts(items, retries, split, stop)
+    attempts: _Attempts[T, R] = _Attempts(function, items, retries, split, stop)
     with executor.session(function, bundle, timeout_seconds) as session:
         while not stop.requested:
             if adapting is not None:
@@ -102,7 +112,7 @@ def run_with_retries(
     raise Cancelled("stopped on request", "run the same command again: finished chunks are kept")
 
 
-def attempt_again(what: object, action: Callable[[], R], retries: RetriesConfig) -> R:
+def attempt_again(what: str, action: Callable[[], R], retries: RetriesConfig) -> R:
     """Act in this process, and again after a delay while the error is transient."""
     number = 1
     while True:
@@ -111,7 +121,7 @@ def attempt_again(what: object, action: Callable[[], R], retries: RetriesConfig)
         except SiftlineError as error:
             if error.fault != "transient" or number >= retries.attempts:
                 raise
-            time.sleep(_next_delay(what, error, number, retries))
+            time.sleep(_next_delay(what, None, error, number, retries))
             number += 1
 
 
@@ -119,8 +129,14 @@ class _Attempts(Generic[T, R]):
     """Attempts by what they wait for: an answer, the end of a delay, a moment alone, or room."""
 
     def __init__(
-        self, items: Iterable[T], retries: RetriesConfig, split: Callable[[T], T | None], stop: Stop
+        self,
+        function: Callable[[T], R],
+        items: Iterable[T],
+        retries: RetriesConfig,
+        split: Callable[[T], T | None],
+        stop: Stop,
     ) -> None:
+        self._function = function
         self._new = map(_Attempt, items)
         self._retries = retries
         self._split = split
@@ -167,17 +183,26 @@ class _Attempts(Generic[T, R]):
 
     def settle(self, answers: list[Answer[T, R]]) -> Iterator[Settled[T, R]]:
         """Give the final results among answers; the others get another attempt, unless stopped."""
-        follow = {"worker": self._suspect, "resource": self._halve, "transient": self._again}
         for answer in answers:
             attempt, error = self._end(answer.item), answer.error
             if error is not None and not isinstance(error, SiftlineError):
                 raise error
-            if error is not None and error.fault in follow:
+            starts = attempt.number
+            if error is not None and error.fault in ("worker", "resource", "transient"):
                 # Work that a stop leaves undone has not failed.
-                error = None if self._stop.requested else follow[error.fault](attempt, error)
+                error = None if self._stop.requested else self._follow(attempt, error, answer.began)
                 if error is None:
                     continue
-            yield Settled(answer.item, answer.value, error, attempt.number, answer.seconds)
+                starts -= answer.began == "not"
+            yield Settled(answer.item, answer.value, error, starts, answer.seconds)
+
+    def _follow(self, attempt: _Attempt[T], error: SiftlineError, began: Began) -> SiftlineError | None:
+        """Plan the next attempt; return the final error if there is none."""
+        if began == "not":
+            return self._begin_again(attempt, error)
+        if error.fault == "worker":
+            return self._suspect(attempt, error, began)
+        return self._halve(attempt, error) if error.fault == "resource" else self._again(attempt, error)
 
     def _end(self, item: T) -> _Attempt[T]:
         # By identity: two items may be equal, and even be the same object.
@@ -187,7 +212,8 @@ class _Attempts(Generic[T, R]):
     def _again(self, attempt: _Attempt[T], error: SiftlineError) -> SiftlineError | None:
         if attempt.number >= self._retries.attempts:
             return error
-        seconds = _next_delay(attempt.item, error, attempt.number, self._retries)
+        name = name_of(attempt.item, self._function)
+        seconds = _next_delay(name, _chunk(attempt.item), error, attempt.number, self._retries)
         later = replace(attempt, number=attempt.number + 1)
         heapq.heappush(self.delayed, (time.monotonic() + seconds, next(self._order), later))
         return None
@@ -196,35 +222,55 @@ class _Attempts(Generic[T, R]):
         smaller = self._split(attempt.item)
         if smaller is None:
             return error
-        _report("split", attempt.item, f"{error.problem}; it is done in halves")
+        self._report("split", attempt, f"{error.problem}; it is done in halves")
         # Alone, because the others may take the memory that it lacks.
         self._suspects.append(_Attempt(smaller, attempt.number + 1, alone=True))
         return None
 
-    def _suspect(self, attempt: _Attempt[T], error: SiftlineError) -> SiftlineError | None:
-        if not attempt.alone:
-            _report("worker lost", attempt.item, f"{error.problem}; it is tried alone")
-            self._suspects.append(replace(attempt, alone=True))
-            return None
-        guilty = OutOfMemory("the worker died while this chunk ran alone", error.remedy)
-        if self._halve(attempt, guilty) is None:
-            return None
-        if attempt.number >= self._retries.attempts:
-            return guilty
-        _report("worker lost", attempt.item, f"{guilty.problem}; attempt {attempt.number + 1}")
-        self._suspects.append(replace(attempt, number=attempt.number + 1))
+    def _begin_again(self, attempt: _Attempt[T], error: SiftlineError) -> SiftlineError | None:
+        """Send an item again that its worker had not begun: at once, then alone."""
+        again = replace(attempt, lost=attempt.lost + 1)
+        if again.lost > _MOST_LOST:
+            return error
+        if again.lost > 1 or attempt.alone:
+            self._suspects.append(replace(again, alone=True))
+        else:
+            self._due.append(again)
         return None
 
+    def _suspect(self, attempt: _Attempt[T], error: SiftlineError, began: Began) -> SiftlineError | None:
+        """Try a suspect alone, even after the last attempt if it may be innocent."""
+        guilty = OutOfMemory("the worker died while this chunk ran alone", error.remedy)
+        if attempt.number >= self._retries.attempts and (attempt.alone or began == "alone"):
+            return guilty
+        if not attempt.alone:
+            self._report("worker lost", attempt, f"{error.problem}; it is tried alone")
+        elif self._halve(attempt, guilty) is None:
+            return None
+        else:
+            self._report("worker lost", attempt, f"{guilty.problem}; attempt {attempt.number + 1}")
+        self._suspects.append(replace(attempt, number=attempt.number + 1, alone=True))
+        return None
 
-def _next_delay(what: object, error: SiftlineError, number: int, retries: RetriesConfig) -> float:
+    def _report(self, kind: str, attempt: _Attempt[T], text: str) -> None:
+        _report(kind, name_of(attempt.item, self._function), _chunk(attempt.item), text)
+
+
+def _next_delay(
+    name: str, chunk: int | None, error: SiftlineError, number: int, retries: RetriesConfig
+) -> float:
     """Report the attempt after this number; return its delay in seconds."""
     seconds = delay_after(retries, number)
-    _report("retried", what, f"{error.problem}; attempt {number + 1} in {seconds:.1f} s")
+    _report("retried", name, chunk, f"{error.problem}; attempt {number + 1} in {seconds:.1f} s")
     return seconds
 
 
-def _report(kind: str, item: object, text: str) -> None:
-    emit(Incident(kind, f"{item}: {text}", getattr(item, "number", None)))
+def _report(kind: str, name: str, chunk: int | None, text: str) -> None:
+    emit(Incident(kind, f"{name}: {text}", chunk))
+
+
+def _chunk(item: object) -> int | None:
+    return getattr(item, "number", None)
 
 
 def delay_after(retries: RetriesConfig, number: int) -> float:

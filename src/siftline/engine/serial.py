@@ -12,7 +12,7 @@ from typing import Generic
 import psutil
 
 from siftline.engine.attempt import attempt, lines_heard
-from siftline.engine.base import USAGE_SECONDS, Answer, R, Session, T
+from siftline.engine.base import USAGE_SECONDS, Answer, R, Session, T, name_of
 from siftline.progress import Usage, WorkerUsage, emit
 
 
@@ -65,7 +65,7 @@ class _SerialSession(Generic[T, R]):
         answers = []
         with lines_heard(emit) as begin:
             for item in items:
-                begin(item)
+                begin(name_of(item, self.function))
                 answers.append(Answer(item, *attempt(self.function, item)))
         self._report_usage()
         return answers

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from siftline.engine.base import USAGE_SECONDS
+from siftline.engine.dask_workers import workers_of
 from siftline.progress import Usage, WorkerUsage, emit
 
 
@@ -34,7 +35,7 @@ class WorkerReports:
                 emit(loads(self._lines.get_nowait()))
         now = time.monotonic()
         if now >= self._next and self._client.status == "running":
-            workers = self._client.scheduler_info(n_workers=-1)["workers"]
+            workers = workers_of(self._client)
             self._next = now + USAGE_SECONDS * max(1, len(workers) / 100)
             self.usage = tuple(map(_usage, workers, workers.values()))
             emit(Usage(self.usage, self._client.dashboard_link))

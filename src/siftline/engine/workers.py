@@ -7,12 +7,10 @@ them once, while the coordinator reads the input's metadata.
 from __future__ import annotations
 
 import multiprocessing
-import os
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from multiprocessing import forkserver
 
+from siftline.imports import children_import_safely, environment
 from siftline.signals import signals_held
 
 # Dask would have workers return memory after every free, at the cost of a page fault for each temporary
@@ -34,7 +32,7 @@ def prepare_workers() -> None:
     """Start importing what workers need, in the background; a second call does nothing."""
     if START_METHOD == "forkserver":
         multiprocessing.set_forkserver_preload([PRELOAD])
-        with _environment(ENVIRONMENT), signals_held():
+        with environment(ENVIRONMENT), children_import_safely(), signals_held():
             forkserver.ensure_running()
 
 
@@ -53,17 +51,3 @@ def preload_dask() -> None:
     quieten_dask()  # read when distributed is imported
     import distributed.nanny
     import distributed.worker  # noqa: F401
-
-
-@contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

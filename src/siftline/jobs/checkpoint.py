@@ -6,6 +6,7 @@ The flows provide a store on Prefect's result persistence.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any, Protocol
 
 from pydantic import ValidationError
@@ -20,6 +21,8 @@ from siftline.storage.lease import Lease
 from siftline.storage.parquet import is_intact
 from siftline.types import ChunkReceipt
 
+# Of `siftline.stages.threshold`: 18 bits.
+_BUCKETS = 1 << 18
 _PLACES = ("", "-partial", "-partial2")
 
 
@@ -146,7 +149,7 @@ class Checkpoint:
         if not 0 <= receipt.chunk < len(plan.chunks) or receipt.detector != detector:
             return False
         chunk = plan.chunks[receipt.chunk]
-        if (chunk.first_row, chunk.rows) != (receipt.first_row, receipt.rows):
+        if (chunk.first_row, chunk.rows) != (receipt.first_row, receipt.rows) or not _adds_up(receipt):
             return False
         rejects = receipt.rejects is None or is_intact(plan.failed, receipt.rejects.file)
         if rejects and is_intact(plan.parts, receipt.part):
@@ -154,6 +157,20 @@ class Checkpoint:
         text = f"{chunk}: its file {receipt.part.name} does not match its receipt"
         emit(Incident("recomputed", text, chunk.index))
         return False
+
+
+def _adds_up(receipt: ChunkReceipt) -> bool:
+    """Return True if a receipt's summary counts the rows of its chunk once."""
+    summary = receipt.summary
+    counts, buckets = summary.counts, summary.buckets
+    return (
+        summary.rows == receipt.rows == summary.non_finite + sum(counts)
+        and len(counts) == len(buckets)
+        and all(0 < count <= receipt.rows for count in counts)
+        and all(low < high for low, high in pairwise(buckets))
+        and all(0 <= bucket < _BUCKETS for bucket in buckets)
+        and (summary.minimum is None) == (summary.maximum is None) == (not counts)
+    )
 
 
 def missing(plan: BatchPlan, done: Iterable[int]) -> list[int]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from pydantic import ValidationError
+from pydantic import PositiveInt
 
 from siftline.batch_plan import BatchPlan, ChunkTable, Feature, Snapshot
 from siftline.config.batch import BatchConfig
@@ -12,25 +13,43 @@ from siftline.config.clusters import FactoryCluster
 from siftline.errors import ConfigError, IntegrityError, UnknownJob
 from siftline.storage.files import read_record
 from siftline.storage.layout import JobFiles, Version
+from siftline.storage.owned import Token
+from siftline.storage.records import Record
+
+
+class _PlanRecord(Record):
+    """The content of ``plan.json``."""
+
+    job_id: str
+    token: Token
+    config: BatchConfig
+    snapshot: Snapshot
+    features: tuple[Feature, ...]
+    chunks: dict[str, list[Any]]
+    bundle: PositiveInt
+    commit_every: PositiveInt
+    fresh: bool
+    notes: tuple[str, ...] = ()
 
 
 def read_plan(directory: Path) -> BatchPlan:
     """Read the plan of a job, without possible secrets; raise `UnknownJob` if there is none."""
     try:
-        record = read_record(JobFiles(directory).plan, Version.PLAN)
+        record = _PlanRecord.model_validate(read_record(JobFiles(directory).plan, Version.PLAN))
         return BatchPlan(
             job_id=directory.name,
-            token=record["token"],
-            config=BatchConfig.model_validate(record["config"]),
-            snapshot=Snapshot.model_validate(record["snapshot"]),
-            features=tuple(Feature.model_validate(feature) for feature in record["features"]),
-            chunks=ChunkTable.from_lists(record["chunks"]),
-            bundle=record["bundle"],
-            commit_every=record["commit_every"],
+            token=record.token,
+            config=record.config,
+            snapshot=record.snapshot,
+            features=record.features,
+            chunks=ChunkTable.from_lists(record.chunks),
+            bundle=record.bundle,
+            commit_every=record.commit_every,
             directory=directory,
-            fresh=record["fresh"],
+            fresh=record.fresh,
+            notes=record.notes,
         )
-    except (FileNotFoundError, NotADirectoryError, IntegrityError, KeyError, ValidationError) as error:
+    except (FileNotFoundError, NotADirectoryError, IntegrityError, ValueError) as error:
         raise UnknownJob(
             f"job {directory.name}: no plan of it in {directory}",
             "see `siftline jobs`; if the checkpoint is not .siftline, give --checkpoint",

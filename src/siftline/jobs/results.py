@@ -12,8 +12,9 @@ from siftline.errors import SourceError
 from siftline.jobs.findings import Findings, findings_record
 from siftline.jobs.results_html import results_html
 from siftline.storage.layout import OutputFiles, Version
+from siftline.storage.owned import PlainName
 from siftline.storage.records import PublishedFile, RecordFile
-from siftline.types import Counts, FailedChunk, ResultState, ValidationReport
+from siftline.types import Counts, FailedChunk, KeyFacts, ResultState, ValidationReport, ties_caution
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +26,7 @@ class Manifest(Counts):
 
     name: str
     job_id: str
-    publication: str
+    publication: PlainName
     flow_run_id: str | None
     published_at: str
     config: dict[str, Any]
@@ -41,7 +42,17 @@ class Manifest(Counts):
     scores: tuple[PublishedFile, ...]
     anomaly_files: tuple[PublishedFile, ...]
     failed_files: tuple[PublishedFile, ...]
-    replaces: str | None
+    replaces: PlainName | None
+    key: KeyFacts | None = None
+    asked: int | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """Sentences that a reader of the result must know."""
+        ties = ties_caution(self.anomaly_count, self.scored, self.asked, self.threshold)
+        found = (ties, self.key.caution if self.key is not None else None)
+        return tuple(one for one in found if one is not None)
 
     @property
     def missing(self) -> tuple[tuple[int, int], ...]:
@@ -71,10 +82,11 @@ class Results:
     manifest : Manifest
         Counts, threshold, versions, digests.
     scores : pyarrow.dataset.Dataset
-        Every row: the key columns, ``score`` (float64) and ``label`` (int8, 1 = anomaly).
+        Every row: the key columns, ``row`` (its position in the source), ``score`` (float64) and ``label``
+        (int8, 1 = anomaly).
     anomalies : pyarrow.Table
-        The flagged rows, highest score first: key columns, features, carried columns, ``score``, ``rank``
-        (int64, equal scores share one), ``reasons``.
+        The flagged rows, highest score first: key columns, ``row``, features, carried columns, ``score``,
+        ``rank`` (int64, equal scores share one), ``reasons``.
     findings : Findings or None
         Groups of anomalies, rows that other thresholds would flag, agreement with known labels; None if the
         publication has none.
@@ -122,15 +134,19 @@ class Results:
 
     def _repr_html_(self) -> str:
         title = f"{self.manifest.name}: {self.manifest.summary}"
-        return results_html(title, self.findings, self.top(), self.manifest.features)
+        return results_html(
+            title, self.findings, self.top(), self.manifest.features, self.manifest.cautions
+        )
 
     def _dataset(self, files: tuple[PublishedFile, ...]) -> ds.Dataset:
         import pyarrow.dataset as ds  # slow to import, and not needed by workers
 
-        return ds.dataset([str(self.path / file.name) for file in files], format="parquet")
+        checked = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+        kind = ds.ParquetFileFormat(default_fragment_scan_options=checked)
+        return ds.dataset([str(self.path / file.name) for file in files], format=kind)
 
 
-def open_results(output: Path | str) -> Results:
+def open_results(output: Path | str, verify: bool = False) -> Results:
     """Open the last publication in a directory; it stays complete while newer ones replace it.
 
     The files of the previous publication are kept, so that a reader has time to finish.
@@ -139,16 +155,23 @@ def open_results(output: Path | str) -> Results:
     ----------
     output : path
         The ``output.path`` of the configuration.
+    verify : bool
+        Check every file first, as ``siftline verify`` does. Without it, reading finds damaged pages only.
 
     Raises
     ------
     SourceError
         When nothing is published there.
     IntegrityError
-        When the manifest is altered or of another format version.
+        When the manifest is altered or of another format version; with `verify`, when a file is damaged.
     """
     path = Path(output)
-    return Results(path, read_manifest(path))
+    results = Results(path, read_manifest(path))
+    if verify:
+        from siftline.jobs.verification import check_intact
+
+        check_intact(results)
+    return results
 
 
 def read_manifest(output: Path) -> Manifest:

@@ -1,26 +1,37 @@
-"""Texts from data, made safe to show: no control characters, no line breaks, no endless values."""
+"""Values of tables for people: as Python has them, or as text where it has none; nothing here raises."""
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import date, time, timedelta
 from decimal import Decimal
 from typing import Any
 
-_LONGEST = 60
-# Control, format (bidirectional marks among them), surrogate and private characters.
-_HIDDEN = ("Cc", "Cf", "Cs", "Co")
+import pyarrow as pa
+
+from siftline.shown import shown
 
 
-def shown(value: object, longest: int = _LONGEST) -> str:
-    """Return a value as one line of at most `longest` visible characters; it may still be markup."""
-    text = value if isinstance(value, str) else str(value)
-    # Only the beginning matters, and it may be all that fits in memory twice.
-    line = " ".join(text[: 4 * longest].split())
-    visible = "".join("�" if unicodedata.category(one) in _HIDDEN else one for one in line)
-    cut = len(visible) > longest or len(text) > 4 * longest
-    return f"{visible[: longest - 1]}…" if cut else visible
+def table_rows(table: pa.Table) -> list[dict[str, Any]]:
+    """Return the rows of a small table."""
+    columns = [[value_of(value) for value in column] for column in table.columns]
+    return [dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def value_of(value: pa.Scalar) -> Any:
+    """Return a value; as text if it is a time beyond Python's years, of an unknown zone, or malformed."""
+    if pa.types.is_time(value.type) and value.is_valid:
+        return _arrow_text(value)  # Python has no nanoseconds, and wraps around what is beyond a day
+    try:
+        return value.as_py()
+    except Exception:  # noqa: BLE001  depends on the type, the zone, and the libraries that are there
+        if isinstance(value, pa.StructScalar):
+            names = [field.name for field in value.type]
+            return {name: value_of(value[place]) for place, name in enumerate(names)}
+        if isinstance(value, (pa.ListScalar, pa.LargeListScalar, pa.FixedSizeListScalar)):
+            return [value_of(one) for one in value.values]
+        return _arrow_text(value)
 
 
 def reason_text(reason: Mapping[str, Any]) -> str:
@@ -35,3 +46,12 @@ def cell(value: object) -> object:
     """Return a value of a carried column: numbers and times as they are, anything else as a safe text."""
     plain = (int, float, Decimal, date, time, timedelta)
     return value if value is None or isinstance(value, plain) else shown(value)
+
+
+def _arrow_text(value: pa.Scalar) -> str:
+    """Return a value as Arrow writes it, which it can for all values."""
+    with suppress(pa.ArrowException, UnicodeDecodeError):
+        text: str = value.cast(pa.string()).as_py()
+        return text
+    written: str = pa.repeat(value, 1).to_string(skip_new_lines=True)
+    return written.removeprefix("[").removesuffix("]").strip('"')

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import logging
 import re
+import shlex
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from siftline.config.fields import Event
 from siftline.config.template_variables import TemplateVariables, TopRow
+from siftline.errors import ConfigError
+from siftline.progress import counted
+from siftline.shown import message_text, plain_text
 from siftline.storage.layout import JobFiles
 from siftline.types import BatchResult
 
@@ -63,10 +68,12 @@ def completed_message(
     top: Sequence[TopRow] = (),
     recovered: bool = False,
     groups: Sequence[str] = (),
+    cautions: Sequence[str] = (),
 ) -> Message:
     """Write the message about a published result.
 
-    `previous` has the earlier rates, newest first; `groups` are groups of anomalies in words.
+    `previous` has the earlier rates, newest first; `groups` are groups of anomalies in words; `cautions` are
+    sentences that a reader of the result must know.
     """
     events: tuple[Event, ...] = ("recovered", "completed") if recovered else ("completed",)
     if result.rows_failed:
@@ -92,36 +99,36 @@ def completed_message(
     chunks = f"Chunks: {result.chunks_computed} computed, {result.chunks_reused} reused."
     where = "See `results.failed` and, for whole chunks, `chunks_failed` in the manifest."
     lines = [f"{rejects}. {where}"] if rejects else []
-    lines += [_numbers(variables, result.scored), *groups, *_most_anomalous(top), chunks]
+    lines += [_numbers(variables, result.scored), *cautions, *groups, *_most_anomalous(top), chunks]
     lines.append(f"Results: {result.output}")
     if recovered:
         lines.append("Earlier runs of the job failed or were interrupted; their finished work was reused.")
-    return Message(events, subject, _text(lines, variables), variables, rejects)
+    return _message(events, subject, lines, variables, rejects)
 
 
 def failed_message(run: RunInfo, error: BaseException, job: Path | None, for_good: bool) -> Message:
     """Write the message about a failure: the error, the finished work, and the command to resume."""
     subject = f"Siftline: {run.name} failed{' for good' if for_good else ''}"
-    variables = _unfinished(run, "failed", job, str(error))
-    lines = [f"{type(error).__name__}: {error}"]
+    variables = _unfinished(run, "failed", job, plain_text(error))
+    lines = _named(error).split("\n") if isinstance(error, ConfigError) else [_named(error)]
     if job is not None:
         lines += [
             f"Kept: the finished chunks of job {job.name}, and the previously published result.",
             f"To resume: {variables.resume}",
         ]
-    return Message(("failed",), subject, _text(lines, variables), variables, _cause(error))
+    return _message(("failed",), subject, lines, variables, _cause(error))
 
 
 def recovering_message(run: RunInfo, job: Path, number: int, most: int, left: int) -> Message:
     """Write the message about the recovery of a failed job."""
     variables = _unfinished(run, "recovering", job)
     lines = [f"Recovery {number} of {most} of job {job.name} has started; {left:,} chunks are left."]
-    return Message(("recovering",), f"Siftline: {run.name} is recovering", _text(lines, variables), variables)
+    return _message(("recovering",), f"Siftline: {run.name} is recovering", lines, variables)
 
 
 def resume_command(job: Path) -> str:
     """Return the command that resumes the job in a directory."""
-    return f"siftline resume {job.name} --checkpoint {JobFiles(job).checkpoint.root}"
+    return f"siftline resume {job.name} --checkpoint {shlex.quote(str(JobFiles(job).checkpoint.root))}"
 
 
 def _unfinished(run: RunInfo, event: Event, job: Path | None, error: str | None = None) -> TemplateVariables:
@@ -134,13 +141,35 @@ def _unfinished(run: RunInfo, event: Event, job: Path | None, error: str | None 
     )
 
 
-def _text(lines: Sequence[str], variables: TemplateVariables) -> str:
-    """Close a text with links and the interval, if known."""
+def _message(
+    events: tuple[Event, ...],
+    subject: str,
+    lines: Sequence[str],
+    variables: TemplateVariables,
+    cause: str = "",
+) -> Message:
+    """Return a message of these lines and links; nothing in it, or in the variables, calls people."""
+    body = "\n".join(map(message_text, [*lines, *_links(variables)]))
+    known = TemplateVariables(**{name: _safe(value) for name, value in vars(variables).items()})
+    return Message(events, message_text(subject), body, known, cause)
+
+
+def _safe(value: Any) -> Any:
+    if isinstance(value, str):
+        return message_text(value)
+    if isinstance(value, TopRow):
+        identity = {message_text(name): _safe(one) for name, one in value.identity.items()}
+        return replace(value, identity=identity, reasons=_safe(value.reasons))
+    return tuple(map(_safe, value)) if isinstance(value, tuple) else value
+
+
+def _links(variables: TemplateVariables) -> list[str]:
+    """Return lines with the links and the interval, if known."""
     links = {"Interval": variables.interval, "Report": variables.report_url}
     links |= {"Report file": variables.report_path, "Run": variables.run_url}
     if variables.rows is not None:
         links["Job"] = variables.job_id
-    return "\n".join([*lines, *(f"{what}: {where}" for what, where in links.items() if where)])
+    return [f"{what}: {where}" for what, where in links.items() if where]
 
 
 def _rejects(result: BatchResult) -> str:
@@ -160,7 +189,8 @@ def _numbers(variables: TemplateVariables, scored: int) -> str:
     if count > 1:
         rate += f", usually {variables.usual_rate:.3%} in the last {count} runs"
     score = f"score {variables.threshold:.6g} or more"
-    return f"{variables.anomalies:,} anomalies among {scored:,} rows ({rate}), {score}."
+    found = counted(variables.anomalies or 0, "anomaly", "anomalies")
+    return f"{found} among {counted(scored, 'row')} ({rate}), {score}."
 
 
 def _most_anomalous(top: Sequence[TopRow]) -> list[str]:
@@ -170,4 +200,8 @@ def _most_anomalous(top: Sequence[TopRow]) -> list[str]:
 
 def _cause(error: BaseException) -> str:
     """Return the error without numbers and random names: another chunk is not another cause."""
-    return re.sub(r"[0-9a-f]{8,}|\d+", "#", f"{type(error).__name__}: {error}")
+    return re.sub(r"[0-9a-f]{8,}|\d+", "#", _named(error))
+
+
+def _named(error: BaseException) -> str:
+    return f"{type(error).__name__}: {plain_text(error)}"

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from siftline.config.template_variables import TopRow
 from siftline.jobs.results import Manifest
+from siftline.shown import markdown
 from siftline.storage.layout import OutputFiles
-
-# Colons and at signs too: they would turn addresses into links.
-_PUNCTUATION = re.compile(r"([\\`*_{}\[\]()<>#+.!|~&$:@-])")
 
 
 def report(
@@ -30,11 +27,13 @@ def report(
     page = OutputFiles(Path(manifest.config["output"]["path"])).report
     if page.exists():
         facts["Report"] = str(page)
-    lines = [f"# {_plain(manifest.name)}", "", *_table(facts)]
+    lines = [f"# {markdown(manifest.name)}", ""]
+    lines += [line for caution in manifest.cautions for line in (f"**{markdown(caution)}**", "")]
+    lines += _table(facts)
     if groups:
-        lines += ["", "## Groups of anomalies", "", *(f"- {_plain(group)}" for group in groups)]
+        lines += ["", "## Groups of anomalies", "", *(f"- {markdown(group)}" for group in groups)]
     if quality is not None:
-        lines += ["", _plain(quality)]
+        lines += ["", markdown(quality)]
     if top:
         # Not a table: Prefect's pages don't wrap its cells, and would hide the reasons.
         lines += ["", "## Most anomalous rows", "", *(line for row in top for line in _entry(row))]
@@ -47,16 +46,11 @@ def _count(total: int, failed: int, how: str) -> str:
 
 def _table(facts: Mapping[str, str]) -> list[str]:
     """Return a table headed by the first fact, because an empty head would be drawn too."""
-    head, *rows = [f"| {name} | {_plain(fact)} |" for name, fact in facts.items()]
+    head, *rows = [f"| {name} | {markdown(fact)} |" for name, fact in facts.items()]
     return [head, "| --- | --- |", *rows]
 
 
 def _entry(row: TopRow) -> list[str]:
     identity = ", ".join(f"{name}={value}" for name, value in row.identity.items())
-    head = f"- **Rank {row.rank}, score {row.score:.4f}** {_plain(identity)}"
-    return [head, *(f"  - {_plain(reason)}" for reason in row.reasons)]
-
-
-def _plain(text: str) -> str:
-    """Escape a text: nothing in the data is markup or HTML."""
-    return _PUNCTUATION.sub(r"\\\1", " ".join(text.split()))
+    head = f"- **Rank {row.rank}, score {row.score:.4f}** {markdown(identity)}"
+    return [head, *(f"  - {markdown(reason)}" for reason in row.reasons)]

@@ -10,7 +10,8 @@ import pyarrow as pa
 from siftline.config.template_variables import TopRow
 from siftline.errors import SiftlineError
 from siftline.jobs.results import Results, open_results
-from siftline.jobs.texts import cell, reason_text, shown
+from siftline.jobs.texts import cell, reason_text, table_rows
+from siftline.shown import shown
 from siftline.types import BatchResult
 
 T = TypeVar("T")
@@ -26,9 +27,9 @@ def top_rows(results: Results, count: int) -> tuple[TopRow, ...]:
             rank=row["rank"],
             score=row["score"],
             identity={shown(name): cell(row[name]) for name in carried},
-            reasons=tuple(reason_text(reason) for reason in row["reasons"]),
+            reasons=tuple(reason_text(reason) for reason in row["reasons"] or ()),
         )
-        for row in top.to_pylist()
+        for row in table_rows(top)
     )
 
 
@@ -46,6 +47,11 @@ def top_of(result: BatchResult, count: int) -> tuple[TopRow, ...]:
 def groups_of(result: BatchResult, count: int) -> tuple[str, ...]:
     """Return the largest groups of a run's result in words; none if it is unreadable or was replaced."""
     return _of(result, lambda results: group_sentences(results, count))
+
+
+def cautions_of(result: BatchResult) -> tuple[str, ...]:
+    """Return what readers of a run's result must know; none if it is unreadable or was replaced."""
+    return _of(result, lambda results: results.manifest.cautions)
 
 
 def _of(result: BatchResult, find: Callable[[Results], tuple[T, ...]]) -> tuple[T, ...]:

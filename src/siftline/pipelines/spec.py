@@ -13,7 +13,9 @@ from siftline.config.batch import BatchConfig
 from siftline.config.clusters import Cluster, default_kind
 from siftline.config.fields import Name, Section
 from siftline.config.loading import parse, parse_config, read_yaml
+from siftline.config.paths import local_path
 from siftline.config.resources import ResourcesConfig
+from siftline.config.templates import has_template
 from siftline.errors import ConfigError, InputError, SourceError, renamed
 from siftline.pipelines.assignment import Assignment, Schedules
 from siftline.pipelines.steps import STANDARD, STANDARD_STEPS, Step, Steps, import_step
@@ -30,7 +32,7 @@ def _with_settings(values: dict[str, Any], steps: tuple[Step, ...]) -> dict[str,
         values = _merged({"retries": retries}, values)
     validation, notification = given.get("result_validation"), given.get("notification")
     if validation is None:
-        values.pop("validation", None)
+        values["validation"] = {"ties": "warn"}
     elif validation.settings:
         values = _merged(values, {"validation": validation.settings})
     if notification is None:
@@ -148,8 +150,15 @@ def load_pipeline(path: Path | str) -> Pipeline:
     """Read the file of a pipeline, and that of its batch; raise ConfigError if one is invalid."""
     values = read_yaml(Path(path))
     if isinstance(values.get("batch"), str):
-        values["batch"] = read_yaml(Path(path).parent / values["batch"])
+        values["batch"] = read_yaml(Path(path).parent / _batch_file(values["batch"], path))
     return parse(Pipeline, values, str(path), "siftline schema pipeline")
+
+
+def _batch_file(given: str, pipeline: Path | str) -> str:
+    try:
+        return local_path(given)
+    except ValueError as error:
+        raise ConfigError(f"{pipeline}: batch: {error}", "give the path of a configuration file") from None
 
 
 def is_pipeline(path: Path) -> bool:
@@ -169,7 +178,7 @@ def check_pipeline(pipeline: Pipeline, now: datetime) -> list[str]:
     try:
         inspect_batch(assignment.batch(now, assignment.due(now)))
     except SourceError as error:
-        if "{{" not in assignment.config.source.path:
+        if not has_template(assignment.config.source.path):
             raise error.about(f"pipeline {pipeline.name}") from None
         return [f"no data yet for a run now: {error.problem}"]
     except InputError as error:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import re
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator
@@ -15,6 +11,7 @@ from pydantic import AfterValidator, Field, field_validator
 from siftline.config.batch import RetriesConfig
 from siftline.config.fields import Section
 from siftline.errors import ConfigError
+from siftline.imports import import_own
 
 STANDARD = ("batch_processing", "result_validation", "notification")
 _IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -70,10 +67,8 @@ STANDARD_STEPS = tuple(Step(uses=name) for name in STANDARD)
 
 def import_step(step: Step) -> Callable[..., Any]:
     """Import the function of a step, also from the working directory; raise ConfigError on failure."""
-    module, _, name = step.uses.partition(":")
     try:
-        with _working_directory_importable():
-            function = getattr(importlib.import_module(module), name)
+        function = import_own(step.uses)
     except Exception as error:
         raise ConfigError(
             f"steps: {step.uses}: {type(error).__name__}: {error}",
@@ -82,13 +77,3 @@ def import_step(step: Step) -> Callable[..., Any]:
     if not callable(function):
         raise ConfigError(f"steps: {step.uses}: not a function", "name one that takes the result")
     return function  # type: ignore[no-any-return]
-
-
-@contextmanager
-def _working_directory_importable() -> Iterator[None]:
-    before = list(sys.path)
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        yield
-    finally:
-        sys.path[:] = before

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -26,10 +25,8 @@ Form = Callable[[float], str]
 def occurrences(findings: Findings, rows: int) -> Markup | None:
     """Draw the anomalies over time or, without a carried timestamp, in the order of the rows."""
     if findings.times:
-        starts = [datetime.fromisoformat(start) for start, _ in findings.times]
         counts = [found for _, found in findings.times]
-        form = "%Y-%m-%d" if (starts[-1] - starts[0]).days > 2 else "%m-%d %H:%M"
-        names, axis = [f"{start:{form}}" for start in starts], "time"
+        names, axis = _names([start for start, _ in findings.times]), "time"
     else:
         counts = list(findings.positions)
         names, axis = [count(rows * place // len(counts)) for place in range(len(counts))], "row"
@@ -45,6 +42,16 @@ def occurrences(findings: Findings, rows: int) -> Markup | None:
     most = max(counts)
     label = f"Anomalies by {axis}, in {len(counts)} intervals. The most, {count(most)}, begin at "
     return svg(figure, "occurrences", label + names[counts.index(most)] + ".")
+
+
+def _names(starts: Sequence[str]) -> list[str]:
+    """Return short names of times in ISO 8601, which may be of any year."""
+    days = [start.partition("T")[0] for start in starts]
+    first, last = np.array([days[0], days[-1]], dtype="datetime64[D]")
+    if last - first > np.timedelta64(2, "D"):
+        return days
+    clocks = [start.partition("T")[2][:5] for start in starts]
+    return [f"{day[-5:]} {clock}" for day, clock in zip(days, clocks, strict=True)]
 
 
 def throughput(timeline: Sequence[Sample]) -> Markup | None:

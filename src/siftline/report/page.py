@@ -18,6 +18,7 @@ from siftline.jobs.findings import Findings, findings_record
 from siftline.jobs.history import Publication
 from siftline.jobs.live import LiveRecord
 from siftline.jobs.results import Manifest, Results, open_results
+from siftline.jobs.texts import table_rows
 from siftline.report.charts import occurrences, past, throughput
 from siftline.report.drawing import drawing
 from siftline.report.scores import distribution
@@ -79,7 +80,7 @@ def render_page(
     with drawing():
         charts = _charts(manifest, found, live, history)
     script = _part("report.js")
-    top = results.top(_TOP).to_pylist()
+    top = table_rows(results.top(_TOP))
     apart = {*manifest.features, "score", "rank", "reasons"}
     return (
         _environment()

@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from siftline.jobs.texts import shown
+from siftline.shown import shown
 
 _LONGEST = 120
 

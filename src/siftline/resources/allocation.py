@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from siftline.batch_plan import BatchPlan
 from siftline.config.batch import BatchConfig
-from siftline.config.clusters import Cluster, FactoryCluster, LocalCluster, SerialCluster, WorkerRange, bounds
-from siftline.config.fields import parse_bytes
+from siftline.config.clusters import (
+    Cluster,
+    FactoryCluster,
+    LocalCluster,
+    SerialCluster,
+    WorkerRange,
+    asked_memory,
+    asked_threads,
+    asked_workers,
+    bounds,
+)
 from siftline.errors import ConfigError
 from siftline.machine import Machine
 from siftline.resources.pool import Pool
 from siftline.source.chunks import COPIES, row_bytes
+from siftline.stages.memory import fit_bytes, measure_widths
 
 # A worker with its imports, and what Dask and Arrow hold beside the chunk.
 _BASE = 400 << 20
 _STEP = 256 << 20
-# Copies of the training sample while a detector is fitted.
-_SAMPLE_COPIES = 4
 _SPARE = 1.25
 # With fewer chunks each, a worker is idle for most of the time.
 _CHUNKS_PER_WORKER = 2
@@ -47,18 +55,21 @@ class Requirements:
 
 @dataclass(frozen=True)
 class JobSize:
-    """Rows and chunks of a job, rows of the largest chunk, and its number of features."""
+    """Rows and chunks of a job, rows of the largest chunk, its number of features, and bytes of its fit."""
 
     rows: int
     chunks: int
     chunk_rows: int
     features: int
+    fit: int = field(default=0, compare=False)
 
 
 def size_of(plan: BatchPlan) -> JobSize:
     """Return the size of a planned job."""
     rows = np.diff(plan.chunks.first_rows)
-    return JobSize(plan.rows, len(plan.chunks), int(rows.max(initial=0)), len(plan.features))
+    widths = measure_widths(plan.config, plan.features, plan.snapshot.files, plan.chunks.row_groups())
+    fit = fit_bytes(plan.config, plan.features, widths.total, plan.rows)
+    return JobSize(plan.rows, len(plan.chunks), int(rows.max(initial=0)), len(plan.features), fit)
 
 
 def requirements(
@@ -74,8 +85,7 @@ def requirements(
         Largest memory of a worker in earlier runs of the pipeline, in bytes.
     """
     asked, cluster = config.resources, config.cluster
-    threads = (cluster.threads if isinstance(cluster, LocalCluster) else None) or asked.threads or 1
-    configured = getattr(cluster, "workers", None) or asked.workers
+    threads, configured = asked_threads(cluster, asked), asked_workers(cluster, asked)
     if isinstance(cluster, SerialCluster):  # the run's own process
         least = start = most = 1
     elif configured is not None:
@@ -85,19 +95,18 @@ def requirements(
         useful = -(-size.chunks // (_CHUNKS_PER_WORKER * threads))
         least, start = 1, max(1, min(machine.cores, useful))
         most = start
-    limit = getattr(cluster, "memory_limit", None) or asked.memory
-    if limit is not None:
-        return Requirements(least, start, most, threads, parse_bytes(limit))
+    memory = asked_memory(cluster, asked)
+    if memory is not None:
+        return Requirements(least, start, most, threads, memory)
     usual = machine.usual_memory(most)
     wanted = max(usual, _needed(config, size, threads), int(_SPARE * (measured or 0)))
     return Requirements(least, start, most, threads, -(-wanted // _STEP) * _STEP)
 
 
 def _needed(config: BatchConfig, size: JobSize, threads: int) -> int:
-    """Return the memory that a worker needs for its chunks, or for the training sample."""
-    sample = min(size.rows, config.detector.sample_rows)
-    rows = max(threads * COPIES * size.chunk_rows, _SAMPLE_COPIES * sample)
-    return _BASE + rows * row_bytes(size.features, len(config.source.key))
+    """Return the memory that a worker needs for its chunks, or for the fit."""
+    row = row_bytes(size.features, len(config.source.key))
+    return _BASE + max(threads * COPIES * size.chunk_rows * row, size.fit)
 
 
 def fitted(wanted: Requirements, pool: Pool) -> Requirements:

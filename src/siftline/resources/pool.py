@@ -53,7 +53,10 @@ def load_pools(path: Path) -> Pools:
 
 def is_pool(path: Path) -> bool:
     """Return True if a YAML file seems to be of a pool, by its name or by its fields."""
-    return path.stem == "pool" or ("workers" in read_yaml(path) and "batch" not in read_yaml(path))
+    if path.stem == "pool":
+        return True
+    values = read_yaml(path)
+    return "workers" in values and "batch" not in values
 
 
 def sizes(pools: Pools) -> dict[str, Pool]:

@@ -9,7 +9,15 @@ import numpy as np
 
 from siftline.batch_plan import ChunkTable
 from siftline.config.batch import ChunkingConfig
-from siftline.config.clusters import Cluster, LocalCluster, SerialCluster, bounds
+from siftline.config.clusters import (
+    Cluster,
+    LocalCluster,
+    SerialCluster,
+    asked_memory,
+    asked_threads,
+    asked_workers,
+    bounds,
+)
 from siftline.config.fields import parse_bytes
 from siftline.config.resources import ResourcesConfig
 from siftline.errors import ConfigError
@@ -48,10 +56,11 @@ def chunk_rows(
         size = max(1, min(max(by_parallelism, whole), by_memory, _MAX_ROWS))
     needed = min(size, rows) * row_bytes * COPIES
     if needed > memory and not isinstance(cluster, SerialCluster):
+        limit = "resources.memory" if resources.memory else "cluster.memory_limit"
         raise ConfigError(
             f"chunking: a chunk of {min(size, rows):,} rows needs about {needed >> 20:,} MiB, "
             f"a worker's slot has {memory >> 20:,} MiB",
-            "lower chunking.rows, or raise cluster.memory_limit",
+            f"lower chunking.rows, or raise {limit}",
         )
     return size
 
@@ -64,16 +73,13 @@ def row_bytes(features: int, keys: int) -> int:
 def _slots_and_memory(cluster: Cluster, resources: ResourcesConfig) -> tuple[int, int]:
     """Return the number of chunks scored at once, and the memory in bytes for each."""
     machine = this_machine()
+    threads, asked = asked_threads(cluster, resources), asked_memory(cluster, resources)
     if isinstance(cluster, SerialCluster):
         return 1, USUAL_MEMORY
     if isinstance(cluster, LocalCluster):
-        workers = cluster.workers or resources.workers or machine.cores
-        _, most = bounds(workers)
-        threads = cluster.threads or resources.threads or 1
-        limit = cluster.memory_limit or resources.memory
-        usual = machine.usual_memory(most)
-        return most * threads, (parse_bytes(limit) if limit is not None else usual) // threads
-    return max(machine.cores, 2), parse_bytes(cluster.memory_limit)
+        _, most = bounds(asked_workers(cluster, resources) or machine.cores)
+        return most * threads, (asked or machine.usual_memory(most)) // threads
+    return max(machine.cores, 2), asked or USUAL_MEMORY
 
 
 def cut_chunks(row_groups: Sequence[tuple[int, int, int]], rows: int) -> ChunkTable:

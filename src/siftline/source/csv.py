@@ -1,46 +1,44 @@
 """Conversion of CSV to Parquet, because quoted newlines make it impossible to split a CSV file safely.
 
-The staged copy is named by a digest of its origin, so that later jobs on the same file find it.
+The staged copy is named by a digest of its origin and of how it is read, so that later jobs find it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.csv as pc
 import pyarrow.parquet as pq
 
 from siftline.errors import SourceChanged, SourceError
-from siftline.source.files import ParquetFile, Stamp, open_parquet, unreadable
+from siftline.source.csv_columns import CsvFile, line_break_note
+from siftline.source.csv_reader import CsvReader
+from siftline.source.damage import unreadable
+from siftline.source.files import ParquetFile, Stamp, open_parquet
 from siftline.source.row_groups import ROW_GROUP_ROWS, row_groups
 from siftline.storage.files import digest, file_digest, replacing
 
+_LINE_BREAKS = b"siftline:line_breaks"
 
-def csv_schema(path: Path, exact: Collection[str] = (), read_bytes: int = 8 << 20) -> pa.Schema:
-    """Return the columns of a CSV file, with types inferred from its first `read_bytes`.
 
-    Integers become floating point, because a later row may have a fraction, except in the columns `exact`
-    (keys and carried). So do columns without a value. An empty or unreadable file raises `SourceError`.
+def open_csv(file: CsvFile, schema: pa.Schema, directory: Path, content: bool) -> ParquetFile:
+    """Stage columns of a CSV file and open the copy.
+
+    The stamp is that of the CSV file, with a digest of the way it is read, and of its bytes if `content`.
     """
-
-    def settle(field: pa.Field) -> pa.Field:
-        integer = pa.types.is_integer(field.type) and field.name not in exact
-        return field.with_type(pa.float64()) if integer or pa.types.is_null(field.type) else field
-
-    with _reader(path, pc.ConvertOptions(), read_bytes) as reader:
-        return pa.schema([settle(field) for field in reader.schema])
+    stamp = csv_stamp(file.path, content)
+    staged = stage_csv(file, schema, directory, stamp)
+    return replace(open_parquet(staged), stamp=stamp._replace(content=digest([stamp.content, _form(file)])))
 
 
-def open_csv(
-    path: Path, columns: Sequence[str], exact: Collection[str], directory: Path, content: bool
-) -> ParquetFile:
-    """Stage a CSV file and open the copy; its stamp is that of the CSV file, with its bytes if `content`."""
-    stamp = csv_stamp(path, content)
-    staged = stage_csv(path, columns, exact, directory, stamp)
-    return replace(open_parquet(staged), stamp=stamp)
+def csv_notes(files: Sequence[CsvFile], staged: Sequence[ParquetFile]) -> Iterator[str]:
+    """Yield what the conversion of files has shown, for the user to know."""
+    for file, copy in zip(files, staged, strict=False):
+        metadata = copy.read_metadata().metadata or {}
+        if breaks := int(metadata.get(_LINE_BREAKS, b"0")):
+            yield line_break_note(file.path, breaks, file.dialect)
 
 
 def csv_stamp(path: Path, content: bool = False) -> Stamp:
@@ -53,18 +51,21 @@ def csv_stamp(path: Path, content: bool = False) -> Stamp:
         raise unreadable(path, error) from error
 
 
+def staged_path(file: CsvFile, schema: pa.Schema, directory: Path, stamp: Stamp) -> Path:
+    """Return the path of the staged copy, which need not exist."""
+    return directory / f"{digest([stamp, _form(file), *map(str, schema)])[:32]}.parquet"
+
+
 def stage_csv(
-    path: Path,
-    columns: Sequence[str],
-    exact: Collection[str],
+    file: CsvFile,
+    schema: pa.Schema,
     directory: Path,
     stamp: Stamp | None = None,
     read_bytes: int = 8 << 20,
 ) -> Path:
-    """Stream columns of a CSV file into a Parquet file in `directory`, in bounded memory; return its path.
+    """Stream the columns of `schema` into a Parquet file in `directory`, in bounded memory; return its path.
 
-    The file may be compressed with gzip, bzip2 or zstd. It must have the `stamp` (default: its present one)
-    during the conversion. `exact` and `read_bytes` are as for `csv_schema`.
+    The file must have the `stamp` (default: its present one) during the conversion.
 
     Raises
     ------
@@ -73,62 +74,35 @@ def stage_csv(
     SourceChanged
         When the file changes during the conversion.
     """
-    stamp = stamp or csv_stamp(path)
-    schema = csv_schema(path, exact, read_bytes)
-    fields = [schema.field(name) for name in columns]
-    staged = directory / f"{digest([stamp, *map(str, fields)])[:32]}.parquet"
+    stamp = stamp or csv_stamp(file.path)
+    staged = staged_path(file, schema, directory, stamp)
     if staged.exists():
         return staged
     # Another run may have staged the same file meanwhile, and planned with its copy.
     with replacing(staged, keep=True) as temporary:
         try:
-            _convert(path, pa.schema(fields), temporary, read_bytes)
+            _convert(file, schema, temporary, read_bytes)
         except SourceError:
-            _check_stamp(path, stamp)  # an unfinished file ends in a torn line
+            _check_stamp(file.path, stamp)  # an unfinished file ends in a torn line
             raise
-        _check_stamp(path, stamp)
+        _check_stamp(file.path, stamp)
     return staged
 
 
-def _convert(path: Path, schema: pa.Schema, target: Path, read_bytes: int) -> None:
-    options = pc.ConvertOptions(include_columns=schema.names, column_types=schema)
+def _convert(file: CsvFile, schema: pa.Schema, target: Path, read_bytes: int) -> None:
     with (
+        CsvReader(file.path, file.dialect, schema, read_bytes) as reader,
         pq.ParquetWriter(target, schema, write_page_checksum=True) as writer,
-        _reader(path, options, read_bytes) as reader,
     ):
-        for table in _grouped(reader, path):
+        for table in row_groups(reader.batches()):
             writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
+        writer.add_key_value_metadata({_LINE_BREAKS: str(reader.line_breaks)})
+
+
+def _form(file: CsvFile) -> list[str]:
+    return [str(value) for value in astuple(file.dialect)]
 
 
 def _check_stamp(path: Path, stamp: Stamp) -> None:
     if csv_stamp(path, bool(stamp.content)) != stamp:
         raise SourceChanged(f"{path}: changed while being read", "run again when it is complete")
-
-
-def _reader(path: Path, options: pc.ConvertOptions, read_bytes: int) -> pc.CSVStreamingReader:
-    try:
-        return pc.open_csv(
-            pa.input_stream(str(path), compression="detect"),
-            # Only the serial reader reports the number of an invalid row.
-            read_options=pc.ReadOptions(use_threads=False, block_size=read_bytes),
-            parse_options=pc.ParseOptions(newlines_in_values=True),
-            convert_options=options,
-        )
-    except (pa.ArrowException, OSError) as error:
-        raise _malformed(path, error) from error
-
-
-def _grouped(reader: pc.CSVStreamingReader, path: Path) -> Iterator[pa.Table]:
-    try:
-        yield from row_groups(reader)
-    except (pa.ArrowException, OSError) as error:
-        raise _malformed(path, error) from error
-
-
-def _malformed(path: Path, error: Exception) -> SourceError:
-    if isinstance(error, OSError):
-        return unreadable(path, error)
-    what = " ".join(str(error).split())
-    if len(what) > 200:
-        what = what[:197] + "..."
-    return SourceError(f"{path}: {what}", "correct that row, or leave the column out of source.features")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,14 +10,18 @@ import pyarrow as pa
 from siftline.batch_plan import Feature
 from siftline.config.batch import BatchConfig
 from siftline.detectors.fitted import load_model
-from siftline.detectors.preprocess import TIME_PERIODS, is_categorical, is_numeric
+from siftline.detectors.preprocess import DATE_PARTS, TIME_PERIODS, is_categorical, is_numeric
 from siftline.errors import ConfigError, FeatureError
+from siftline.shown import listed
+from siftline.source.left_out import left_out_note
 
-RESERVED_NAMES = ("score", "label", "rank", "reasons")
+RESERVED_NAMES = ("row", "score", "label", "rank", "reasons")
 
 
-def choose_features(config: BatchConfig, schema: pa.Schema) -> tuple[Feature, ...]:
-    """Return the configured features, or all numeric columns, checked against the schema.
+def choose_features(
+    config: BatchConfig, schema: pa.Schema, left_out: Mapping[str, str] | None = None
+) -> tuple[Feature, ...]:
+    """Return the configured features, or all numeric columns not `left_out`, checked against the schema.
 
     A missing or unsuitable column raises `FeatureError`, an unusable ``detector.model`` `ModelError`.
     """
@@ -26,13 +30,16 @@ def choose_features(config: BatchConfig, schema: pa.Schema) -> tuple[Feature, ..
     names = config.source.features
     if names is None:
         others = {*config.source.key, config.source.label, config.source.timestamp}
+        others |= (left_out or {}).keys()
         names = tuple(field.name for field in schema if field.name not in others and is_numeric(field.type))
     features = [_feature(config, schema, name) for name in names]
     timestamp = config.source.timestamp
     for part in config.preprocess.time_parts:
-        if not pa.types.is_timestamp(_field(schema, str(timestamp), "source.timestamp").type):
+        kind = _field(schema, str(timestamp), "source.timestamp").type
+        if not pa.types.is_timestamp(kind) and not (pa.types.is_date(kind) and part in DATE_PARTS):
+            what = f"which has no {part}" if pa.types.is_date(kind) else "not a timestamp"
             raise FeatureError(
-                f"source.timestamp {timestamp}: a {schema.field(timestamp).type}, not a timestamp",
+                f"source.timestamp {timestamp}: a {kind}, {what}",
                 "give a timestamp column, or leave preprocess.time_parts out",
             )
         name, period = f"{timestamp}.{part}", TIME_PERIODS[part]
@@ -40,7 +47,9 @@ def choose_features(config: BatchConfig, schema: pa.Schema) -> tuple[Feature, ..
             Feature(name=name, column=str(timestamp), kind="time_part", time_part=part, period=period)
         )
     if not features:
-        raise FeatureError("source.features: the source has no numeric column", "name the features")
+        found = left_out_note(left_out or {}, [])
+        what = f"no column to score by default ({found})" if found else "the source has no numeric column"
+        raise FeatureError(f"source.features: {what}", "name the features")
     unknown = sorted(set(config.preprocess.cyclic) - {feature.name for feature in features})
     if unknown:
         raise FeatureError(f"preprocess.cyclic.{unknown[0]}: not a feature", "add it to source.features")
@@ -68,7 +77,7 @@ def _model_features(path: str, schema: pa.Schema) -> tuple[Feature, ...]:
     features = load_model(Path(path)).features
     for feature in features:
         kind = _field(schema, feature.column, "detector.model").type
-        fits = {"numeric": is_numeric, "categorical": is_categorical, "time_part": pa.types.is_timestamp}
+        fits = {"numeric": is_numeric, "categorical": is_categorical, "time_part": _has_time}
         if not fits[feature.kind](kind):
             raise FeatureError(
                 f"detector.model {path}: its feature {feature.name} is {feature.kind}, the source's a {kind}",
@@ -77,12 +86,16 @@ def _model_features(path: str, schema: pa.Schema) -> tuple[Feature, ...]:
     return features
 
 
+def _has_time(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_timestamp(kind) or pa.types.is_date(kind))
+
+
 def _field(schema: pa.Schema, name: str, role: str) -> pa.Field:
     if schema.get_all_field_indices(name)[1:]:
         raise FeatureError(f"{role}: the source has several columns {name}", "rename all but one")
     index = schema.get_field_index(name)
     if index < 0:
-        raise FeatureError(f"{role}: the source has no column {name}", f"it has: {', '.join(schema.names)}")
+        raise FeatureError(f"{role}: the source has no column {name}", f"it has: {listed(schema.names)}")
     return schema.field(index)
 
 
@@ -96,10 +109,8 @@ def choose_columns(config: BatchConfig, features: Iterable[Feature], schema: pa.
     for role, names in {"source.key": key, "output.columns": carried, "source.features": used}.items():
         for name in names:
             _field(schema, name, role)
-            if name in RESERVED_NAMES:
+            if name in RESERVED_NAMES and not (name == "row" and name in key):  # then it is the user's
                 raise ConfigError(f"{role}: {name} is the name of a result column", "rename it in the source")
-    if not key and "row" in (*used, *carried):
-        raise ConfigError("source: column row has the name of a result column", "set source.key")
     label = config.source.label
     if label is not None:
         _field(schema, label, "source.label")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -14,10 +13,34 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from siftline.config.batch import SourceConfig
-from siftline.errors import SourceError, SourceUnavailable, may_pass
+from siftline.errors import SourceError
+from siftline.source.column_types import stored_type
+from siftline.source.damage import damaged, unreadable
+from siftline.source.owners import places, refuse_own, refuse_tables
+from siftline.source.tree import files_below, is_directory, matching, once
 from siftline.storage.files import digest
 
-_SUFFIXES = {"parquet": (".parquet", ".pq"), "csv": (".csv", ".csv.gz", ".csv.zst", ".csv.bz2")}
+READ_OPTIONS = {"coerce_int96_timestamp_unit": "us"}  # nanoseconds have the years 1678 to 2261 only
+_SUFFIXES = {"parquet": (".parquet", ".pq", ".parq"), "csv": (".csv", ".csv.gz", ".csv.zst", ".csv.bz2")}
+
+
+# First bytes of other formats.
+_OTHERS = {
+    b"PK\x03\x04": "a ZIP archive or a workbook",
+    b"\x1f\x8b": "gzip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"BZh": "bzip2",
+    b"ORC": "ORC",
+    b"Obj\x01": "Avro",
+    b"ARROW1": "Arrow (Feather)",
+    b"SQLite format 3": "an SQLite database",
+    b"\x89HDF": "HDF5",
+    b"\xd0\xcf\x11\xe0": "a workbook",
+    b"version https://": "a Git LFS pointer",
+}
+_DECRYPT = "write its rows to a file without encryption"
+# The length of the footer and the magic number; the nonce and the tag that sign a plain footer.
+_TAIL, _SIGNATURE = 8, 28
 
 
 class Stamp(NamedTuple):
@@ -61,29 +84,40 @@ class ParquetFile:
 def find_files(source: SourceConfig) -> tuple[list[Path], str]:
     """Return the files of a source, sorted by path, and their format; raise `SourceError` if unclear or none.
 
-    In a directory, names that start with a dot or an underscore are skipped.
+    In a directory, names that start with a dot or an underscore are skipped. Links are followed.
     """
     root = Path(source.path)
     formats = [source.format] if source.format != "auto" else list(_SUFFIXES)
     suffixes = tuple(suffix for name in formats for suffix in _SUFFIXES[name])
-    if root.is_dir():
-        files = [file for file in root.rglob("*") if _is_data(file.relative_to(root)) and file.is_file()]
-        files = [file for file in files if file.name.lower().endswith(suffixes)]
-    elif root.exists():
-        files = [root]
-    else:
-        files = [Path(name) for name in glob.glob(source.path, recursive=True) if Path(name).is_file()]
+    files = once(_found(root, suffixes))
     if not files:
-        raise SourceError(
-            f"source.path {source.path}: no {' or '.join(formats)} files there",
-            "give an existing file, directory or glob",
-        )
-    files.sort()
-    return files, source.format if source.format != "auto" else _format_by_name(files)
+        refuse_tables([root])
+        what = f"source.path {source.path}: no {' or '.join(formats)} files there"
+        raise SourceError(what, "give an existing file, directory or glob")
+    for file in files:
+        _check_name(file)
+    kind = source.format if source.format != "auto" else _format_by_name(files)
+    directories = list(dict.fromkeys(place.parent for file in files for place in places(file)))
+    if kind == "parquet":
+        refuse_tables(directories)
+    refuse_own(directories, staged=files == [root])
+    return files, kind
 
 
-def _is_data(path: Path) -> bool:
-    return not any(part.startswith((".", "_")) for part in path.parts)
+def _found(root: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
+    exists = is_directory(root) is not None
+    for path in [root] if exists else matching(root):
+        if not is_directory(path):
+            yield path
+        elif exists or path.name.lower().endswith(suffixes):  # a file of Spark is a directory of files
+            yield from (file for file in files_below(path) if file.name.lower().endswith(suffixes))
+
+
+def _check_name(file: Path) -> None:
+    try:
+        str(file.absolute()).encode()
+    except UnicodeEncodeError:
+        raise SourceError(f"{file}: its name is not UTF-8", "rename it") from None
 
 
 def _format_by_name(files: Sequence[Path]) -> str:
@@ -97,23 +131,46 @@ def _format_by_name(files: Sequence[Path]) -> str:
 
 
 def open_parquet(path: Path) -> ParquetFile:
-    """Read a Parquet file's footer; raise `SourceError` if it is missing, unreadable or corrupt."""
+    """Read a Parquet file's footer; raise `SourceError` if it is missing, encrypted or corrupt."""
     try:
-        with pa.OSFile(str(path)) as handle, pq.ParquetFile(handle) as file:
+        with pa.OSFile(str(path)) as handle:
             stat = os.fstat(handle.fileno())
-            footer = read_footer(handle).digest
-            groups = (file.metadata.row_group(group) for group in range(file.num_row_groups))
+            footer = read_footer(handle)
+            _check_magic(path, handle)
+            metadata = parse_footer(footer)
+            _check_encryption(path, footer, metadata)
+            with pq.ParquetFile(handle, metadata=metadata, **READ_OPTIONS) as file:
+                schema = file.schema_arrow
+            groups = (metadata.row_group(group) for group in range(metadata.num_row_groups))
             return ParquetFile(
                 path=path,
                 size=stat.st_size,
                 mtime_ns=stat.st_mtime_ns,
-                footer=footer,
+                footer=footer.digest,
                 row_groups=tuple(group.num_rows for group in groups),
-                schema=file.schema_arrow,
-                stamp=Stamp(str(path.absolute()), stat.st_size, stat.st_mtime_ns, footer),
+                schema=pa.schema([field.with_type(stored_type(field.type)) for field in schema]),
+                stamp=Stamp(str(path.absolute()), stat.st_size, stat.st_mtime_ns, footer.digest),
             )
-    except (pa.ArrowException, OSError) as error:
+    except MemoryError:
+        raise
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise unreadable(path, error) from error
+
+
+def _check_magic(path: Path, handle: pa.NativeFile) -> None:
+    begin = handle.read_at(16, 0)
+    if begin.startswith(b"PAR1"):
+        return
+    if begin.startswith(b"PARE"):
+        raise SourceError(f"{path}: is encrypted", _DECRYPT)
+    kind = next((name for magic, name in _OTHERS.items() if begin.startswith(magic)), "other content")
+    raise damaged(path, f"{kind if handle.size() else 'an empty file'}, not Parquet")
+
+
+def _check_encryption(path: Path, footer: Footer, metadata: pq.FileMetaData) -> None:
+    """Raise `SourceError` for a signed footer: asking it for an encrypted column would abort the process."""
+    if len(footer.tail) - _TAIL - metadata.serialized_size == _SIGNATURE:
+        raise SourceError(f"{path}: has encrypted columns", _DECRYPT)
 
 
 def with_contents(file: ParquetFile) -> ParquetFile:
@@ -127,19 +184,6 @@ def with_contents(file: ParquetFile) -> ParquetFile:
         raise unreadable(file.path, error) from error
     stamp = file.stamp._replace(content=digest([file.footer, *contents.values()]))
     return replace(file, contents=contents, stamp=stamp)
-
-
-def unreadable(path: object, error: Exception) -> SourceError:
-    """Map an error of pyarrow or the operating system to a `SourceError`; transient ones can be retried."""
-    if isinstance(error, FileNotFoundError):
-        return SourceError(f"{path}: no such file", "put it back, or correct source.path")
-    if isinstance(error, PermissionError):
-        return SourceError(f"{path}: permission denied", "make it readable for this user")
-    if may_pass(error):
-        what = f"{path}: cannot be read just now: {os.strerror(error.errno or 0)}"
-        return SourceUnavailable(what, "check the storage; it is tried again")
-    what = " ".join(str(error).split())
-    return SourceError(f"{path}: cannot be read: {what}", "replace the file with an intact one")
 
 
 @dataclass(frozen=True)
@@ -160,9 +204,16 @@ def read_footer(handle: pa.NativeFile) -> Footer:
     return Footer(hashlib.sha256(tail).hexdigest(), tail)
 
 
+def parse_footer(footer: Footer) -> pq.FileMetaData:
+    """Parse a footer."""
+    return pq.read_metadata(pa.BufferReader(footer.tail))
+
+
 def content_digest(handle: pa.NativeFile, row_group: pq.RowGroupMetaData) -> str:
     """Return the SHA-256 of a row group's bytes, as hex; read in bounded memory."""
     columns = [row_group.column(index) for index in range(row_group.num_columns)]
+    if not columns:
+        return hashlib.sha256().hexdigest()
     starts = [column.dictionary_page_offset or column.data_page_offset for column in columns]
     stop = max(start + column.total_compressed_size for start, column in zip(starts, columns, strict=True))
     stop = min(stop, handle.size())

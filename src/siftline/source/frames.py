@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from siftline.errors import SourceError, storage_error
+from siftline.source.column_types import select, stored_type
 from siftline.source.row_groups import ROW_GROUP_ROWS, row_groups
 from siftline.storage.files import file_digest, replacing
 
@@ -54,41 +55,12 @@ def _write(frame: object, path: Path) -> None:
     try:
         reader = pa.RecordBatchReader.from_stream(frame)
         columns = [name for name in reader.schema.names if not _UNNAMED_INDEX.fullmatch(name)]
-        first = _plain(reader.schema.empty_table().select(columns))
-        with pq.ParquetWriter(path, first.schema, write_page_checksum=True) as writer:
-            for table in row_groups(reader):
-                writer.write_table(_plain(table.select(columns)), row_group_size=ROW_GROUP_ROWS)
+        fields = map(reader.schema.field, columns)
+        schema = pa.schema([pa.field(field.name, stored_type(field.type)) for field in fields])
+        with pq.ParquetWriter(path, schema, write_page_checksum=True) as writer:
+            for table in row_groups(select(batch, columns) for batch in reader):
+                writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
     except (pa.ArrowException, ValueError, TypeError, KeyError) as error:
         what = " ".join(str(error).split())[:200]
         remedy = "give every column a name of its own and values of one type"
         raise SourceError(f"the data frame cannot be read as a table: {what}", remedy) from error
-
-
-def _plain(table: pa.Table) -> pa.Table:
-    """Return a table without views, the form of Polars' texts, which Parquet readers do not know."""
-    for position, field in enumerate(table.schema):
-        kind = field.type
-        if pa.types.is_dictionary(kind) and _is_view(kind.value_type):
-            column = pa.chunked_array(
-                [
-                    pa.DictionaryArray.from_arrays(
-                        chunk.indices, chunk.dictionary.cast(_stored(kind.value_type))
-                    )
-                    for chunk in table[position].chunks
-                ],
-                pa.dictionary(kind.index_type, _stored(kind.value_type)),
-            )
-        elif _is_view(kind):
-            column = table[position].cast(_stored(kind))
-        else:
-            continue
-        table = table.set_column(position, field.name, column)
-    return table
-
-
-def _is_view(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string_view(kind) or pa.types.is_binary_view(kind))
-
-
-def _stored(kind: pa.DataType) -> pa.DataType:
-    return pa.large_string() if pa.types.is_string_view(kind) else pa.large_binary()

@@ -19,18 +19,26 @@ import pyarrow.parquet as pq
 
 from siftline.batch_plan import Chunk, Piece, SourceFile
 from siftline.errors import IntegrityError, SiftlineError, SourceChanged
-from siftline.source.files import Footer, content_digest, read_footer, unreadable
+from siftline.source.column_types import parse_type, select
+from siftline.source.damage import unreadable
+from siftline.source.files import READ_OPTIONS, Footer, content_digest, parse_footer, read_footer
 from siftline.types import Ints
 
-# Rows read, and scored, at once.
+# Rows and cells read, and scored, at once.
 BATCH_ROWS = 65_536
+_BATCH_CELLS = 1 << 22
 _RUN_AGAIN = "run again: the changed input is a new job"
 
 
+def batch_rows(columns: int) -> int:
+    """Return the rows of so many columns that are read, and scored, at once."""
+    return max(1, min(BATCH_ROWS, _BATCH_CELLS // max(1, columns)))
+
+
 def read_pieces(
-    files: Sequence[SourceFile], pieces: Sequence[Piece], columns: Sequence[str], rows: int = BATCH_ROWS
+    files: Sequence[SourceFile], pieces: Sequence[Piece], columns: Sequence[str], rows: int | None = None
 ) -> Iterator[pa.RecordBatch]:
-    """Read pieces of the source, in order, in batches of at most `rows` rows.
+    """Read pieces of the source, in order, in batches of at most `rows` rows, by default `batch_rows`.
 
     Raises
     ------
@@ -42,7 +50,7 @@ def read_pieces(
     for number, run in groupby(pieces, key=lambda piece: piece.file):
         file = files[number]
         try:
-            yield from _read(file, run, list(columns), rows)
+            yield from _read(file, run, list(columns), rows or batch_rows(len(columns)))
         except MemoryError:  # pyarrow's own is also an ArrowException
             raise
         except (pa.ArrowException, OSError) as error:
@@ -63,16 +71,19 @@ def _damaged(file: SourceFile, error: Exception) -> SiftlineError:
 def _read(
     file: SourceFile, pieces: Iterable[Piece], columns: list[str], rows: int
 ) -> Iterator[pa.RecordBatch]:
+    casts = {name: parse_type(text) for name, text in file.casts.items()}
     with pa.OSFile(file.path) as handle:
         metadata = _planned(file, handle)
-        with pq.ParquetFile(handle, metadata=metadata, page_checksum_verification=True) as parquet:
+        with pq.ParquetFile(
+            handle, metadata=metadata, page_checksum_verification=True, **READ_OPTIONS
+        ) as parquet:
             for piece in pieces:
                 batches = parquet.iter_batches(
                     rows, row_groups=[piece.row_group], columns=columns, use_threads=False
                 )
                 for batch in _slice(batches, piece):
                     _check_stat(file, handle)  # after reading, because it may have changed meanwhile
-                    yield batch
+                    yield select(batch, columns, casts)
                 # After reading, to detect edits before and during it.
                 _check_content(file, handle, metadata, piece.row_group)
 
@@ -91,9 +102,10 @@ def _slice(batches: Iterator[pa.RecordBatch], piece: Piece) -> Iterator[pa.Recor
 
 
 def read_chunk(
-    files: Sequence[SourceFile], chunk: Chunk, columns: Sequence[str], rows: int = BATCH_ROWS
+    files: Sequence[SourceFile], chunk: Chunk, columns: Sequence[str], rows: int | None = None
 ) -> Iterator[pa.Table]:
     """Read a chunk's columns as tables of at most `rows` rows; raise `SourceChanged` if rows are missing."""
+    rows = rows or batch_rows(len(columns))
     found = held = 0
     batches: list[pa.RecordBatch] = []
     for batch in read_pieces(files, chunk.pieces, columns, rows):
@@ -210,4 +222,4 @@ def _known_footer(file: _Opened) -> Footer:
 @lru_cache(maxsize=8)
 def _parsed(footer: Footer) -> pq.FileMetaData:
     """Parse a footer once per process: one with thousands of row groups takes longer than a chunk."""
-    return pq.read_metadata(pa.BufferReader(footer.tail))
+    return parse_footer(footer)

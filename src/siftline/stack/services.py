@@ -81,6 +81,8 @@ def _server(stack: Stack) -> Service:
         (*_PYTHON, "prefect", "server", "start", "--host", stack.host, "--port", str(stack.server_port)),
         lambda: _ask(f"{stack.api}/health") is True,
         {**_QUIET, **environment},
+        # Its Alembic puts the working directory first on its import path.
+        {"cwd": stack.home},
     )
 
 

@@ -22,17 +22,19 @@ import pyarrow.parquet as pq
 from siftline.batch_plan import BatchPlan
 from siftline.engine import Executor, run_with_retries
 from siftline.errors import JobError
-from siftline.progress import Progress, emit
+from siftline.progress import Incident, Progress, emit
 from siftline.signals import stop_on_signal
 from siftline.source.reading import only_files
 from siftline.stages.findings.curve import curve_of
 from siftline.stages.findings.find import Evidence, sample_task, write_findings
 from siftline.stages.findings.sample import SampleTask
 from siftline.stages.high_scores import highest_scores, scan_scores
-from siftline.stages.labelling import FLAGGED, Labelled, LabelTask, label_or_sample
-from siftline.stages.threshold import flagged_count, kth_largest, lowest_edge, merge
+from siftline.stages.keys import MOST_KEYS, key_facts
+from siftline.stages.labelling import FLAGGED, FOUND, KEYS, Labelled, LabelTask, label_or_sample
+from siftline.stages.threshold import asked_count, flagged_count, kth_largest, lowest_edge, merge
 from siftline.storage.files import replacing
 from siftline.storage.layout import OutputFiles
+from siftline.storage.owned import publications_of, refuse_links, remove_own
 from siftline.storage.parquet import parquet_writer, published_file, read_part
 from siftline.storage.records import PublishedFile
 from siftline.types import ChunkReceipt, CombinedScores, DetectorRef, Float64s, Receipts
@@ -40,6 +42,8 @@ from siftline.types import ChunkReceipt, CombinedScores, DetectorRef, Float64s, 
 _CHUNKS_PER_FILE = 256
 # Highest scores of which each is compared with known labels by itself.
 _EXACT_LABELS = 1 << 17
+# Cells of anomalies that are sorted in memory.
+_SORTED_CELLS = 1 << 25
 
 
 def combine_results(
@@ -79,14 +83,19 @@ def combine_results(
     # A reader that has listed the files, or opens one twice, never meets another publication's.
     name = f"part-{{:05d}}-{publication[-8:]}.parquet"
     exact_from = lowest_edge(summary, _EXACT_LABELS)
+    runs = list(_runs(receipts.in_order, rows_per_file))
     tasks = [
-        _label_task(plan, detector, name.format(number), run, threshold, exact_from, staged)
-        for number, run in enumerate(_runs(receipts.in_order, rows_per_file))
+        _label_task(plan, detector, name.format(number), run, threshold, exact_from, staged, len(runs))
+        for number, run in enumerate(runs)
     ]
     evidence = Evidence(detector)
     labelled = _label(plan, executor, tasks, evidence, asked)
     anomalies = _gather_anomalies(staged, labelled, sorted_rows)
+    key = key_facts(plan, receipts.in_order, [one.keys for one in labelled])
+    if key is not None and key.caution is not None:
+        emit(Incident("key", key.caution))
     (staged / FLAGGED).unlink()
+    shutil.rmtree(staged / KEYS, ignore_errors=True)
     write_findings(plan, publication, staged, evidence, lambda: curve_of(summary, highest, floor, threshold))
     return CombinedScores(
         staged=str(staged),
@@ -98,6 +107,8 @@ def combine_results(
         scores=tuple(one.scores for one in labelled),
         anomaly_files=(anomalies,),
         failed_files=_gather_rejects(plan, receipts, staged),
+        key=key,
+        asked=asked_count(plan.config.threshold, summary, threshold),
     )
 
 
@@ -132,8 +143,8 @@ def _label(
 
 def _empty_stage(plan: BatchPlan, publication: str) -> Path:
     """Return a new directory on the output's file system, so that publishing is a rename."""
-    for leftover in plan.output.staged.glob(f"{plan.job_id}-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+    refuse_links([plan.output.staged])
+    remove_own(plan.output.staged, publications_of(plan.job_id, plan.token))
     return plan.output.staged / publication
 
 
@@ -151,6 +162,7 @@ def _label_task(
     threshold: float,
     exact_from: float,
     staged: Path,
+    runs: int,
 ) -> LabelTask:
     source = plan.config.source
     carried = {*source.key, *plan.config.output.columns, *(feature.column for feature in plan.features)}
@@ -169,6 +181,7 @@ def _label_task(
         rows=plan.rows,
         label=source.label,
         exact_from=exact_from,
+        most_keys=MOST_KEYS if plan.rows <= MOST_KEYS else MOST_KEYS // runs,
     )
 
 
@@ -188,14 +201,21 @@ def _runs(receipts: Iterable[ChunkReceipt], rows_per_file: int) -> Iterator[list
 
 def _gather_anomalies(staged: Path, labelled: list[Labelled], sorted_rows: int) -> PublishedFile:
     """Join the anomalies of all workers, by rank if they are few enough to sort."""
-    paths = [staged / "found" / Path(one.scores.name).name for one in labelled]
-    tables: Iterator[pa.Table] = map(pq.read_table, paths)
+    paths = [staged / FOUND / Path(one.scores.name).name for one in labelled]
+    tables: Iterator[pa.Table] = chain.from_iterable(map(_row_groups, paths))
     rows = sum(one.anomalies for one in labelled)
-    if rows <= sorted_rows:
+    if rows <= min(sorted_rows, _SORTED_CELLS // len(pq.read_schema(paths[0]))):
         tables = iter([pa.concat_tables(tables).sort_by("rank")])
     file = _gather(tables, staged, OutputFiles.ANOMALIES, rows)
-    shutil.rmtree(staged / "found")
+    shutil.rmtree(staged / FOUND)
     return file
+
+
+def _row_groups(path: Path) -> Iterator[pa.Table]:
+    """Read a file of anomalies, which may be as many as the rows, piece by piece."""
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        for number in range(file.num_row_groups):
+            yield file.read_row_group(number, use_threads=False)
 
 
 def _gather_rejects(plan: BatchPlan, receipts: Receipts, staged: Path) -> tuple[PublishedFile, ...]:

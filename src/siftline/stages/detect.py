@@ -17,6 +17,7 @@ from siftline.stages.threshold import count_from, flagged_count
 from siftline.storage.files import write_record
 from siftline.storage.layout import Version
 from siftline.storage.lease import Lease
+from siftline.storage.owned import CHUNK, remove_own
 from siftline.types import ChunkReceipt, DetectorRef, FailedChunk, Receipts
 
 
@@ -190,6 +191,4 @@ def _tidy(plan: BatchPlan, receipts: Receipts) -> None:
     """Remove the part files of failed attempts."""
     named = {receipt.part.name for receipt in receipts.in_order}
     named |= {one.candidates.file.name for one in receipts.in_order if one.candidates is not None}
-    for path in plan.parts.glob("*"):
-        if path.name not in named:
-            path.unlink(missing_ok=True)
+    remove_own(plan.parts, CHUNK, named)

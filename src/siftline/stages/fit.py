@@ -11,13 +11,15 @@ from siftline.batch_plan import BatchPlan
 from siftline.config.batch import RetriesConfig
 from siftline.detectors.fitted import load_model
 from siftline.detectors.kinds import lacking
+from siftline.detectors.preprocess import capped
 from siftline.engine import Executor, run_with_retries
 from siftline.errors import StorageError
-from siftline.progress import Incident, Progress, emit
+from siftline.progress import Incident, Note, Progress, emit
 from siftline.signals import Stop
 from siftline.stages.training import fit_on_sample, sample_quantile
 from siftline.storage.files import file_digest
 from siftline.storage.layout import Version
+from siftline.storage.owned import plain_name
 from siftline.storage.records import RecordFile
 from siftline.types import DetectorRef
 
@@ -49,10 +51,19 @@ def fit_detector(
             emit(Progress("fit", rows_total=plan.rows))
             ref = only(fit_on_sample, plan)
         _record(plan).write(ref)
+    _say_capped(plan, ref)
     threshold = rule.score
     if rule.quantile is not None:
         threshold = only(sample_quantile, (plan, ref))
     return ref.model_copy(update={"threshold": threshold})
+
+
+def _say_capped(plan: BatchPlan, ref: DetectorRef) -> None:
+    """Say which features' rarer values share a column, unless the plan did."""
+    said = "\n".join(plan.notes)
+    for name, levels in ref.capped.items():
+        if f"feature {name} has" not in said:
+            emit(Note(capped(name, f"{levels:,}", plan.config.preprocess.max_categories)))
 
 
 def _only(executor: Executor, retries: RetriesConfig, stop: Stop, function: Callable[[T], R], item: T) -> R:
@@ -72,10 +83,13 @@ def _given(plan: BatchPlan) -> DetectorRef | None:
 def _earlier(plan: BatchPlan) -> DetectorRef | None:
     try:
         ref = _record(plan).read()
-        intact = file_digest(Path(ref.path)) == ref.model_digest
-    except (OSError, StorageError):
+        # Where it must be, whatever path is recorded.
+        given = plan.config.detector.model
+        path = Path(given).absolute() if given else plan.files.model / plain_name(f"{ref.model_digest}.skops")
+        intact = file_digest(path) == ref.model_digest
+    except (OSError, StorageError, ValueError):
         return None
-    return ref if intact else None
+    return ref.model_copy(update={"path": str(path)}) if intact else None
 
 
 def _record(plan: BatchPlan) -> RecordFile[DetectorRef]:

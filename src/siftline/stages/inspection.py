@@ -2,35 +2,36 @@
 
 from __future__ import annotations
 
-import errno
 import math
-import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
-from siftline.batch_plan import Feature
+from siftline.batch_plan import Feature, SourceFile
 from siftline.config.batch import BatchConfig
+from siftline.config.clusters import overruled
 from siftline.config.detectors import DETECTORS
 from siftline.detectors.kinds import make_estimator
-from siftline.errors import FeatureError, ModelError, OutputConflict, SourceError, storage_error
-from siftline.jobs.results import read_manifest
+from siftline.errors import FeatureError, ModelError, SourceError
 from siftline.source.chunks import chunk_rows, row_bytes
-from siftline.source.csv import csv_schema
+from siftline.source.csv_columns import CsvFile, csv_feature_schema, csv_schema, inspect_csv_files
 from siftline.source.features import choose_columns, choose_features
+from siftline.source.left_out import left_out_note, not_features, not_features_of_csv
 from siftline.source.files import ParquetFile, find_files, open_parquet
-from siftline.storage.layout import OutputFiles
+from siftline.source.schemas import agree, column_statistics, common_schema
+from siftline.stages.memory import Widths, check_fit, fit_bytes, measure_widths
+from siftline.stages.places import check_places
 
 
 @dataclass(frozen=True)
 class Inspection:
     """Facts about a job that are known before its work.
 
-    For CSV, `parquet` is empty, integers of the columns `exact` stay integers, and the numbers of rows are
-    None, because they are unknown before staging.
+    For CSV, `parquet` is empty, `schema` has the types in which columns are read, and the numbers of rows are
+    None, because they are unknown before staging. `casts` has columns to be read in another type, by file.
+    `notes` are to be said before the work.
     """
 
     files: tuple[Path, ...]
@@ -38,9 +39,14 @@ class Inspection:
     parquet: tuple[ParquetFile, ...]
     features: tuple[Feature, ...]
     columns: tuple[str, ...]
-    exact: frozenset[str]
+    schema: pa.Schema
     rows: int | None
     chunk_rows: int | None
+    casts: Mapping[Path, Mapping[str, str]] = field(default_factory=dict)
+    csv: tuple[CsvFile, ...] = ()
+    notes: tuple[str, ...] = ()
+    widths: Widths | None = None
+    fit_bytes: int = 0
 
 
 def inspect_batch(config: BatchConfig) -> Inspection:
@@ -55,33 +61,77 @@ def inspect_batch(config: BatchConfig) -> Inspection:
     """
     files, kind = find_files(config.source)
     parquet = [open_parquet(file) for file in files] if kind == "parquet" else []
-    schema = parquet[0].schema if parquet else csv_schema(files[0])
-    features = choose_features(config, schema)
+    csv = inspect_csv_files(files, config.source) if kind == "csv" else []
+    schema = common_schema(parquet) if parquet else csv_feature_schema(config, csv)
+    left_out = _left_out(config, schema, parquet, csv)
+    features = choose_features(config, schema, left_out)
     columns = choose_columns(config, features, schema)
-    exact = {*config.source.key, *config.output.columns} - {feature.column for feature in features}
-    schemas = [file.schema for file in parquet] or [csv_schema(file, exact) for file in files]
-    for file, found in zip(files[1:], schemas[1:], strict=True):
-        _check_same(file, files[0], found, schemas[0], columns)
-    _check_detector(config)
-    _check_output(config)
+    notes = overruled(config.cluster, config.resources)
+    notes += [note] if (note := left_out_note(left_out, columns)) is not None else []
+    if csv:
+        schema = csv_schema(csv, config.source, features, columns)
+        notes += [note for file in csv for note in file.notes]
+    agreement = agree(parquet, schema, columns) if parquet else None
+    if agreement is not None:
+        notes += agreement.notes
+    check_places(config)
     if parquet:
         check_values(config, features, parquet)
+    rows = sum(file.rows for file in parquet)
+    widths = widths_of(config, features, parquet) if parquet else None
+    notes += widths.notes(config) if widths is not None else []
+    _check_detector(config)  # last: it may take the second that an import of scikit-learn takes
     return Inspection(
         files=tuple(files),
         format=kind,
         parquet=tuple(parquet),
         features=features,
         columns=columns,
-        exact=frozenset(exact),
-        rows=sum(file.rows for file in parquet) if parquet else None,
-        chunk_rows=planned_chunk_rows(config, features, parquet) if parquet else None,
+        schema=schema,
+        rows=rows if parquet else None,
+        chunk_rows=planned_chunk_rows(config, features, parquet, widths) if widths is not None else None,
+        casts={} if agreement is None else agreement.casts,
+        csv=tuple(csv),
+        notes=tuple(notes),
+        widths=widths,
+        fit_bytes=fit_bytes(config, features, widths.total, rows) if widths is not None else 0,
     )
 
 
-def planned_chunk_rows(config: BatchConfig, features: Sequence[Feature], files: Sequence[ParquetFile]) -> int:
-    """Return the rows of a chunk for these files; see `siftline.source.chunks.chunk_rows`."""
-    width = sum(2 if feature.period else 1 for feature in features)
+def _left_out(
+    config: BatchConfig, schema: pa.Schema, parquet: Sequence[ParquetFile], csv: Sequence[CsvFile]
+) -> dict[str, str]:
+    """Return the columns that are no features by default, if features are chosen so."""
+    if config.source.features is not None or config.detector.model is not None:
+        return {}
+    found = not_features(schema, parquet) if parquet else not_features_of_csv(csv[0])
+    return {name: reason for name, reason in found.items() if name != config.source.timestamp}
+
+
+def widths_of(config: BatchConfig, features: Sequence[Feature], files: Sequence[ParquetFile]) -> Widths:
+    """Return the widths of the features after preprocessing."""
+    sources = [
+        SourceFile(
+            path=str(file.path), size=file.size, mtime_ns=file.mtime_ns, rows=file.rows, origin=file.stamp.path
+        )
+        for file in files
+    ]
+    groups = [(number, *group) for number, file in enumerate(files) for group in enumerate(file.row_groups)]
+    return measure_widths(config, features, sources, [group for group in groups if group[2]])
+
+
+def planned_chunk_rows(
+    config: BatchConfig, features: Sequence[Feature], files: Sequence[ParquetFile], widths: Widths
+) -> int:
+    """Return the rows of a chunk for these files; see `siftline.source.chunks.chunk_rows`.
+
+    A fit that does not fit into a worker raises `ConfigError`.
+    """
     sizes = [size for file in files for size in file.row_groups]
+    check_fit(config, features, widths, sum(sizes))
+    # Columns of a text feature take time, and no memory: they exist for a batch at a time.
+    auto = config.chunking.rows == "auto" and config.chunking.bytes is None
+    width = widths.total if auto else sum(2 if feature.period else 1 for feature in features)
     return chunk_rows(
         config.chunking,
         config.cluster,
@@ -90,17 +140,6 @@ def planned_chunk_rows(config: BatchConfig, features: Sequence[Feature], files: 
         max(sizes, default=0),
         config.resources,
     )
-
-
-def _check_same(file: Path, first: Path, found: pa.Schema, schema: pa.Schema, columns: Sequence[str]) -> None:
-    for name in columns:
-        index = found.get_field_index(name)
-        if index < 0 or found.field(index).type != schema.field(name).type:
-            has = "none" if index < 0 else str(found.field(index).type)
-            raise SourceError(
-                f"{file}: column {name} is {has}, in {first} it is {schema.field(name).type}",
-                "use files of one schema",
-            )
 
 
 def _check_detector(config: BatchConfig) -> None:
@@ -112,37 +151,6 @@ def _check_detector(config: BatchConfig) -> None:
             "threshold.quantile: the training sample of detector.model is not available",
             "set threshold.contamination or threshold.score",
         )
-
-
-def _check_output(config: BatchConfig) -> None:
-    output = Path(config.output.path)
-    for path in (output, Path(config.checkpoint.path)):
-        _check_writable(path)
-    if not output.exists():
-        return
-    files = OutputFiles(output)
-    if files.manifest.exists():
-        owner = read_manifest(output).name
-        if owner != config.name:
-            raise OutputConflict(
-                f"output.path {output}: contains the results of {owner!r}, this is {config.name!r}",
-                "use another directory, or the same name",
-            )
-        return
-    # A run killed during its first publication leaves these, and no manifest.
-    ours = {*files.SHOWN, *files.FORMER} if files.publishing.exists() else set()
-    if any(not entry.name.startswith(".") and entry.name not in ours for entry in output.iterdir()):
-        raise OutputConflict(
-            f"output.path {output}: contains files that are not Siftline results", "use an empty directory"
-        )
-
-
-def _check_writable(path: Path) -> None:
-    existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
-    if not existing.is_dir():
-        raise OutputConflict(f"{path}: {existing} is a file", "use a directory")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise storage_error(PermissionError(errno.EACCES, "permission denied"), path)
 
 
 def check_values(config: BatchConfig, features: Sequence[Feature], files: Sequence[ParquetFile]) -> None:
@@ -160,7 +168,7 @@ def check_values(config: BatchConfig, features: Sequence[Feature], files: Sequen
     nulls = dict.fromkeys((feature.column for feature in features), 0)
     known = set(nulls)
     for file in files:
-        for column, statistics in _statistics(file, nulls):
+        for column, _, statistics in column_statistics(file, nulls):
             if statistics is None or not statistics.has_null_count:
                 known.discard(column)
                 continue
@@ -182,17 +190,3 @@ def check_values(config: BatchConfig, features: Sequence[Feature], files: Sequen
                 f"feature {feature.name}: has missing values, which {config.detector.kind} cannot score",
                 "set preprocess.missing, for example to median",
             )
-
-
-def _statistics(file: ParquetFile, columns: Iterable[str]) -> Iterator[tuple[str, Any]]:
-    metadata = file.read_metadata()
-    if not metadata.num_row_groups:
-        return
-    # Not from metadata.schema: the two refer to each other, and footers would pile up as garbage.
-    first = metadata.row_group(0)
-    paths = [first.column(index).path_in_schema for index in range(metadata.num_columns)]
-    where = {column: paths.index(column) for column in columns if column in paths}
-    for group in range(metadata.num_row_groups):
-        row_group = metadata.row_group(group)
-        for column in columns:
-            yield column, row_group.column(where[column]).statistics if column in where else None

@@ -13,20 +13,27 @@ import pyarrow.parquet as pq
 
 from siftline.batch_plan import Chunk, SourceFile
 from siftline.detectors.fitted import cached_model
+from siftline.detectors.preprocess import as_text
 from siftline.detectors.reasons import explain
 from siftline.errors import PartDamaged
 from siftline.source.reading import read_pieces, take_rows
 from siftline.stages.findings.known_labels import read_labels
 from siftline.stages.findings.sample import Sampled, SampleTask, draw_and_describe
 from siftline.stages.findings.tally import Tally, count_labels, count_positions
+from siftline.stages.keys import KeyCensus, RunKeys
 from siftline.storage.files import replacing
 from siftline.storage.layout import OutputFiles
-from siftline.storage.parquet import parquet_writer, published_file, read_part, write_parquet
+from siftline.storage.parquet import ROW, parquet_writer, published_file, read_part, with_rows
 from siftline.storage.records import PublishedFile
 from siftline.types import ChunkReceipt, DetectorRef, Float64s, Ints
 
 # Name of a file in the staged result: all flagged scores, ascending.
 FLAGGED = "flagged.npy"
+# Name of a directory in it: hashes of keys.
+KEYS = "keys"
+# Name of a directory in it: anomalies, a file for each of scores.
+FOUND = "found"
+_HELD_CELLS = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,7 @@ class LabelTask:
     """Task of labelling consecutive chunks of a source with `rows` rows.
 
     Known labels are in the column `label`, if any; scores from `exact_from` upwards are counted one by one.
+    At most `most_keys` hashes of keys are saved.
     """
 
     name: str
@@ -49,6 +57,7 @@ class LabelTask:
     rows: int
     label: str | None
     exact_from: float
+    most_keys: int
 
     def __str__(self) -> str:
         return f"labels of chunks {self.chunks[0].index}-{self.chunks[-1].index}"
@@ -61,6 +70,7 @@ class Labelled:
     scores: PublishedFile
     anomalies: int
     tally: Tally | None
+    keys: RunKeys | None
 
 
 def label_or_sample(task: LabelTask | SampleTask) -> Labelled | Sampled:
@@ -71,33 +81,80 @@ def label_or_sample(task: LabelTask | SampleTask) -> Labelled | Sampled:
 def label_chunks(task: LabelTask) -> Labelled:
     """Write the labels of consecutive chunks, and their anomalies with reasons, on a worker."""
     staged = Path(task.staged)
-    found: list[pa.Table] = []
     tallies: list[Tally] = []
+    census = KeyCensus(task.key, many=task.rows > task.most_keys)
     rows = 0
-    with replacing(staged / OutputFiles.SCORES / task.name) as temporary:
+    with (
+        replacing(staged / OutputFiles.SCORES / task.name) as temporary,
+        replacing(staged / FOUND / task.name, durable=False) as temporary_found,
+    ):
+        anomalies = _Anomalies(task, temporary_found)
         writer: pq.ParquetWriter | None = None
         for chunk, receipt in zip(task.chunks, task.receipts, strict=True):
             labelled = _labelled(task, receipt)
+            census.add(labelled)
             scored = labelled if receipt.rejects is None else labelled.filter(pc.is_finite(labelled["score"]))
             writer = writer or parquet_writer(temporary, labelled.schema)
             writer.write_table(scored.combine_chunks())
             rows += scored.num_rows
             positions = np.flatnonzero(labelled["label"].to_numpy())
             tallies.append(_tally(task, chunk, labelled["score"].to_numpy(), positions))
-            if len(positions) or not found:
+            if len(positions) or anomalies.empty:
                 flagged = labelled.take(pa.array(positions))
-                found.append(_originals(task, chunk, receipt, flagged, positions))
+                anomalies.add(_originals(task, chunk, receipt, flagged, positions))
         if writer is not None:
             writer.close()
-    anomalies = _explained(task, pa.concat_tables(found))
-    with replacing(staged / "found" / task.name, durable=False) as temporary:
-        write_parquet(anomalies, temporary)
+        found = anomalies.close()
     scores = published_file(staged, f"{OutputFiles.SCORES}/{task.name}", rows)
-    return Labelled(scores, anomalies.num_rows, reduce(Tally.plus, tallies))
+    keys = census.keys(staged / KEYS / f"{task.name}.npy", task.most_keys)
+    return Labelled(scores, found, reduce(Tally.plus, tallies), keys)
+
+
+class _Anomalies:
+    """Anomalies with reasons, explained and written a bounded number of cells at a time."""
+
+    def __init__(self, task: LabelTask, path: Path) -> None:
+        self._task = task
+        self._path = path
+        self._held: list[pa.Table] = []
+        self._cells = 0
+        self._writer: pq.ParquetWriter | None = None
+        self._rows = 0
+
+    @property
+    def empty(self) -> bool:
+        """True before the first table."""
+        return not self._held and self._writer is None
+
+    def add(self, rows: pa.Table) -> None:
+        """Add flagged rows."""
+        self._held.append(rows)
+        self._cells += rows.num_rows * rows.num_columns
+        if self._cells >= _HELD_CELLS:
+            self._write()
+
+    def close(self) -> int:
+        """Write the rest, and return the number of rows."""
+        self._write()
+        if self._writer is not None:
+            self._writer.close()
+        return self._rows
+
+    def _write(self) -> None:
+        if not self._held:
+            return
+        rows = pa.concat_tables(self._held)
+        self._held, self._cells = [], 0
+        step = max(1, _HELD_CELLS // rows.num_columns)
+        for start in range(0, max(1, rows.num_rows), step):
+            explained = _explained(self._task, rows.slice(start, step))
+            self._writer = self._writer or parquet_writer(self._path, explained.schema)
+            self._writer.write_table(explained)
+            self._rows += explained.num_rows
 
 
 def _labelled(task: LabelTask, receipt: ChunkReceipt) -> pa.Table:
-    table = read_part(Path(task.parts), receipt.part)
+    table = with_rows(read_part(Path(task.parts), receipt.part), receipt.first_row)
     labels = (table["score"].to_numpy() >= task.threshold).astype(np.int8)
     return table.append_column("label", pa.array(labels))
 
@@ -146,7 +203,8 @@ def _explained(task: LabelTask, rows: pa.Table) -> pa.Table:
     flagged = np.load(Path(task.staged) / FLAGGED, mmap_mode="r", allow_pickle=False)
     scores = rows["score"].to_numpy()
     ranks = len(flagged) - np.searchsorted(flagged, scores, side="right") + 1
-    key = list(task.key) or ["row"]
+    key = dict.fromkeys([*task.key, ROW])
     order = [*key, *(name for name in task.columns if name not in key), "score"]
     table = rows.select(order).append_column("rank", pa.array(ranks, pa.int64()))
-    return table.append_column("reasons", explain(model, model.matrix(rows), scores))
+    texts = {one.name: as_text(rows[one.column]) for one in model.features if one.kind == "categorical"}
+    return table.append_column("reasons", explain(model, model.matrix(rows), scores, texts))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
@@ -17,14 +16,15 @@ from siftline.config.fields import Section
 from siftline.detectors.kinds import changed_params
 from siftline.errors import UnknownJob
 from siftline.jobs.plans import read_plan
-from siftline.progress import Progress, emit
+from siftline.progress import Note, Progress, emit
 from siftline.source.chunks import cut_chunks
-from siftline.source.csv import open_csv
+from siftline.source.csv import csv_notes, open_csv
 from siftline.source.files import ParquetFile, with_contents
-from siftline.stages.inspection import Inspection, check_values, inspect_batch, planned_chunk_rows
+from siftline.stages.inspection import Inspection, check_values, inspect_batch, planned_chunk_rows, widths_of
 from siftline.storage.files import digest, file_digest, write_record
 from siftline.storage.layout import CheckpointFiles, JobFiles, Version
 from siftline.storage.lease import Lease
+from siftline.storage.owned import WORK, publications_of, refuse_links, remove_own
 
 # To be raised when the same configuration and input would score differently.
 _SCORING_VERSION = 1
@@ -56,15 +56,22 @@ def plan_batch(
     snapshot = _snapshot(inspection, parquet)
     job_id = _job_id(config, inspection.features, snapshot)
     directory = checkpoint.job(job_id).directory
+    refuse_links([checkpoint.root / name for name in checkpoint.OWN])
+    refuse_links([directory, *JobFiles(directory).work()])
     if lease is not None:
         lease.take(directory)
     groups = [(number, *group) for number, file in enumerate(parquet) for group in enumerate(file.row_groups)]
-    earlier = _earlier(directory, config, inspection.features, snapshot, groups)
+    widths = inspection.widths or widths_of(config, inspection.features, parquet)
+    said = [*inspection.notes, *csv_notes(inspection.csv, parquet), *widths.notes(config)]
+    notes = tuple(dict.fromkeys(said))
+    for note in notes:
+        emit(Note(note))
+    earlier = _earlier(directory, config, inspection.features, snapshot, groups, notes)
     goes_on = not fresh or (lease is not None and lease.again and earlier is not None and earlier.fresh)
     if earlier is not None and goes_on:
         return replace(earlier, batch_divisor=batch_divisor)
-    _clear(directory)
-    rows = planned_chunk_rows(config, inspection.features, parquet)
+    _clear(directory, earlier)
+    rows = planned_chunk_rows(config, inspection.features, parquet, widths)
     chunks = cut_chunks(groups, rows)
     # Very many tiny chunks travel together; so do their receipts, which are then committed together.
     most = min(_BUNDLE_CHUNKS, len(chunks) // _MIN_BUNDLES, _BUNDLE_ROWS * len(chunks) // snapshot.rows)
@@ -81,6 +88,7 @@ def plan_batch(
         directory=directory,
         batch_divisor=batch_divisor,
         fresh=fresh,
+        notes=notes,
     )
     _write(plan)
     return plan
@@ -94,23 +102,18 @@ def identify_job(config: BatchConfig) -> tuple[str, int]:
     return _job_id(config, inspection.features, snapshot), snapshot.rows
 
 
-def _clear(directory: Path) -> None:
+def _clear(directory: Path, earlier: BatchPlan | None) -> None:
     """Remove the work of earlier runs, but not the records of the runs themselves."""
-    files = JobFiles(directory)
-    for path in directory.glob("*"):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        elif path in (files.plan, files.detector):
-            path.unlink()
+    if earlier is not None:
+        remove_own(earlier.output.staged, publications_of(earlier.job_id, earlier.token))
+    remove_own(directory, WORK)
 
 
 def _as_parquet(config: BatchConfig, inspection: Inspection, staged: Path) -> Sequence[ParquetFile]:
     content = config.source.verify == "content"
     if inspection.parquet:
         return [with_contents(file) for file in inspection.parquet] if content else inspection.parquet
-    parquet = [
-        open_csv(file, inspection.columns, inspection.exact, staged, content) for file in inspection.files
-    ]
+    parquet = [open_csv(file, inspection.schema, staged, content) for file in inspection.csv]
     check_values(config, inspection.features, parquet)
     return parquet
 
@@ -126,10 +129,11 @@ def _snapshot(inspection: Inspection, parquet: Sequence[ParquetFile]) -> Snapsho
             rows=file.rows,
             origin=str(origin),
             staged=not inspection.parquet,
+            casts=dict(inspection.casts.get(file.path, {})),
         )
         for origin, file in zip(inspection.files, parquet, strict=True)
     )
-    schema = parquet[0].schema
+    schema = inspection.schema
     columns = {name: str(schema.field(name).type) for name in inspection.columns}
     return Snapshot(files=files, columns=columns, identity=digest([file.stamp for file in parquet]))
 
@@ -142,13 +146,14 @@ def _job_id(config: BatchConfig, features: Sequence[Feature], snapshot: Snapshot
         fitted = detector.model_dump(mode="json", include={"kind", "sample_rows", "seed"})
         fitted["params"] = changed_params(detector.kind, detector.params)
     columns = {*config.source.key, *(feature.column for feature in features)}
+    unused = {"max_categories"} if config.preprocess.categorical != "onehot" else set()
     identity = {
         "scoring": [_SCORING_VERSION, version("scikit-learn"), version("numpy")],
         "snapshot": snapshot.identity,
         "columns": {name: snapshot.columns[name] for name in sorted(columns)},
         "key": config.source.key,
         "features": [feature.model_dump() for feature in features],
-        "preprocess": config.preprocess.model_dump(mode="json"),
+        "preprocess": config.preprocess.model_dump(mode="json", exclude=unused),
         "detector": fitted,
     }
     return digest(identity)[:16]
@@ -160,6 +165,7 @@ def _earlier(
     features: tuple[Feature, ...],
     snapshot: Snapshot,
     row_groups: Sequence[tuple[int, int, int]],
+    notes: tuple[str, ...],
 ) -> BatchPlan | None:
     """Return the plan of an earlier run of the job, with this run's configuration."""
     try:
@@ -169,7 +175,7 @@ def _earlier(
     # CSV staged for other columns is another file with the same row groups.
     if plan.chunks.row_groups() != [group for group in row_groups if group[2]]:
         return None
-    current = replace(plan, config=config, snapshot=snapshot, features=features)
+    current = replace(plan, config=config, snapshot=snapshot, features=features, notes=notes)
     if _anywhere(config).stated() != plan.config.stated():
         # The parts that change no score may differ: the last configuration counts.
         _write(current)
@@ -207,5 +213,6 @@ def _write(plan: BatchPlan) -> None:
         "bundle": plan.bundle,
         "commit_every": plan.commit_every,
         "fresh": plan.fresh,
+        "notes": plan.notes,
     }
     write_record(plan.files.plan, record, Version.PLAN)

@@ -8,26 +8,30 @@ from __future__ import annotations
 
 import platform
 import secrets
-import shutil
-from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from siftline.batch_plan import BatchPlan
-from siftline.errors import JobBusy
+from siftline.errors import JobBusy, OutputConflict
+from siftline.jobs.outputs import check_owner, is_former
 from siftline.jobs.results import Manifest, manifest_record
-from siftline.progress import Progress, emit
+from siftline.jobs.verification import file_damages, named_files
+from siftline.progress import Incident, Progress, emit
 from siftline.storage.files import link, rename
 from siftline.storage.layout import OutputFiles
 from siftline.storage.lease import Lease
 from siftline.storage.locks import locked
+from siftline.storage.owned import FORMER, PUBLICATION, publications_of, remove_own, temporaries_of
 from siftline.storage.records import PublishedFile
 from siftline.types import CombinedScores, DetectorRef, Receipts, ValidationReport
 
 # Sections of the configuration that affect a result, but not the job.
 _SECTIONS = ("name", "threshold", "tolerate", "validation")
+# Links and manifests that a killed run was about to show.
+_BEGUN = temporaries_of([*OutputFiles.SHOWN, ".current"])
+_DIGESTED_BYTES = 1 << 28
 _LIBRARIES = ("siftline", "scikit-learn", "numpy", "pyarrow", "dask", "distributed", "prefect")
 
 
@@ -52,6 +56,8 @@ def publish_results(
         When the output cannot be written; the previous result then remains.
     LeaseLost, JobBusy
         When another run has taken over the job; when one is publishing there for more than `lock_seconds`.
+    OutputConflict
+        When another pipeline has published there meanwhile; finished chunks are kept.
     """
     emit(Progress("publish", rows_total=plan.rows))
     output = Path(plan.config.output.path).absolute()
@@ -60,11 +66,13 @@ def publish_results(
             raise JobBusy(f"{output}: another run has been publishing there for a while", "end that run")
         if lease is not None:
             lease.check()
-        earlier = published_already(plan) if complete else None
+        earlier = _published(plan) if complete else None
+        if earlier is not None and _damage(plan, earlier) is not None:
+            earlier = None
         if earlier is not None and _of_this_start(earlier, plan):
-            shutil.rmtree(combined.staged, ignore_errors=True)
+            remove_own(plan.output.staged, publications_of(plan.job_id, plan.token))
             return earlier
-        previous = manifest_record(output).read_or(None)
+        previous = _previous(plan, combined)
         manifest = Manifest(
             name=plan.config.name,
             job_id=plan.job_id,
@@ -90,6 +98,9 @@ def publish_results(
             anomaly_files=_placed(combined.anomaly_files, combined),
             failed_files=_placed(combined.failed_files, combined),
             replaces=previous.publication if previous else None,
+            key=combined.key,
+            asked=combined.asked,
+            notes=plan.notes,
         )
         _keep(manifest, Path(combined.staged), plan.output)
         _show(manifest, plan.output)
@@ -97,8 +108,37 @@ def publish_results(
     return manifest
 
 
+def _previous(plan: BatchPlan, combined: CombinedScores) -> Manifest | None:
+    """Return the manifest to be replaced; without a right to the output, remove what was staged there."""
+    previous = manifest_record(plan.output.root).read_or(None)
+    try:
+        check_owner(plan.output, plan.config.name, previous)
+    except OutputConflict:
+        remove_own(plan.output.staged, publications_of(plan.job_id, plan.token))
+        raise
+    return previous
+
+
 def published_already(plan: BatchPlan) -> Manifest | None:
-    """Return the published manifest, if it is the complete result of this job."""
+    """Return the published manifest, if it is the complete and intact result of this job.
+
+    All files must be there in their sizes, and have their digests if reading them all takes a second or so.
+    """
+    manifest = _published(plan)
+    damage = _damage(plan, manifest) if manifest is not None else None
+    if damage is None:
+        return manifest
+    emit(Incident("damaged", f"the published result is published anew: {damage}"))
+    return None
+
+
+def _damage(plan: BatchPlan, manifest: Manifest) -> str | None:
+    size = sum(file.size for file in named_files(manifest))
+    return next(file_damages(plan.output.root, manifest, digests=size <= _DIGESTED_BYTES), None)
+
+
+def _published(plan: BatchPlan) -> Manifest | None:
+    """Return the published manifest, if it is of this job as configured, and complete."""
     output = Path(plan.config.output.path).absolute()
     manifest = manifest_record(output).read_or(None)
     if manifest is None or manifest.job_id != plan.job_id or not manifest.complete:
@@ -107,12 +147,7 @@ def published_already(plan: BatchPlan) -> Manifest | None:
         return None
     if _asked(manifest.config) != _asked(plan.config.stated()):
         return None
-    files = (*manifest.scores, *manifest.anomaly_files, *manifest.failed_files)
-    try:
-        intact = all((output / file.name).stat().st_size == file.size for file in files)
-    except OSError:
-        return None
-    return manifest if intact else None
+    return manifest
 
 
 def _of_this_start(manifest: Manifest, plan: BatchPlan) -> bool:
@@ -149,7 +184,8 @@ def _show(manifest: Manifest, files: OutputFiles) -> None:
         links.reverse()  # former layout: its readers go by the manifest, no link leads anywhere yet
     for path, target in links:
         if path.name == files.SCORES:
-            _set_aside(files, *(files.root / kind for kind in files.FORMER))
+            former = [files.root / kind for kind in files.FORMER]
+            _set_aside(files, *(path for path in former if path.is_dir() and is_former(path)))
         _set_aside(files, path)
         if not link(path, target):  # a file system without links has the manifest alone
             manifest_record(files.root).write(manifest)
@@ -168,9 +204,6 @@ def _set_aside(files: OutputFiles, *paths: Path) -> None:
 
 def _clean(files: OutputFiles, keep: set[str | None]) -> None:
     """Remove publications without readers, and what killed runs left unfinished."""
-    for begun in files.root.glob(".*.tmp"):
-        with suppress(OSError):
-            begun.unlink()
-    for publication in files.publications.glob("*"):
-        if publication.name not in keep:
-            shutil.rmtree(publication, ignore_errors=True)
+    remove_own(files.root.resolve(), _BEGUN)  # the output itself may be a link
+    remove_own(files.publications, PUBLICATION, keep)
+    remove_own(files.publications, FORMER)

@@ -19,7 +19,7 @@ from siftline.detectors import kinds
 from siftline.detectors.fitted import FittedModel, cached_model
 from siftline.errors import RowError
 from siftline.source.read_ahead import read_ahead
-from siftline.source.reading import BATCH_ROWS, joined, read_chunk
+from siftline.source.reading import BATCH_ROWS, batch_rows, joined, read_chunk
 from siftline.stages.candidates import Candidates
 from siftline.stages.rejects import rejected_rows, save_rejects, score_around, too_many
 from siftline.stages.threshold import summarise
@@ -106,7 +106,7 @@ class _Scored:
 
 def _batches(task: ChunkTask, columns: list[str]) -> Iterator[pa.Table]:
     """Read a chunk, each batch while the previous one is scored."""
-    rows = -(-min(task.chunk.rows, BATCH_ROWS) // task.batch_divisor)
+    rows = -(-min(task.chunk.rows, batch_rows(len(columns))) // task.batch_divisor)
     batches = read_chunk(task.files, task.chunk, columns, rows)
     return read_ahead(batches) if task.chunk.rows > rows else batches
 

@@ -18,6 +18,7 @@ from decimal import Decimal
 import numpy as np
 import numpy.typing as npt
 
+from siftline.config.batch import ThresholdConfig
 from siftline.types import Float64s, Ints, ScoreSummary
 
 _SIGN = np.uint64(1 << 63)
@@ -73,6 +74,17 @@ def merge(summaries: Iterable[ScoreSummary]) -> ScoreSummary:
 
 def _histogram(summary: ScoreSummary) -> dict[int, int]:
     return dict(zip(summary.buckets, summary.counts, strict=True))
+
+
+def asked_count(rule: ThresholdConfig, summary: ScoreSummary, threshold: float) -> int | None:
+    """Return the rows that a rule asks to flag; None if more are flagged for another reason than ties."""
+    rows = summary.rows - summary.non_finite
+    if rule.score is not None:
+        return None
+    if rule.quantile is None:
+        return flagged_count(rule.share, rows)
+    # Whatever is flagged then has the same score.
+    return math.ceil((1 - Decimal(repr(rule.quantile))) * rows) if threshold == summary.maximum else None
 
 
 def flagged_count(share: float, rows: int) -> int:

@@ -21,10 +21,11 @@ from siftline.detectors.preprocess import (
     refuse_infinite,
 )
 from siftline.errors import FeatureError, ModelError, RowError
+from siftline.source.reading import batch_rows
 from siftline.source.sample import draw_sample
 from siftline.stages.findings.sample import keep_features
 from siftline.stages.rejects import score_around
-from siftline.types import DetectorRef, Matrix
+from siftline.types import DetectorRef, Float64s, Matrix
 
 # A robust standard deviation of normal data is its interquartile range over this.
 _IQR_OF_NORMAL = 1.349
@@ -37,7 +38,24 @@ def fit_on_sample(plan: BatchPlan) -> DetectorRef:
     path, name = save_model(model, plan.files.model)
     with suppress(Exception):  # or a sample is drawn for it later
         keep_features(sample, plan.features, path)
-    return DetectorRef(kind=model.kind, path=str(path), model_digest=name, sample_rows=sample.num_rows)
+    return DetectorRef(
+        kind=model.kind,
+        path=str(path),
+        model_digest=name,
+        sample_rows=sample.num_rows,
+        capped=_capped(sample, model, plan.config),
+    )
+
+
+def _capped(sample: pa.Table, model: FittedModel, config: BatchConfig) -> dict[str, int]:
+    """Return the text features whose rarer values share a column, with the number of values."""
+    if config.preprocess.categorical != "onehot":
+        return {}
+    columns = {feature.name: feature.column for feature in model.features}
+    levels = {
+        name: len(known) + (sample[columns[name]].null_count > 0) for name, known in model.categories.items()
+    }
+    return {name: count for name, count in levels.items() if count > config.preprocess.max_categories}
 
 
 def sample_quantile(job: tuple[BatchPlan, DetectorRef]) -> float | None:
@@ -45,8 +63,13 @@ def sample_quantile(job: tuple[BatchPlan, DetectorRef]) -> float | None:
     plan, ref = job
     model = cached_model(ref)
     sample = _sample(plan)
-    scores, _ = score_around(lambda rows: model.score(model.matrix(rows)), sample, 0, sample.num_rows)
-    return float(np.nanquantile(scores, plan.config.threshold.quantile or 0.0))
+    rows = batch_rows(sample.num_columns)
+    scores = [_scores(model, sample.slice(start, rows)) for start in range(0, sample.num_rows, rows)]
+    return float(np.nanquantile(np.concatenate(scores), plan.config.threshold.quantile or 0.0))
+
+
+def _scores(model: FittedModel, rows: pa.Table) -> Float64s:
+    return score_around(lambda some: model.score(model.matrix(some)), rows, 0, rows.num_rows)[0]
 
 
 def _fit_around(sample: pa.Table, plan: BatchPlan) -> FittedModel:

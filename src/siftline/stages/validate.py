@@ -13,11 +13,14 @@ from siftline.batch_plan import BatchPlan
 from siftline.errors import ValidationFailed
 from siftline.jobs.history import previous_rates
 from siftline.progress import Progress, emit
+from siftline.shown import listed
 from siftline.storage.files import file_digest
 from siftline.storage.records import PublishedFile
 from siftline.types import Check, CombinedScores, Receipts, ValidationReport
 
 _FEWEST_EARLIER = 3
+# Rows that ties may flag in any batch, however small.
+_MOST_TIED = 10
 
 Footers = dict[str, pq.FileMetaData | str]  # a text says why a footer cannot be read
 
@@ -37,6 +40,7 @@ def validate_results(
         _failed(plan, receipts, combined, footers, partial),
         _anomaly_rate(plan, combined),
         *_usual_rate(plan, combined),
+        *_ties(plan, combined),
         _schema(plan, combined, footers),
         _digests(combined, footers),
     )
@@ -121,6 +125,16 @@ def _anomaly_rate(plan: BatchPlan, combined: CombinedScores) -> Check:
     return Check(name="anomaly rate", passed=bounds.min <= rate <= bounds.max, detail=detail)
 
 
+def _ties(plan: BatchPlan, combined: CombinedScores) -> Iterator[Check]:
+    """Refuse equal scores that flag far more rows than asked for, unless that is allowed."""
+    if combined.asked is None or combined.ties is None:
+        return
+    few = combined.anomalies - combined.asked <= _MOST_TIED
+    remedy = "Score by other features, set threshold.score, or allow it with validation.ties: warn"
+    passed = few or plan.config.validation.ties == "warn"
+    yield Check(name="ties", passed=passed, detail=combined.ties if passed else f"{combined.ties} {remedy}")
+
+
 def _usual_rate(plan: BatchPlan, combined: CombinedScores) -> Iterator[Check]:
     """Compare the share of flagged rows with the median of earlier publications, if configured."""
     bounds = plan.config.validation.anomaly_rate
@@ -145,7 +159,7 @@ def _usual_rate(plan: BatchPlan, combined: CombinedScores) -> Iterator[Check]:
 
 def _schema(plan: BatchPlan, combined: CombinedScores, footers: Footers) -> Check:
     key = plan.config.source.key
-    expected = {name: plan.snapshot.columns[name] for name in key} or {"row": str(pa.int64())}
+    expected = {"row": str(pa.int64())} | {name: plan.snapshot.columns[name] for name in key}
     expected |= {"score": str(pa.float64()), "label": str(pa.int8())}
     found = {file.name: footers[file.name] for file in combined.scores}
     wrong = [
@@ -154,7 +168,7 @@ def _schema(plan: BatchPlan, combined: CombinedScores, footers: Footers) -> Chec
         if not isinstance(footer, str)
         and {field.name: str(field.type) for field in footer.schema.to_arrow_schema()} != expected
     ]
-    detail = f"not as planned in {', '.join(wrong)}" if wrong else "as planned"
+    detail = f"not as planned in {listed(wrong)}" if wrong else "as planned"
     return Check(name="schema", passed=not wrong, detail=detail)
 
 
@@ -166,5 +180,5 @@ def _digests(combined: CombinedScores, footers: Footers) -> Check:
             wrong.append(f"{file.name} ({footer})")
         elif file_digest(Path(combined.staged) / file.name) != file.digest:
             wrong.append(file.name)
-    detail = f"not as written: {', '.join(wrong)}" if wrong else "as written"
+    detail = f"not as written: {listed(wrong)}" if wrong else "as written"
     return Check(name="digests", passed=not wrong, detail=detail)

@@ -147,7 +147,12 @@ def unseal(record: object, version: int, name: object) -> dict[str, Any]:
 def write_record(path: Path, record: Mapping[str, Any], version: int, durable: bool = True) -> None:
     """Write a sealed record as JSON, atomically."""
     with replacing(path, durable) as temporary:
-        temporary.write_text(json.dumps(seal(record, version), indent=1, allow_nan=False) + "\n")
+        temporary.write_text(record_text(seal(record, version)))
+
+
+def record_text(sealed: Mapping[str, Any]) -> str:
+    """Return a sealed record as its file has it."""
+    return json.dumps(sealed, indent=1, allow_nan=False) + "\n"
 
 
 def read_record(path: Path, version: int) -> dict[str, Any]:

@@ -68,6 +68,9 @@ class Version:
 class CheckpointFiles:
     """The files of a checkpoint, by the directory ``checkpoint.path``."""
 
+    # All names in it.
+    OWN = ("jobs", "intervals", "history", "notified", "backfills", "staged", "starting")
+
     def __init__(self, root: Path) -> None:
         self.root = root
         self.staged = root / "staged"
@@ -117,6 +120,10 @@ class JobFiles:
         self.receipts = directory / "receipts"
         self.checkpoint = CheckpointFiles(directory.parent.parent)
 
+    def work(self) -> list[Path]:
+        """Return the directories of its work that are there."""
+        return [*self.directory.glob("*-*"), self.receipts, self.model]
+
     def parts(self, token: str) -> Path:
         """Return the directory of scores and candidates."""
         return self.directory / f"parts-{token}"
@@ -141,6 +148,8 @@ class OutputFiles:
     REPORT = "report.html"
     PUBLICATIONS = ".publications"
     SHOWN = (SCORES, ANOMALIES, FAILED, FINDINGS, REPORT, MANIFEST)
+    # Names in it that are not shown.
+    OWN = (".current", ".publications", ".publishing", ".staged")
     # Directories of publications in the former layout.
     FORMER = ("scores", "anomalies", "failed")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -25,12 +26,17 @@ def locked(path: Path, seconds: float = 0.0, poll_seconds: float = 0.05) -> Iter
     with ExitStack() as stack:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context(path.open("a"))
+            file = stack.enter_context(open(path, "a", opener=_open))
             while (alone := try_lock(file)) is False and time.monotonic() < deadline:
                 time.sleep(poll_seconds)
         except OSError as error:
             raise storage_error(error, path) from error
         yield alone is not False
+
+
+def _open(path: str, flags: int) -> int:
+    """Open a file of our own: through no link, and without waiting for the reader of a pipe."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
 
 
 def try_lock(file: IO[Any], shared: bool = False) -> bool | None:

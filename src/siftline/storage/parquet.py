@@ -14,22 +14,34 @@ from siftline.errors import PartDamaged
 from siftline.storage.files import file_digest
 from siftline.storage.records import PublishedFile, StoredFile
 
+# The position of a row in the source.
+ROW = "row"
 _REMEDY = "run the same command again: it is recomputed"
 
 
 def key_columns(table: pa.Table, key: Sequence[str], first_row: int) -> pa.Table:
-    """Return the columns that identify a row: `key`, or else ``row``, the position in the source."""
+    """Return the columns of a part file that identify a row: `key`, or else its position."""
     if key:
         # Not a selection: files may declare a column in other ways (nullable, with metadata).
         return pa.table({name: table[name] for name in key})
-    rows = np.arange(first_row, first_row + table.num_rows, dtype=np.int64)
-    return pa.table({"row": rows})
+    return pa.table({ROW: _positions(first_row, table.num_rows)})
+
+
+def with_rows(part: pa.Table, first_row: int) -> pa.Table:
+    """Return the rows of a part file with the position of each after the key, unless that has the name."""
+    if ROW in part.column_names:
+        return part
+    return part.add_column(part.num_columns - 1, ROW, pa.array(_positions(first_row, part.num_rows)))
+
+
+def _positions(first_row: int, rows: int) -> np.ndarray:
+    return np.arange(first_row, first_row + rows, dtype=np.int64)
 
 
 def parquet_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
     """Open a writer that adds checksums to pages and does not compress scores."""
     # A dictionary of identifiers or ranks is slow and large; bits of scores do not compress.
-    delta = [field.name for field in schema if pa.types.is_integer(field.type) and field.name != "label"]
+    delta = {field.name for field in schema if pa.types.is_integer(field.type) and field.name != "label"}
     leaves = [leaf for field in schema if field.name not in delta for leaf in _leaves(field.name, field.type)]
     return pq.ParquetWriter(
         path,

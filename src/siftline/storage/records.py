@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from siftline.errors import IntegrityError, storage_error
 from siftline.storage.files import read_record, write_record
 from siftline.storage.locks import locked
+from siftline.storage.owned import InnerName, PlainName
 
 T = TypeVar("T", bound=BaseModel)
 D = TypeVar("D")
@@ -27,7 +28,7 @@ class Record(BaseModel):
 class StoredFile(Record):
     """A data file: its name, size and digest."""
 
-    name: str
+    name: PlainName
     size: int
     digest: str
 
@@ -35,6 +36,7 @@ class StoredFile(Record):
 class PublishedFile(StoredFile):
     """A data file of a result, by its name within the output."""
 
+    name: InnerName
     rows: int
 
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from siftline.config.batch import RetriesConfig
 from siftline.engine import Answer, Settled, run_with_retries
+from siftline.engine.base import Began
 from siftline.errors import (
     Cancelled,
     ChunkTimeout,
@@ -105,8 +106,10 @@ class ScriptedExecutor:
         script: Mapping[int, Sequence[Fault]],
         slots: int = 4,
         seconds: Mapping[int, float] | None = None,
+        began: Mapping[int, Began] | None = None,
     ) -> None:
         self._clock = clock
+        self._began = began or {}
         self._script = script
         self._slots = slots
         self._seconds = seconds or {}
@@ -165,7 +168,12 @@ class ScriptedExecutor:
             self._running.remove(one)
             one.ended, one.fault = self._clock.now, fault
         error = None if fault == "ok" else ERRORS[fault]
-        return [Answer(one.item, self._function(one.item) if error is None else None, error) for one in over]
+        if error is None:
+            return [Answer(first.item, self._function(first.item))]
+        return [
+            Answer(one.item, None, error, began=self._began.get(one.item.name, "beside others"))
+            for one in over
+        ]
 
 
 def work(item: Item) -> int:
@@ -325,7 +333,7 @@ def alone(execution: Execution) -> bool:
 def test_after_a_worker_died_its_items_are_tried_one_at_a_time(clock: Clock) -> None:
     executor = ScriptedExecutor(clock, {1: ["kill"]}, seconds={0: 5.0, 2: 5.0, 3: 5.0})
     settled, incidents = run(executor, 12)
-    assert {one.item.name: one.attempts for one in settled} == dict.fromkeys(range(12), 1)
+    assert {one.item.name: one.attempts for one in settled} == executor.counts()
     assert executor.counts() == Counter([*range(12), 0, 1, 2, 3])
     again = executor.executions[4:8]
     assert sorted(execution.item.name for execution in again) == [0, 1, 2, 3]
@@ -342,17 +350,55 @@ def test_the_culprit_is_found_and_harms_nobody(clock: Clock) -> None:
     assert isinstance(found[1].error, OutOfMemory)
     assert found[1].error.problem == "the worker died while this chunk ran alone"
     assert found[1].error.remedy == ERRORS["kill"].remedy
-    # Once with the others, then as often alone as there are attempts.
+    # Once with the others, then alone as long as there are attempts.
     assert found[1].attempts == 3
-    assert executor.counts() == Counter([*range(12), 0, 1, 1, 1, 2, 3])
-    assert [alone(execution) for execution in executor.of(1)] == [False, True, True, True]
+    assert executor.counts() == Counter([*range(12), 0, 1, 1, 2, 3])
+    assert [alone(execution) for execution in executor.of(1)] == [False, True, True]
     kinds = Counter(one.text.partition("; ")[2] for one in incidents)
-    assert kinds == {"it is tried alone": 4, "attempt 2": 1, "attempt 3": 1}
+    assert kinds == {"it is tried alone": 4, "attempt 3": 1}
+
+
+@pytest.mark.parametrize("attempts", [1, 2, 3, 5])
+def test_a_suspect_is_tried_alone_and_each_start_counts(clock: Clock, attempts: int) -> None:
+    executor = ScriptedExecutor(clock, {1: ["kill"] * 9}, seconds={0: 5.0, 2: 5.0, 3: 5.0})
+    settled, _ = run(executor, 12, RetriesConfig(attempts=attempts, jitter=0), split=split_to(64))
+    # One more where the only attempt was beside others: any of them may be innocent.
+    assert executor.counts()[1] == by_name(settled)[1].attempts == max(attempts, 2)
+
+
+@pytest.mark.parametrize("attempts", [1, 2, 3, 5])
+def test_an_item_that_was_alone_on_its_worker_is_started_as_often_as_there_are_attempts(
+    clock: Clock, attempts: int
+) -> None:
+    executor = ScriptedExecutor(clock, {1: ["kill"] * 9}, began={1: "alone"})
+    settled, _ = run(executor, 12, RetriesConfig(attempts=attempts, jitter=0), split=split_to(64))
+    assert executor.counts()[1] == by_name(settled)[1].attempts == attempts
+
+
+def test_an_item_that_its_lost_worker_had_not_begun_is_no_suspect_and_the_start_no_attempt(
+    clock: Clock,
+) -> None:
+    began: Mapping[int, Began] = {0: "not", 1: "alone", 2: "not", 3: "not"}
+    executor = ScriptedExecutor(clock, {1: ["kill"]}, seconds={0: 5.0, 2: 5.0, 3: 5.0}, began=began)
+    settled, incidents = run(executor, 12, RetriesConfig(attempts=2, jitter=0))
+    assert {name: one.attempts for name, one in by_name(settled).items()} == {
+        name: 2 if name == 1 else 1 for name in range(12)
+    }
+    assert [one.text for one in incidents] == ["item 1: the worker was lost; it is tried alone"]
+
+
+@pytest.mark.parametrize("fault", ["kill", "timeout"])
+def test_an_item_that_no_worker_begins_has_failed_in_the_end(clock: Clock, fault: Fault) -> None:
+    executor = ScriptedExecutor(clock, {1: [fault] * 99}, slots=1, began={1: "not"})
+    settled, _ = run(executor, 3)
+    failed = by_name(settled)[1]
+    assert (failed.error, failed.attempts) == (ERRORS[fault], 0)
+    assert executor.counts()[1] == 6
 
 
 def test_a_suspect_that_may_be_split_is(clock: Clock) -> None:
     executor = ScriptedExecutor(clock, {1: ["kill"] * 3})
-    settled, incidents = run(executor, 4, split=split_to(4))
+    settled, incidents = run(executor, 4, RetriesConfig(attempts=4, jitter=0), split=split_to(4))
     assert by_name(settled)[1].result() == 10
     assert by_name(settled)[1].item == Item(1, batch_divisor=4)
     assert [execution.item.batch_divisor for execution in executor.of(1)] == [1, 1, 2, 4]
@@ -363,7 +409,7 @@ def test_a_suspect_that_may_be_split_is(clock: Clock) -> None:
 def test_a_suspect_is_alone_after_a_delay_too(clock: Clock, fault: Fault) -> None:
     # The last of the suspects, so that new items run when its delay is over.
     executor = ScriptedExecutor(clock, {3: ["kill", fault, "kill"]}, seconds=dict.fromkeys(range(3), 5.0))
-    settled, _ = run(executor, 30)
+    settled, _ = run(executor, 30, RetriesConfig(attempts=4, jitter=0))
     assert by_name(settled)[3].result() == 30
     assert [alone(execution) for execution in executor.of(3)] == [False, True, True, True]
     assert executor.counts() == Counter([*range(30), 0, 1, 2, 3, 3, 3])
@@ -516,6 +562,7 @@ def test_nothing_is_lost_nothing_done_twice_and_nobody_blamed_for_another(
         ran = executor.of(name)
         faulty = [fault for fault in script.get(name, []) if fault != "ok"]
         assert (one.value, one.error is None) in [(10 * name, True), (None, False)]
+        assert one.attempts == len(ran)
         # Who has no fault of his own does not fail, whoever died beside him.
         assert faulty or one.error is None
         assert all(after.began >= before.ended for before, after in pairwise(ran))

@@ -62,4 +62,4 @@ def test_what_is_hostile_in_the_data_is_shown_harmlessly(tmp_path: Path) -> None
     table = table.set_column(0, "id", [[f"\x1b[31m\u202e{'y' * 10_000}"] * 200])
     config = make_config(tmp_path, write_files(tmp_path / "data", table), source={"key": ["id"]})
     (row, *_) = top_rows(open_results(run_job(config).plan.config.output.path), 3)
-    assert str(row) == f"score {row.score:.4f}  id=�[31m�{'y' * 53}…"
+    assert str(row) == f"score {row.score:.4f}  id=�[31m�{'y' * 53}…  row={row.identity['row']}"

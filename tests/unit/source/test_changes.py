@@ -393,12 +393,14 @@ def test_a_csv_file_that_grows_during_staging_is_refused(
     tmp_path: Path, csv: Path, monkeypatch: pytest.MonkeyPatch, verify: str, text: str
 ) -> None:
     open_csv = pc.open_csv
+    opened: list[Any] = []
 
-    def grow(*given: Any, convert_options: pc.ConvertOptions, **options: Any) -> Any:
-        if convert_options.include_columns:  # opened for the second time, to be staged
+    def grow(*given: Any, **options: Any) -> Any:
+        opened.append(given)
+        if len(opened) == 2:  # to be staged
             with csv.open("a") as file:
                 file.write(text)
-        return open_csv(*given, convert_options=convert_options, **options)
+        return open_csv(*given, **options)
 
     monkeypatch.setattr(pc, "open_csv", grow)
     with pytest.raises(SourceChanged) as caught:

@@ -1,4 +1,4 @@
-"""CSV becomes Parquet: whatever is in it, as it is, or an error that names the row."""
+"""CSV becomes Parquet: whatever is in it, as it is, or an error that names row and column."""
 
 from __future__ import annotations
 
@@ -12,17 +12,36 @@ import pyarrow.csv as pc
 import pyarrow.parquet as pq
 import pytest
 
+from siftline.batch_plan import Feature
+from siftline.config.batch import SourceConfig
 from siftline.errors import SourceError
-from siftline.source.csv import csv_schema, stage_csv
+from siftline.source.csv import stage_csv
+from siftline.source.csv_columns import CsvFile, csv_schema, inspect_csv
 from tests.support import make_config, run_job, visible_files
 
 
-def staged(path: Path, *columns: str, exact: tuple[str, ...] = (), read_bytes: int = 8 << 20) -> pa.Table:
-    return pq.read_table(stage_csv(path, columns, exact, path.parent / "staged", read_bytes=read_bytes))
+def looked_at(path: Path, **settings: Any) -> CsvFile:
+    return inspect_csv(path, SourceConfig(path=str(path), **settings))
 
 
-def written(path: Path, text: str) -> Path:
-    path.write_text(text)
+def copied(
+    path: Path, *columns: str, texts: tuple[str, ...] = (), read_bytes: int = 8 << 20, **settings: Any
+) -> Path:
+    """Stage columns: features, but for `texts`."""
+    file = looked_at(path, **settings)
+    features = [Feature(name=name, column=name) for name in columns if name not in texts]
+    schema = csv_schema([file], SourceConfig(path=str(path), **settings), features, columns)
+    return stage_csv(file, schema, path.parent / "staged", read_bytes=read_bytes)
+
+
+def staged(
+    path: Path, *columns: str, texts: tuple[str, ...] = (), read_bytes: int = 8 << 20, **settings: Any
+) -> pa.Table:
+    return pq.read_table(copied(path, *columns, texts=texts, read_bytes=read_bytes, **settings))
+
+
+def written(path: Path, text: str | bytes) -> Path:
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return path
 
 
@@ -33,13 +52,16 @@ def test_the_columns_asked_for_are_kept(tmp_path: Path) -> None:
 
 def test_a_quoted_newline_is_part_of_the_value(tmp_path: Path) -> None:
     path = written(tmp_path / "x.csv", 'a,t\n1,"two\nlines"\n2,"a ""quote"", too"\n')
-    assert staged(path, "a", "t").to_pydict() == {"a": [1, 2], "t": ["two\nlines", 'a "quote", too']}
+    assert staged(path, "a", "t", texts=("t",)).to_pydict() == {
+        "a": [1, 2],
+        "t": ["two\nlines", 'a "quote", too'],
+    }
 
 
 def test_quoted_newlines_survive_the_edges_of_blocks(tmp_path: Path) -> None:
     lines = [f'{i},"{"ä" * (i % 7)}\n\n{i}"' for i in range(200)]
     path = written(tmp_path / "x.csv", "a,t\n" + "\n".join(lines) + "\n")
-    table = staged(path, "a", "t", read_bytes=64)
+    table = staged(path, "a", "t", texts=("t",), read_bytes=64)
     assert table["a"].to_pylist() == list(range(200))
     assert table["t"].to_pylist() == [f"{'ä' * (i % 7)}\n\n{i}" for i in range(200)]
 
@@ -64,11 +86,183 @@ def test_whole_numbers_may_become_fractions_in_later_rows(tmp_path: Path) -> Non
     assert staged(path, "a", read_bytes=64)["a"].to_pylist()[-2:] == [1.0, 2.5]
 
 
-def test_keys_stay_whole_numbers(tmp_path: Path) -> None:
-    path = written(tmp_path / "x.csv", "id,a\n9007199254740993,1\n")
-    table = staged(path, "id", "a", exact=("id",))
-    assert table["id"].to_pylist() == [9007199254740993]
-    assert table.schema.field("a").type == pa.float64()
+KEYS = [
+    "00326",
+    "1",
+    "01",
+    "001",
+    "0.10",
+    "0.1",
+    "12E3",
+    "0x1F",
+    "NA",
+    "",
+    " x ",
+    "98765432109876543210",
+    "1e400",
+    "+1",
+    "-0",
+    "1,5",
+    "true",
+    "2024-02-30",
+]
+
+
+def test_text_comes_out_byte_for_byte(tmp_path: Path) -> None:
+    lines = [f'"{key}",{number}' for number, key in enumerate(KEYS)]
+    path = written(tmp_path / "x.csv", "\n".join(["id,a", *lines]) + "\n")
+    assert staged(path, "id", "a", texts=("id",))["id"].to_pylist() == KEYS
+
+
+@pytest.mark.parametrize(
+    "values", [["00326", "1"], ["12E3", "7"], ["98765432109876543210", "1"], ["+4912345678", "1"]]
+)
+def test_codes_are_no_numbers_unless_they_are_declared_so(tmp_path: Path, values: list[str]) -> None:
+    path = written(tmp_path / "x.csv", "\n".join(["a,b", *(f"{value},1" for value in values)]) + "\n")
+    assert looked_at(path).kinds == {"a": "code", "b": "integer"}
+    assert looked_at(path).schema.field("a").type == pa.string()
+    assert looked_at(path, types={"a": "number"}).schema.field("a").type == pa.float64()
+
+
+def test_declared_types_are_those_read(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.csv", "i,d,t,b\n1,2024-01-31,2024-01-31T10:00:00Z,true\n")
+    types = {"i": "integer", "d": "date", "t": "timestamp", "b": "boolean"}
+    schema = staged(path, "i", "d", "t", "b", types=types).schema
+    assert schema.types == [pa.int64(), pa.date32(), pa.timestamp("us", "UTC"), pa.bool_()]
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", "|"])
+def test_other_delimiters_are_detected_and_said(tmp_path: Path, delimiter: str) -> None:
+    path = written(tmp_path / "x.csv", f"a{delimiter}b\n1{delimiter}x, y\n2{delimiter}z\n")
+    file = looked_at(path)
+    assert (file.dialect.delimiter, dict(file.kinds)) == (delimiter, {"a": "integer", "b": "text"})
+    assert f"delimiter {delimiter!r} (detected" in file.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("a;b\n1,5;2\n-0,25;3\n", [1.5, -0.25]),
+        ("a;b\n1.234,5;2\n7;3\n", [1234.5, 7]),
+        ('a,b\n"1,234.5",2\n"1,234,567",3\n', [1234.5, 1234567]),
+        ("a;b\n1.234.567;2\n1;3\n", [1234567, 1]),
+    ],
+)
+def test_decimal_commas_and_thousands_are_detected_where_nothing_else_fits(
+    tmp_path: Path, text: str, values: list[float]
+) -> None:
+    assert staged(written(tmp_path / "x.csv", text), "a")["a"].to_pylist() == values
+
+
+def test_a_mark_with_two_meanings_is_not_guessed(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.csv", 'a,b\n"1,234",2\n"5,678",3\n')
+    file = looked_at(path)
+    assert file.kinds["a"] == "text"
+    assert "'1,234' may be a decimal fraction or have separated thousands" in file.notes[0]
+    assert staged(path, "a", csv={"thousands": ","})["a"].to_pylist() == [1234, 5678]
+    assert staged(path, "a", csv={"decimal": ","})["a"].to_pylist() == [1.234, 5.678]
+
+
+def test_a_wrong_number_with_thousands_is_named(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.csv", "a;b\n1.234;2\n1.5x;3\n")
+    with pytest.raises(SourceError, match=r"row 3, column 'a': '1\.5x' is not a number"):
+        staged(path, "a", csv={"thousands": "."}, types={"a": "number"})
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_unicode_is_read_as_it_is(tmp_path: Path, encoding: str) -> None:
+    path = written(tmp_path / "x.csv", "größe,ort\n1,Čáslav\n2,\u202f€\n".encode(encoding))
+    assert staged(path, "größe", "ort", texts=("ort",)).to_pydict() == {
+        "größe": [1, 2],
+        "ort": ["Čáslav", "\u202f€"],
+    }
+
+
+@pytest.mark.parametrize("place", ["header", "first rows", "later row"])
+def test_text_that_is_not_utf8_names_the_setting(tmp_path: Path, place: str) -> None:
+    rows = ["name,a", *["x,1"] * 200_000]
+    rows[{"header": 0, "first rows": 2, "later row": 199_000}[place]] = (
+        "n\u00e9e,1" if place != "header" else "n\u00e9e,a"
+    )
+    path = written(tmp_path / "x.csv", "\n".join(rows).encode("latin-1"))
+    with pytest.raises(
+        SourceError, match=r"x\.csv, (line|row) \d+.*: the text is not UTF-8; set source\.csv\.encoding"
+    ):
+        staged(path, "name", "a", texts=("name",))
+    name = rows[0].split(",")[0]
+    assert staged(path, name, texts=(name,), csv={"encoding": "cp1252"}).num_rows == 200_000
+
+
+def test_empty_lines_of_a_single_column_are_missing_values(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.csv", "a\n1\n\n3\n\n\n6\n")
+    assert staged(path, "a")["a"].to_pylist() == [1, None, 3, None, None, 6]
+
+
+def test_empty_lines_between_rows_of_several_columns_are_none(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.csv", "a,b\r\n1,2\r\n\r\n\r\n3,4\r\n")
+    assert staged(path, "a")["a"].to_pylist() == [1, 3]
+    assert looked_at(path).notes == ()
+
+
+def test_rows_joined_by_a_stray_quote_are_suspected(tmp_path: Path) -> None:
+    lines = [f"{number},x" for number in range(30)]
+    lines[7], lines[17] = '7,"x', '17,x"'
+    path = written(tmp_path / "x.csv", "\n".join(["a,t", *lines]) + "\n")
+    assert "10 line breaks lie within quotes" in looked_at(path).notes[0]
+    assert staged(path, "a", csv={"quote": ""}).num_rows == 30
+
+
+def test_a_header_of_numbers_is_suspected(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.csv", "5.1,3.5\n4.9,3.0\n")
+    assert "its header looks like a row (5.1, 3.5)" in looked_at(path).notes[0]
+    assert staged(path, "column_1", csv={"header": False})["column_1"].to_pylist() == [5.1, 4.9]
+
+
+def test_comments_and_lines_before_the_header_are_left_out(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.csv", "# made by: hand\n# on Monday\na,b\n1,2\n# end\n3,4\n")
+    assert staged(path, "b")["b"].to_pylist() == [2, 4]
+    path = written(tmp_path / "y.csv", "Report\n2024\na,b\n1,2\n3,4\n")
+    assert staged(path, "b", csv={"skip_rows": 2})["b"].to_pylist() == [2, 4]
+
+
+def test_a_header_that_begins_with_a_hash_is_one(tmp_path: Path) -> None:
+    assert looked_at(written(tmp_path / "x.csv", "#a,b\n1,2\n")).dialect.names == ("#a", "b")
+
+
+def test_names_that_a_program_left_out_are_empty(tmp_path: Path) -> None:
+    assert looked_at(written(tmp_path / "r.csv", "a,b\nx,1,2\ny,3,4\n")).dialect.names == ("", "a", "b")
+    assert looked_at(written(tmp_path / "x.csv", "a,b\n1,2,\n3,4,\n")).dialect.names == ("a", "b", "")
+
+
+def test_a_column_beside_a_repeated_name_is_read_by_its_place(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.csv", "a,b,b,c\n1,2,3,4\n")
+    assert staged(path, "c", "a").to_pydict() == {"c": [4], "a": [1]}
+    with pytest.raises(SourceError, match="column 'b' is there 2 times; rename all but one"):
+        staged(path, "b")
+
+
+def test_spellings_of_a_missing_number_can_be_declared(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.csv", "a,b\n1,2\n?,3\n")
+    assert staged(path, "a", csv={"null_values": ["?"]})["a"].to_pylist() == [1, None]
+    assert looked_at(path).kinds["a"] == "text"
+
+
+@pytest.mark.parametrize(
+    "start", [b"PK\x03\x04\x14", b"\xfd7zXZ\x00", b"PAR1\x15", b"<!DOCTYPE html>", b"%PDF-1.7"]
+)
+def test_a_file_that_is_no_csv_is_refused_without_its_bytes(tmp_path: Path, start: bytes) -> None:
+    with pytest.raises(SourceError, match=r"x\.csv: it is .*, not CSV; ") as caught:
+        looked_at(written(tmp_path / "x.csv", start + bytes(range(256))))
+    assert str(caught.value).isprintable()
+
+
+def test_compression_goes_by_the_bytes_not_by_the_name(tmp_path: Path) -> None:
+    for name in ("x.csv", "x.CSV.GZ", "x.csv.zst"):
+        assert staged(written(tmp_path / name, gzip.compress(b"a\n1.5\n")), "a")["a"].to_pylist() == [1.5]
+
+
+def test_a_file_with_a_header_only_has_no_rows(tmp_path: Path) -> None:
+    assert staged(written(tmp_path / "x.csv", "a,b"), "a").num_rows == 0
 
 
 @pytest.mark.parametrize(("line", "got"), [("1,2,3", 3), ("1", 1)], ids=["too many fields", "too few fields"])
@@ -80,14 +274,15 @@ def test_a_ragged_line_is_named(tmp_path: Path, row: int, line: str, got: int) -
     with pytest.raises(SourceError) as caught:
         staged(path, "a", "b", read_bytes=64)
     text = str(caught.value)
-    assert text.startswith(f"{path}: CSV parse error: Row #{row}: Expected 2 columns, got {got}: {line};")
+    fields = "1 field" if got == 1 else f"{got} fields"
+    assert text.startswith(f"{path}, row {row}: {fields} where the header has 2 (delimiter ',');")
     assert "\n" not in text
     assert visible_files(tmp_path) == ["x.csv"]
 
 
 def test_text_among_numbers_is_named(tmp_path: Path) -> None:
     path = written(tmp_path / "x.csv", "a,b\n" + "1,2\n" * 500 + "1,none\n")
-    with pytest.raises(SourceError, match=r"x\.csv: .*Row #502.*'none'"):
+    with pytest.raises(SourceError, match=r"x\.csv, row 502, column 'b': 'none' is not a number; "):
         staged(path, "a", "b", read_bytes=64)
 
 
@@ -106,18 +301,19 @@ def test_a_column_without_a_value_at_first_is_a_number(tmp_path: Path) -> None:
 
 
 def test_an_empty_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="Empty CSV file"):
-        csv_schema(written(tmp_path / "x.csv", ""))
+    for text in ("", "\n\n", "  \n"):
+        with pytest.raises(SourceError, match=r"x\.csv: the file is empty"):
+            looked_at(written(tmp_path / "x.csv", text))
 
 
 def test_a_staged_file_is_used_again_while_the_source_is_the_same(tmp_path: Path) -> None:
     path = written(tmp_path / "x.csv", "a\n1\n")
-    first = stage_csv(path, ["a"], [], tmp_path / "staged")
+    first = copied(path, "a")
     made = first.stat().st_mtime_ns
-    assert stage_csv(path, ["a"], [], tmp_path / "staged") == first
+    assert copied(path, "a") == first
     assert first.stat().st_mtime_ns == made
     path.write_text("a\n22\n")
-    second = stage_csv(path, ["a"], [], tmp_path / "staged")
+    second = copied(path, "a")
     assert second != first
     assert pq.read_table(second)["a"].to_pylist() == [22]
 
@@ -134,7 +330,10 @@ def test_a_csv_job_is_the_parquet_job(tmp_path: Path) -> None:
     jobs = [
         run_job(
             make_config(
-                tmp_path / f"{kind} job", tmp_path / kind, source={"key": ["id"]}, chunking={"rows": 70}
+                tmp_path / f"{kind} job",
+                tmp_path / kind,
+                source={"key": ["id"], **({"types": {"id": "integer"}} if kind == "csv" else {})},
+                chunking={"rows": 70},
             )
         )
         for kind in ("csv", "parquet")
@@ -158,14 +357,14 @@ def test_a_copy_that_another_run_has_made_meanwhile_stays_the_one(
     others: list[tuple[Path, int]] = []
 
     def open_last(*given: Any, convert_options: pc.ConvertOptions, **options: Any) -> Any:
-        if convert_options.include_columns and not others:
+        if convert_options.include_columns == ["1"] and not others:
             others.append((source, 0))
-            path = stage_csv(source, ["x"], (), tmp_path / "staged")
+            path = copied(source, "x")
             others[0] = (path, path.stat().st_mtime_ns)
         return open_csv(*given, convert_options=convert_options, **options)
 
     open_csv = pc.open_csv
     monkeypatch.setattr(pc, "open_csv", open_last)
-    path = stage_csv(source, ["x"], (), tmp_path / "staged")
+    path = copied(source, "x")
     assert others == [(path, path.stat().st_mtime_ns)]
     assert visible_files(tmp_path / "staged") == [path.name]

@@ -317,10 +317,10 @@ def test_a_column_that_the_results_add_is_refused(tmp_path: Path, name: str) -> 
     assert refusal(ConfigError, carried) == f"output.columns: {text}"
 
 
-def test_a_column_named_row_needs_a_key(tmp_path: Path) -> None:
+def test_a_column_named_row_may_only_be_the_key(tmp_path: Path) -> None:
     table = make_table(ROWS).append_column("row", pa.array(np.arange(ROWS)))
     text = refusal(ConfigError, given(tmp_path, table, output={"columns": ["row"]}))
-    assert text == "source: column row has the name of a result column; set source.key"
+    assert text == "output.columns: row is the name of a result column; rename it in the source"
     assert inspect_batch(given(tmp_path, table, source={"key": ["row"]})).columns == ("row", "x", "y")
 
 
@@ -389,7 +389,7 @@ def test_a_csv_without_rows_or_values_is_refused_as_such(tmp_path: Path, text: s
 
 
 @pytest.mark.parametrize("features", [None, ["x", "n"]], ids=["all numeric", "named"])
-def test_whole_numbers_of_a_carried_column_stay_so_only_if_it_is_no_feature(
+def test_columns_of_csv_are_text_unless_they_are_features(
     tmp_path: Path, features: list[str] | None
 ) -> None:
     (tmp_path / "x.csv").write_text("id,x,n,code\n1,1.5,2,a\n2,2.5,3,b\n")
@@ -399,4 +399,5 @@ def test_whole_numbers_of_a_carried_column_stay_so_only_if_it_is_no_feature(
         source={"key": ["id"], "features": features},
         output={"path": str(tmp_path / "out"), "columns": ["n", "code"]},
     )
-    assert inspect_batch(config).exact == {"id", "code"}
+    types = {field.name: field.type for field in inspect_batch(config).schema}
+    assert types == {"id": pa.string(), "x": pa.float64(), "n": pa.float64(), "code": pa.string()}

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -303,3 +304,60 @@ def test_the_check_of_the_usual_rate_says_what_it_compares(tmp_path: Path) -> No
     )
     few = with_history(tmp_path / "few", [0.01], 0.5)
     assert validate_results(*few).checks[4].detail == "1 earlier publications are too few to compare with"
+
+
+def tied(home: Path, equal: int, rows: int = 800, **validation: str) -> Staged:
+    """Stage a batch in which so many of the rows are the same, and the others nearer to the middle."""
+    table = make_table(rows)
+    for name in ("x", "y"):
+        values = np.where(np.arange(rows) < equal, 5.0, np.linspace(-0.1, 0.1, rows))
+        table = table.set_column(table.column_names.index(name), name, pa.array(values))
+    config = make_config(
+        home, write_files(home / "data", table), threshold={"contamination": 0.01}, validation=validation
+    )
+    plan, _, receipts, combined = stage_job(config)
+    return plan, receipts, combined
+
+
+@pytest.mark.parametrize(("equal", "rows"), [(800, 800), (100, 800), (20, 20)])
+def test_far_more_tied_rows_than_asked_for_are_refused(tmp_path: Path, equal: int, rows: int) -> None:
+    plan, receipts, combined = tied(tmp_path, equal, rows)
+    with pytest.raises(ValidationFailed) as caught:
+        validate_results(plan, receipts, combined)
+    asked = -(-rows // 100)
+    assert caught.value.failures == (
+        f"ties: Ties: {equal} of {rows} rows are flagged instead of {asked}, because too many have the same "
+        f"score, {combined.threshold:.6g}. Score by other features, set threshold.score, or allow it with "
+        "validation.ties: warn",
+    )
+
+
+@pytest.mark.parametrize(("equal", "rows"), [(8, 800), (16, 800), (5, 5), (11, 20)])
+def test_a_few_tied_rows_are_published(tmp_path: Path, equal: int, rows: int) -> None:
+    report = validate_results(*tied(tmp_path, equal, rows))
+    assert not report.failures
+
+
+def test_ties_that_are_allowed_are_published_with_a_caution(tmp_path: Path) -> None:
+    plan, receipts, combined = tied(tmp_path, 800, ties="warn")
+    *_, check = (one for one in validate_results(plan, receipts, combined).checks if one.name == "ties")
+    assert check.passed
+    assert check.detail.startswith("Ties: 800 of 800 rows are flagged instead of 8, because")
+
+
+def test_a_fixed_score_asks_for_no_number_of_rows(tmp_path: Path) -> None:
+    plan, _, receipts, combined = stage_job(
+        make_config(tmp_path, write_files(tmp_path / "data", make_table(100)), threshold={"score": 0.0})
+    )
+    assert combined.anomalies == 100
+    assert not validate_results(plan, receipts, combined).failures
+
+
+def test_ties_at_a_quantile_of_the_sample_are_refused_too(tmp_path: Path) -> None:
+    table = (
+        make_table(100).set_column(1, "x", pa.array([1.0] * 100)).set_column(2, "y", pa.array([1.0] * 100))
+    )
+    data = write_files(tmp_path / "data", table)
+    plan, _, receipts, combined = stage_job(make_config(tmp_path, data, threshold={"quantile": 0.99}))
+    with pytest.raises(ValidationFailed, match="100 of 100 rows are flagged instead of 1, because"):
+        validate_results(plan, receipts, combined)

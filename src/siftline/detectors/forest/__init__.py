@@ -24,9 +24,10 @@ forest is compared with scikit-learn's own scores before it is used; if they dif
 """
 
 from siftline.detectors.forest.compilation import KERNELS
+from siftline.detectors.forest.paths import sensitive
 from siftline.detectors.forest.scorer import ForestScorer
 
 make_scorer = ForestScorer
 preload, prepare, lacking = KERNELS.preload, KERNELS.prepare, KERNELS.lacking
 
-__all__ = ["lacking", "make_scorer", "preload", "prepare"]
+__all__ = ["lacking", "make_scorer", "preload", "prepare", "sensitive"]

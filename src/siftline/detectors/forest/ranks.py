@@ -66,5 +66,6 @@ def buckets(values: Float32s, low: np.float32, scale: np.float32) -> Ints:
     """Return the bucket of each value."""
     if not scale:  # the difference may be infinite
         return np.zeros(len(values), dtype=np.int64)
-    position: Float32s = (values - low) * scale
+    with np.errstate(over="ignore"):
+        position: Float32s = (values - low) * scale
     return position.clip(np.float32(0), np.float32(BUCKETS - 1)).astype(np.int64)

@@ -17,6 +17,8 @@ from siftline.types import Float32s, Float64s, Matrix
 
 _CHECKED_ROWS = 256
 _CACHE_LINE = 64
+# With more features scikit-learn is as fast: ranking a value costs more than the few nodes that look at it.
+_WIDEST = 1_000
 
 
 class ForestScorer:
@@ -27,7 +29,7 @@ class ForestScorer:
         self._kernels = kernels
         self._compiling = threading.Lock()
         self._compiled: CompiledForest | None = None
-        self._refused = False
+        self._refused = getattr(forest, "n_features_in_", 0) > _WIDEST
 
     def score_samples(self, matrix: Matrix) -> Float64s:
         """Score every row; the result equals the forest's own ``score_samples`` to the last bit.
@@ -39,7 +41,8 @@ class ForestScorer:
             return compiled.score_samples(matrix)
         started = time.thread_time()
         scores: Float64s = self._forest.score_samples(matrix)
-        self._kernels.pay_rent(time.thread_time() - started)
+        if not self._refused:
+            self._kernels.pay_rent(time.thread_time() - started)
         return scores
 
     def _is_matrix(self, matrix: object) -> bool:

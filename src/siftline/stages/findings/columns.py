@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from siftline.batch_plan import Feature
+from siftline.jobs.texts import value_of
 from siftline.types import Float64s
 
 # Longer texts are compared by their beginning, because they cross the network.
@@ -32,7 +33,11 @@ def quantiles(values: Float64s, shares: Sequence[float]) -> tuple[float, ...]:
 
 def texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return the values of a column as short texts."""
-    return pc.utf8_slice_codeunits(column.cast(pa.string()), 0, _LONGEST)
+    try:
+        return pc.utf8_slice_codeunits(column.cast(pa.string()), 0, _LONGEST)
+    except pa.ArrowInvalid:  # bytes that are no UTF-8
+        values = [value_of(one) for one in column]
+        return pa.chunked_array([pa.array([one and one[:_LONGEST] for one in values], pa.string())])
 
 
 def most_frequent(values: pa.ChunkedArray, most: int) -> list[tuple[str, int]]:
@@ -41,4 +46,4 @@ def most_frequent(values: pa.ChunkedArray, most: int) -> list[tuple[str, int]]:
     table = pa.table({"text": counted.field("values"), "count": counted.field("counts")})
     order = pc.select_k_unstable(table, most, [("count", "descending"), ("text", "ascending")])
     top = table.take(order)
-    return list(zip(top["text"].to_pylist(), top["count"].to_pylist(), strict=True))
+    return list(zip([value_of(one) for one in top["text"]], top["count"].to_pylist(), strict=True))

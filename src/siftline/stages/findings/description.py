@@ -9,7 +9,8 @@ import pyarrow as pa
 
 from siftline.batch_plan import Feature
 from siftline.jobs.findings import Group, GroupReason
-from siftline.jobs.texts import shown
+from siftline.jobs.texts import value_of
+from siftline.shown import shown
 from siftline.stages.findings.census import DIRECTIONS, RowReasons
 from siftline.stages.findings.columns import most_frequent
 from siftline.stages.findings.lift import overrepresented
@@ -45,9 +46,9 @@ def describe(
     """Describe a group by rows of it; `count` are all of them, `worst` the place of the highest score."""
     places = _places(reasons)
     features = [compared.features[code // len(DIRECTIONS)] for code in places]
-    example = {name: rows[name][worst].as_py() for name in compared.identity}
+    example = {name: value_of(rows[name][worst]) for name in compared.identity}
     for feature, own in zip(features, places.values(), strict=True):
-        example[feature.name] = reasons.flat.field("value")[int(own[worst])].as_py()
+        example[feature.name] = value_of(reasons.flat.field("value")[int(own[worst])])
     explained = {feature.column for feature in features}
     carried = [name for name in compared.carried if name not in explained]
     group = Group(
@@ -82,9 +83,9 @@ def _reason(found: pa.StructArray) -> GroupReason:
         value = most_frequent(pa.chunked_array([found.field("value")]), 1)[0][0]
     distances = found.field("distance").drop_null()
     return GroupReason(
-        feature=shown(found.field("feature")[0].as_py()),
+        feature=shown(value_of(found.field("feature")[0])),
         direction=direction,
         value=shown(value),
-        typical=shown(found.field("typical")[0].as_py()),
+        typical=shown(value_of(found.field("typical")[0])),
         distance=float(np.median(np.asarray(distances))) if len(distances) else None,
     )

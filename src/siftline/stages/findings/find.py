@@ -82,7 +82,7 @@ def write_findings(
 def _find(plan: BatchPlan, publication: str, staged: Path, evidence: Evidence, curve: Curve) -> Findings:
     source, path, sampled = plan.config.source, staged / OutputFiles.ANOMALIES, evidence.sampled
     carried = plan.config.output.columns
-    grouped = group_anomalies(path, Compared(plan.features, source.key or ("row",), carried, sampled))
+    grouped = group_anomalies(path, Compared(plan.features, (*source.key, "row"), carried, sampled))
     columns = {*carried, *(feature.column for feature in plan.features)}
     timestamp = source.timestamp if source.timestamp in columns else None
     return Findings(

@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 from siftline.batch_plan import Piece, SourceFile
 from siftline.detectors.preprocess import is_categorical, is_numeric
 from siftline.errors import SourceError
-from siftline.jobs.texts import shown
+from siftline.jobs.texts import value_of
+from siftline.shown import shown
 from siftline.source.reading import read_pieces
 from siftline.stages.findings.tally import Labels
 
@@ -40,7 +41,7 @@ def as_labels(values: pa.Array, column: str) -> Labels:
     codes = pc.index_in(found, value_set=pa.concat_arrays([normal, anomalous]))
     strange = found.filter(pc.and_(pc.is_valid(found), pc.is_null(codes)))
     if len(strange):
-        raise _unusable(column, f"it has the value {shown(strange[0].as_py())!r}")
+        raise _unusable(column, f"it has the value {shown(value_of(strange[0]))!r}")
     places = np.asarray(pc.fill_null(codes, -1))
     return np.where(places < 0, -1, places >= len(normal)).astype(np.int8)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 
 from siftline.jobs.findings import Overrepresented
-from siftline.jobs.texts import shown
+from siftline.shown import shown
 from siftline.stages.findings.columns import most_frequent, texts
 from siftline.stages.findings.sample import Sampled
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 from siftline.batch_plan import Feature, SourceFile
 from siftline.errors import JobError, SiftlineError
 from siftline.jobs.findings import FeatureFindings, SampleFeatures, sample_record
-from siftline.jobs.texts import shown
+from siftline.shown import shown
 from siftline.source.sample import draw_sample
 from siftline.stages.findings.columns import most_frequent, numbers, quantiles, texts
 

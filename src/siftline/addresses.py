@@ -1,0 +1,44 @@
+"""Addresses of services: shown without their passwords, and asked through a proxy or past it."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+# Up to the last @, for people write passwords unescaped; a name alone may be a token.
+_CREDENTIALS = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*:/{0,2})?.*@", re.DOTALL)
+
+
+def without_password(url: object) -> str:
+    """Return an address as text to show: its user and password are hidden, if it has any."""
+    return _CREDENTIALS.sub(r"\1***@", str(url))
+
+
+def proxy_for(url: str) -> str | None:
+    """Return the proxy through which the environment has an address asked, if any."""
+    parts, proxies = urlsplit(url), getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    return proxy if proxy and not proxy_bypass(parts.hostname or "") else None
+
+
+def ask_loopback_directly(url: str | None = None) -> None:
+    """Have this process, and those that it starts, ask its own machine past any proxy."""
+    host = urlsplit(url or "").hostname or ""
+    ours = [*_LOOPBACK, *([host] if _is_loopback(host) and host not in _LOOPBACK else [])]
+    given = getproxies().get("no", "")
+    known = [entry.strip() for entry in given.split(",")]
+    if "*" in known:
+        return
+    value = ",".join([*filter(None, known), *(host for host in ours if host not in known)])
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = value
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,295 @@
+"""Columns of a CSV file: what their first values are, and the types in which they are read.
+
+Numbers are numbers only as features. Keys, labels and carried columns are text, byte for byte, because
+`00326`, `0.10`, `12E3` or a number of twenty digits would become another value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from siftline.batch_plan import Feature
+from siftline.config.batch import BatchConfig, ColumnType, SourceConfig
+from siftline.errors import SourceError
+from siftline.source.csv_dialect import Dialect, detect_dialect, grouped
+from siftline.source.csv_reader import CsvReader
+
+Kind = Literal["empty", "integer", "number", "code", "boolean", "timestamp", "date", "text"]
+_TYPES: dict[ColumnType, pa.DataType] = {
+    "text": pa.string(),
+    "integer": pa.int64(),
+    "number": pa.float64(),
+    "boolean": pa.bool_(),
+    "timestamp": pa.timestamp("us"),
+    "date": pa.date32(),
+}
+# Fewer values may count up by chance.
+COUNTER_ROWS = 20
+# Enough of a file whose columns another one has shown.
+_OTHERS_BYTES = 256 << 10
+_INTEGER = r"^\s*[+-]?\d+\s*$"
+_NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$|^\s*[+-]?(?i:inf|infinity)\s*$"
+# Identifiers that a number would not keep.
+_CODE = r"^\s*[+-]?0\d|^\s*\d+[eE]\d+\s*$|^\s*[+-]?\d{19,}\s*$|^\s*\+\d{7,}\s*$"
+_BOOLEAN = r"^(true|false|True|False|TRUE|FALSE)$"
+_DATE = r"^\d{4}-\d{2}-\d{2}"
+
+
+@dataclass(frozen=True)
+class CsvFile:
+    """A CSV file before it is read: its dialect, the kinds of its columns, and an example of each.
+
+    `schema` has the types that the first values suggest: numbers are float64, codes are text. `notes` are to
+    be said before the work. `counters` count up from 0 or 1; `constants` have one value in the whole file.
+    """
+
+    path: Path
+    dialect: Dialect
+    kinds: Mapping[str, Kind]
+    examples: Mapping[str, str]
+    schema: pa.Schema
+    notes: tuple[str, ...] = ()
+    counters: tuple[str, ...] = ()
+    constants: tuple[str, ...] = ()
+
+
+def inspect_csv(path: Path, source: SourceConfig, read_bytes: int = 2 << 20) -> CsvFile:
+    """Return what the first `read_bytes` of a CSV file say of its columns.
+
+    Raises
+    ------
+    SourceError
+        When the file is empty or unreadable, or a row has too many or too few fields.
+    """
+    head = detect_dialect(path, source.csv)
+    dialect = head.dialect
+    with CsvReader(path, dialect, read_bytes=read_bytes) as reader:
+        table = reader.first()
+    kinds: dict[str, Kind] = {}
+    examples: dict[str, str] = {}
+    fields = []
+    for position, name in enumerate(dialect.names):
+        values = table.column(position)
+        kind = _kind(values, dialect)
+        if name not in kinds:
+            kinds[name] = kind
+            examples[name] = _example(values, kind)
+        fields.append(pa.field(name, _arrow_type(source.types.get(name), kind, values)))
+    notes = [*_detected(path, dialect, source), *_suspicions(path, head.rows, dialect)]
+    notes += [f"{path}: {found}" for name in dialect.names if (found := _mark_note(name, table, dialect))]
+    if reader.ended and (breaks := reader.line_breaks):
+        notes.append(line_break_note(path, breaks, dialect))
+    integers = [name for name, kind in kinds.items() if kind == "integer"]
+    counters = [name for name in integers if _counts_rows(table.column(dialect.names.index(name)))]
+    constants = [
+        name
+        for name, kind in kinds.items()
+        if reader.ended and kind != "empty" and _constant(table.column(dialect.names.index(name)))
+    ]
+    return CsvFile(
+        path, dialect, kinds, examples, pa.schema(fields), tuple(notes), tuple(counters), tuple(constants)
+    )
+
+
+def _counts_rows(values: pa.Array) -> bool:
+    """Return True if whole numbers, as text, count up from 0 or 1 by one."""
+    if len(values) < COUNTER_ROWS or pc.any(pc.equal(values, "")).as_py():
+        return False
+    try:
+        numbers = np.asarray(pc.utf8_trim_whitespace(values).cast(pa.int64()))
+    except pa.ArrowInvalid:  # some are missing
+        return False
+    return bool(numbers[0] in (0, 1) and (np.diff(numbers) == 1).all())
+
+
+def _constant(values: pa.Array) -> bool:
+    return len(values) > 1 and len(pc.unique(values)) == 1
+
+
+def _kind(values: pa.Array, dialect: Dialect) -> Kind:
+    """Return the kind of a column from its first values, an array of text."""
+    distinct = pc.unique(values)
+    missing = pa.array(dialect.missing, pa.string())
+    known = distinct.filter(pc.invert(pc.is_in(distinct, value_set=missing)))
+    if not len(known):
+        return "empty"
+    if _all(known, _BOOLEAN):
+        return "boolean"
+    plain = _plain(known, dialect)
+    if _all(plain, _NUMBER):
+        if pc.any(pc.match_substring_regex(plain, _CODE)).as_py():
+            return "code"
+        return "integer" if _all(plain, _INTEGER) else "number"
+    if _all(known, _DATE):
+        found = _inferred_time(known)
+        if found is not None:
+            return "date" if pa.types.is_date(found) else "timestamp"
+    return "text"
+
+
+def _example(values: pa.Array, kind: Kind) -> str:
+    """Return a value that shows the kind."""
+    matching = values
+    if kind == "code":
+        matching = values.filter(pc.match_substring_regex(values, _CODE))
+    elif len(values):
+        matching = values.filter(pc.not_equal(values, ""))
+    return matching[0].as_py() if len(matching) else ""
+
+
+def _all(values: pa.Array, pattern: str) -> bool:
+    return bool(pc.all(pc.match_substring_regex(values, pattern)).as_py())
+
+
+def _plain(values: pa.Array, dialect: Dialect) -> pa.Array:
+    """Return numbers as text in their plain form: a point, no thousands."""
+    if dialect.thousands is not None:
+        values = pc.replace_substring(values, dialect.thousands, "")
+    if dialect.decimal != ".":
+        values = pc.replace_substring(values, dialect.decimal, ".")
+    return values
+
+
+def _inferred_time(values: pa.Array) -> pa.DataType | None:
+    """Return the type of dates and times in text; None if they are text."""
+    for kind in (pa.date32(), pa.timestamp("us"), pa.timestamp("us", "UTC")):
+        try:
+            values.cast(kind)
+        except pa.ArrowInvalid:
+            continue
+        return kind
+    return None
+
+
+def _arrow_type(given: ColumnType | None, kind: Kind, values: pa.Array) -> pa.DataType:
+    if given is not None and given != "timestamp":
+        return _TYPES[given]
+    if kind in ("timestamp", "date") or given == "timestamp":
+        known = pc.unique(values)
+        found = _inferred_time(known.filter(pc.not_equal(known, "")))
+        zoned = found is not None and pa.types.is_timestamp(found)
+        return found if found is not None and (given is None or zoned) else _TYPES["timestamp"]
+    if kind in ("integer", "number", "empty"):
+        return pa.float64()
+    return pa.bool_() if kind == "boolean" else pa.string()
+
+
+def _detected(path: Path, dialect: Dialect, source: SourceConfig) -> list[str]:
+    found = dialect.detected(source.csv)
+    said = ", ".join(f"{name} {value!r}" for name, value in found.items())
+    return [f"{path}: read with {said} (detected; source.csv changes it)"] if said else []
+
+
+def _suspicions(path: Path, rows: list[list[str]], dialect: Dialect) -> list[str]:
+    """Suspect a header of numbers to be a row."""
+    names = [name.strip() for name in dialect.names]
+    if not dialect.header or not rows or not all(names):
+        return []
+    numbers = pa.array(names)
+    if not _all(_plain(numbers, dialect), _NUMBER):
+        return []
+    return [
+        f"{path}: its header looks like a row ({', '.join(names[:3])}); "
+        "if it has none, set source.csv.header to false"
+    ]
+
+
+def _mark_note(name: str, table: pa.RecordBatch, dialect: Dialect) -> str | None:
+    """Say that numbers have a mark that may be a decimal comma or separate thousands."""
+    position = dialect.names.index(name)
+    values = [one for one in table.column(position).slice(0, 1000).to_pylist() if one.strip()]
+    other = "," if dialect.decimal == "." else "."
+    if dialect.thousands is not None or not values or not grouped(values, other, dialect.decimal):
+        return None
+    example = next(one for one in values if other in one)
+    return (
+        f"column {name} is text: {example!r} may be a decimal fraction or have separated thousands; "
+        "set source.csv.decimal or source.csv.thousands"
+    )
+
+
+def line_break_note(path: Path, breaks: int, dialect: Dialect) -> str:
+    """Return the sentence about line breaks within quotes, which a stray quote makes of rows."""
+    lines = "1 line break lies" if breaks == 1 else f"{breaks:,} line breaks lie"
+    return (
+        f"{path}: {lines} within quotes ({dialect.quote}); if the text has none, a stray quote has joined "
+        "rows: correct it, or set source.csv.quote"
+    )
+
+
+def inspect_csv_files(files: Sequence[Path], source: SourceConfig) -> list[CsvFile]:
+    """Inspect CSV files: the first one thoroughly, of the others only their beginning."""
+    first = inspect_csv(files[0], source)
+    return [first, *(inspect_csv(file, source, _OTHERS_BYTES) for file in files[1:])]
+
+
+def csv_feature_schema(config: BatchConfig, files: Sequence[CsvFile]) -> pa.Schema:
+    """Return the types for the choice of features, from the first file with rows.
+
+    A code that is named as a feature is a number, unless text can be one.
+    """
+    source, first = config.source, _with_rows(files)
+    listed = set(source.features or ()) if config.preprocess.categorical == "refuse" else set()
+    fields = [
+        field.with_type(pa.float64())
+        if field.name in listed and first.kinds[field.name] == "code" and field.name not in source.types
+        else field
+        for field in first.schema
+    ]
+    return pa.schema(fields)
+
+
+def csv_schema(
+    files: Sequence[CsvFile], source: SourceConfig, features: Iterable[Feature], columns: Sequence[str]
+) -> pa.Schema:
+    """Return the types in which columns are read: numbers as features, else text, if not configured.
+
+    Raises
+    ------
+    SourceError
+        When a file lacks a column, has it twice, or has text where another has numbers.
+    """
+    kinds = {feature.column: feature.kind for feature in features}
+    first = _with_rows(files)
+    for file in files:
+        _check_columns(file, first, columns, {name for name, kind in kinds.items() if kind == "numeric"})
+    return pa.schema([_read_field(first, source, name, kinds.get(name)) for name in columns])
+
+
+def _read_field(file: CsvFile, source: SourceConfig, name: str, kind: str | None) -> pa.Field:
+    found = file.schema.field(name).type
+    if name in source.types or name == source.timestamp:
+        return pa.field(name, found)
+    if kind == "numeric":
+        return pa.field(name, pa.bool_() if pa.types.is_boolean(found) else pa.float64())
+    return pa.field(name, pa.string())
+
+
+def _with_rows(files: Sequence[CsvFile]) -> CsvFile:
+    """Return the first file with a value; one that has only a header says nothing of types."""
+    return next((file for file in files if set(file.kinds.values()) - {"empty"}), files[0])
+
+
+def _check_columns(file: CsvFile, first: CsvFile, columns: Sequence[str], numbers: set[str]) -> None:
+    for name in columns:
+        count = file.dialect.names.count(name)
+        if count == 0:
+            raise SourceError(
+                f"{file.path}: no column {name!r}, {first.path} has it", "use files of one form"
+            )
+        if count > 1:
+            raise SourceError(f"{file.path}: column {name!r} is there {count} times", "rename all but one")
+        kinds = (file.kinds[name], first.kinds[name])
+        if name in numbers and kinds[0] in ("text", "timestamp", "date") and kinds[1] != kinds[0]:
+            raise SourceError(
+                f"{file.path}: column {name!r} is {kinds[0]} ({file.examples[name]!r}), "
+                f"in {first.path} it is {kinds[1]}",
+                "correct the values, or leave the column out of source.features",
+            )

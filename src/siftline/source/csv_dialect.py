@@ -1,0 +1,275 @@
+"""Detection of the form of a CSV file, from its first rows, where that is safe.
+
+What the configuration sets is not looked at. A delimiter counts if it cuts every row into the same number of
+fields; a decimal comma or a separator of thousands, if no other reading of a column is possible.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.csv as pcsv
+
+from siftline.config.batch import CsvConfig
+from siftline.errors import SourceError
+from siftline.source.csv_text import HEAD_BYTES, compression_of, read_head
+
+# pyarrow's own.
+_NULLS = tuple(pcsv.ConvertOptions().null_values)
+DELIMITERS = (",", ";", "\t", "|")
+_MARKS = {
+    b"\xef\xbb\xbf": "utf-8-sig",
+    b"\xff\xfe\x00\x00": "utf-32",
+    b"\x00\x00\xfe\xff": "utf-32",
+    b"\xff\xfe": "utf-16",
+    b"\xfe\xff": "utf-16",
+}
+_MOST_ROWS = 1_000
+_MOSTLY = 0.9
+_INTEGER = re.compile(r"[+-]?\d+")
+_COMMA_DECIMAL = re.compile(r"[+-]?\d*,\d+")
+_COMMA_ONLY_DECIMAL = re.compile(r"[+-]?(?:\d{4,}|0\d*)?,\d+|[+-]?\d*,(?:\d{1,2}|\d{4,})")
+_POINT_DECIMAL = re.compile(r"[+-]?\d*\.\d*")
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """The form of one CSV file.
+
+    `names` are those of the header, as they are: empty or repeated ones too. `missing` are the spellings of
+    a missing number.
+    """
+
+    compression: str | None
+    encoding: str
+    delimiter: str
+    quote: str
+    decimal: str
+    thousands: str | None
+    comment: str | None
+    skip_rows: int
+    header: bool
+    missing: tuple[str, ...]
+    names: tuple[str, ...]
+
+    @property
+    def empty_lines_are_rows(self) -> bool:
+        """Return True if an empty line is a row whose only value is missing."""
+        return len(self.names) == 1
+
+    def detected(self, config: CsvConfig) -> dict[str, str]:
+        """Return what differs from a plain file and is not configured, by field of `source.csv`."""
+        found = {
+            "delimiter": (self.delimiter, ","),
+            "decimal": (self.decimal, "."),
+            "thousands": (self.thousands, None),
+            "encoding": (self.encoding, "utf-8"),
+            "comment": (self.comment, None),
+        }
+        return {
+            name: str(value)
+            for name, (value, plain) in found.items()
+            if value != plain and value != "utf-8-sig" and getattr(config, name) is None
+        }
+
+
+@dataclass(frozen=True)
+class Head:
+    """The first rows of a file, as text, and its dialect; `whole` is true if there are no others."""
+
+    dialect: Dialect
+    rows: list[list[str]]
+    whole: bool
+
+
+def detect_dialect(path: Path, config: CsvConfig) -> Head:
+    """Return the dialect of a CSV file and its first rows.
+
+    Raises
+    ------
+    SourceError
+        When the file is empty, cannot be read, is no CSV, or is not in the encoding.
+    """
+    compression = compression_of(path)
+    start = read_head(path, compression)
+    if not start.strip():
+        raise SourceError(f"{path}: the file is empty", "replace it, or leave it out of source.path")
+    whole = len(start) < HEAD_BYTES
+    encoding = config.encoding or _encoding(path, start)
+    lines = _lines(path, start, encoding, whole)[config.skip_rows :]
+    comment = config.comment or _comment(lines, config)
+    if comment is not None:
+        lines = [line for line in lines if not line.startswith(comment)]
+    delimiter = config.delimiter or _delimiter(lines, config.quote)
+    rows = parse_rows(lines, delimiter, config.quote, whole)
+    if not rows:
+        raise SourceError(f"{path}: no rows, not even a header", "check source.csv.skip_rows and comment")
+    names, rows = _names(rows, config.header)
+    decimal, thousands = _marks(rows, config)
+    dialect = Dialect(
+        compression=compression,
+        encoding=encoding,
+        delimiter=delimiter,
+        quote=config.quote,
+        decimal=decimal,
+        thousands=thousands,
+        comment=comment,
+        skip_rows=config.skip_rows,
+        header=config.header,
+        missing=_NULLS if config.null_values is None else ("", *config.null_values),
+        names=tuple(names),
+    )
+    return Head(dialect, rows, whole)
+
+
+def guess_encoding(start: bytes) -> str:
+    """Return the likely encoding of text that is not UTF-8: cp1252, or latin-1 where that is impossible."""
+    try:
+        start.decode("cp1252")
+    except UnicodeDecodeError:
+        return "latin-1"
+    return "cp1252"
+
+
+def _encoding(path: Path, start: bytes) -> str:
+    for mark, name in _MARKS.items():
+        if start.startswith(mark):
+            return name
+    try:
+        start.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if error.start < len(start) - 4 or len(start) < HEAD_BYTES:
+            line = start.count(b"\n", 0, error.start) + 1
+            raise not_utf8(path, f"line {line}") from None
+    if b"\x00" in start:
+        raise SourceError(
+            f"{path}: it contains NUL bytes, so it is no UTF-8 text",
+            "set source.csv.encoding, for example to utf-16-le, or replace the file",
+        )
+    return "utf-8"
+
+
+def not_utf8(path: Path, where: str) -> SourceError:
+    """Return the error of text in another encoding."""
+    return SourceError(
+        f"{path}, {where}: the text is not UTF-8",
+        "set source.csv.encoding, for example to cp1252 (Western Europe), or convert the file",
+    )
+
+
+def _lines(path: Path, start: bytes, encoding: str, whole: bool) -> list[str]:
+    """Return the decoded lines, without the last one where it may be incomplete."""
+    try:
+        text = start.decode(encoding, errors="strict" if whole else "ignore")
+    except UnicodeError:
+        remedy = "correct source.csv.encoding"
+        raise SourceError(f"{path}: the text is not in the encoding {encoding}", remedy) from None
+    lines = _split(text)
+    return lines if whole or len(lines) < 2 else lines[:-1]
+
+
+def _split(text: str) -> list[str]:
+    """Split at line breaks only: str.splitlines() also splits at separators that are text here."""
+    return re.findall(r"[^\r\n]*(?:\r\n|\n|\r)|[^\r\n]+\Z", text.removeprefix("\ufeff"))
+
+
+def parse_rows(lines: Sequence[str], delimiter: str, quote: str, whole: bool = True) -> list[list[str]]:
+    """Return the fields of the first rows, without empty ones; a row that may be incomplete is left out."""
+    reader = csv.reader(
+        lines,
+        delimiter=delimiter,
+        quotechar=quote or None,
+        quoting=csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE,
+    )
+    rows: list[list[str]] = []
+    try:
+        for row in reader:
+            if row:
+                rows.append(row)
+            if len(rows) > _MOST_ROWS:
+                return rows
+    except csv.Error:  # a field of more than 128 KiB
+        return rows
+    in_quotes = bool(rows) and any("\n" in field for field in rows[-1])
+    return rows if whole or not in_quotes else rows[:-1]
+
+
+def _comment(lines: Sequence[str], config: CsvConfig) -> str | None:
+    """Return ``#`` if the file begins with such lines, and they are no rows."""
+    first = next((line for line in lines if line.strip()), "")
+    if not first.startswith("#"):
+        return None
+    others = [line for line in lines if not line.startswith("#")]
+    delimiter = config.delimiter or _delimiter(others, config.quote)
+    counts = Counter(len(row) for row in parse_rows(others, delimiter, config.quote, whole=False))
+    of_first = len(parse_rows([first], delimiter, config.quote)[0])
+    return "#" if len(counts) == 1 and of_first not in counts else None
+
+
+def _delimiter(lines: Sequence[str], quote: str) -> str:
+    """Return the delimiter that cuts all rows alike, else the one that cuts most like the header."""
+    alike: dict[str, int] = {}
+    mostly: dict[str, float] = {}
+    for delimiter in DELIMITERS:
+        counts = [len(row) for row in parse_rows(lines, delimiter, quote, whole=False)]
+        if not counts or max(counts) < 2:
+            continue
+        of_rows = set(counts[1:]) or set(counts)
+        if len(of_rows) == 1 and counts[0] in (*of_rows, *(count - 1 for count in of_rows)) and counts[0] > 1:
+            alike[delimiter] = counts[0]
+        share = counts.count(counts[0]) / len(counts)
+        if counts[0] > 1 and share >= _MOSTLY:
+            mostly[delimiter] = share
+    if "," in alike or not (alike or mostly):
+        return ","
+    return max(alike, key=alike.__getitem__) if alike else max(mostly, key=mostly.__getitem__)
+
+
+def _names(rows: list[list[str]], header: bool) -> tuple[list[str], list[list[str]]]:
+    """Return the names of the columns, and the rows below the header."""
+    if not header:
+        return [f"column_{number}" for number in range(1, len(rows[0]) + 1)], rows
+    names, below = rows[0], rows[1:]
+    if below and all(len(row) == len(names) + 1 for row in below):
+        # R leaves the name of the row names out; other programs end each row with a delimiter.
+        trailing = not any(row[-1] for row in below)
+        names = [*names, ""] if trailing else ["", *names]
+    return names, below
+
+
+def _marks(rows: Sequence[Sequence[str]], config: CsvConfig) -> tuple[str, str | None]:
+    """Return the decimal mark and the separator of thousands."""
+    if config.decimal is not None or config.thousands is not None:
+        other = {",": ".", ".": ","}.get(config.thousands or "", ".")
+        return config.decimal or other, config.thousands
+    columns = [[value.strip() for value in column if value.strip()] for column in zip(*rows, strict=False)]
+    points = commas = only_commas = False
+    thousands: set[str] = set()
+    for column in filter(None, columns):
+        points |= all(_INTEGER.fullmatch(one) or _POINT_DECIMAL.fullmatch(one) for one in column) and any(
+            "." in one for one in column
+        )
+        if all(_INTEGER.fullmatch(one) or _COMMA_DECIMAL.fullmatch(one) for one in column):
+            commas |= any("," in one for one in column)
+            only_commas |= any(_COMMA_ONLY_DECIMAL.fullmatch(one) for one in column)
+        for mark, decimal in ((",", "."), (".", ",")):
+            if grouped(column, mark, decimal, certain=True):
+                thousands.add(mark)
+    if thousands == {","} and not only_commas:
+        return ".", ","
+    if thousands == {"."} and not points:
+        return ",", "."
+    return (",", None) if only_commas and not points and not thousands else (".", None)
+
+
+def grouped(column: Sequence[str], mark: str, decimal: str, certain: bool = False) -> bool:
+    """Return True if all are numbers, some with separated thousands; `certain` if nothing else fits."""
+    group, point = re.escape(mark), re.escape(decimal)
+    number = re.compile(rf"[+-]?\d{{1,3}}(?:{group}\d{{3}})*(?:{point}\d*)?|[+-]?\d+(?:{point}\d*)?")
+    proof = rf"{group}\d{{3}}{group}|{group}\d{{3}}{point}" if certain else group
+    return all(number.fullmatch(one) for one in column) and any(re.search(proof, one) for one in column)

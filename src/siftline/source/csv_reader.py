@@ -1,0 +1,213 @@
+"""Reading of CSV by pyarrow, its columns addressed by position, its errors with row and column."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pcsv
+
+from siftline.errors import SourceError
+from siftline.progress import counted
+from siftline.source.csv_dialect import Dialect, not_utf8
+from siftline.source.csv_text import CsvBytes, open_bytes
+from siftline.source.damage import unreadable
+
+_UTF8 = ("utf-8", "utf8", "utf-8-sig", "ascii")
+_RAGGED = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+)")
+_INVALID = re.compile(
+    r"CSV column #(\d+): Row #(\d+): CSV conversion error to ([\w\[\], ]+): invalid value '(.*)'", re.DOTALL
+)
+_SEPARATED = re.compile(r"[+-]?\d[\d.,' ]*\d")
+_STANDS_FOR_NOTHING = re.compile(r"\W{1,5}|(?i:none|missing|unknown|nil|void|-?9{3,})")
+_NOT_UTF8 = re.compile(r"CSV column #(\d+): Row #(\d+): .*invalid UTF8")
+
+
+class CsvReader:
+    """An open CSV file, read in batches of `read_bytes`; without `schema` all columns are text, by position.
+
+    Types of `schema` are those of the columns to read, in any order.
+    """
+
+    def __init__(
+        self, path: Path, dialect: Dialect, schema: pa.Schema | None = None, read_bytes: int = 8 << 20
+    ) -> None:
+        self.path = path
+        self.rows = 0
+        self.ended = False
+        self._dialect = dialect
+        self._schema = schema
+        self._read_bytes = read_bytes
+        self._stack = ExitStack()
+
+    def __enter__(self) -> CsvReader:
+        encoding = "utf-8" if self._dialect.encoding in _UTF8 else self._dialect.encoding
+        opened = open_bytes(self.path, self._dialect.compression, self._dialect.comment, encoding)
+        self._bytes: CsvBytes = self._stack.enter_context(opened)
+        try:
+            stream = pa.PythonFile(self._bytes, mode="r")
+            self._reader = self._stack.enter_context(self._open(stream, encoding))
+        except (pa.ArrowException, OSError, UnicodeError) as error:
+            self._stack.close()
+            raise self._malformed(error) from error
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    @property
+    def line_breaks(self) -> int:
+        """Line breaks within quotes, so far as they can be counted."""
+        dialect, counted = self._dialect, self._bytes
+        blank = 0 if dialect.empty_lines_are_rows else counted.blank
+        return max(0, counted.lines - blank - dialect.skip_rows - dialect.header - self.rows)
+
+    def first(self) -> pa.RecordBatch:
+        """Return the first batch, perhaps without rows; all of the file's bytes may have been read then."""
+        batches = self.batches()
+        found = next(batches, None)
+        if self._bytes.ended:
+            next(batches, None)
+        return found if found is not None else pa.RecordBatch.from_pylist([], self._reader.schema)
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Read the file to its end."""
+        while True:
+            try:
+                batch = self._reader.read_next_batch()
+            except StopIteration:
+                self.ended = True
+                return
+            except (pa.ArrowException, OSError, UnicodeError) as error:
+                raise self._malformed(error) from error
+            yield batch if self._schema is None else self._typed(batch, self._schema)
+            self.rows += batch.num_rows
+
+    def _open(self, stream: pa.NativeFile, encoding: str) -> pcsv.CSVStreamingReader:
+        dialect = self._dialect
+        names = [str(position) for position in range(len(dialect.names))]
+        if self._schema is None:
+            types, chosen = dict.fromkeys(names, pa.string()), names
+        else:
+            types = {self._place(field.name): self._stored(field.type) for field in self._schema}
+            chosen = list(types)
+        return pcsv.open_csv(
+            stream,
+            # Only the serial reader reports the number of an invalid row.
+            read_options=pcsv.ReadOptions(
+                use_threads=False,
+                block_size=self._read_bytes,
+                column_names=names,
+                skip_rows=dialect.skip_rows,
+                skip_rows_after_names=int(dialect.header),
+                encoding=encoding,
+            ),
+            parse_options=pcsv.ParseOptions(
+                delimiter=dialect.delimiter,
+                quote_char=dialect.quote or False,
+                newlines_in_values=True,
+                ignore_empty_lines=not dialect.empty_lines_are_rows,
+            ),
+            convert_options=pcsv.ConvertOptions(
+                include_columns=chosen,
+                column_types=types,
+                null_values=list(dialect.missing),
+                decimal_point=dialect.decimal,
+            ),
+        )
+
+    def _place(self, name: str) -> str:
+        return str(self._dialect.names.index(name))
+
+    def _stored(self, kind: pa.DataType) -> pa.DataType:
+        """Return the type that pyarrow reads; numbers with separated thousands are text to it."""
+        return pa.string() if self._separated(kind) else kind
+
+    def _separated(self, kind: pa.DataType) -> bool:
+        number = pa.types.is_floating(kind) or pa.types.is_integer(kind)
+        return self._dialect.thousands is not None and number
+
+    def _typed(self, batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+        """Give the columns their names, and those with separated thousands their type."""
+        columns = [
+            self._numbers(column, field) if self._separated(field.type) else column
+            for column, field in zip(batch.columns, schema, strict=True)
+        ]
+        return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+    def _numbers(self, values: pa.Array, field: pa.Field) -> pa.Array:
+        missing = pc.is_in(values, value_set=pa.array(self._dialect.missing, pa.string()))
+        plain = pc.replace_substring(pc.utf8_trim_whitespace(values), self._dialect.thousands, "")
+        if self._dialect.decimal != ".":
+            plain = pc.replace_substring(plain, self._dialect.decimal, ".")
+        plain = pc.if_else(missing, None, plain)
+        try:
+            return plain.cast(field.type)
+        except pa.ArrowInvalid as error:
+            texts = enumerate(plain.to_pylist())
+            wrong = next((number for number, text in texts if text and not _fits(text, field.type)), 0)
+            row = self.rows + wrong + 1 + self._dialect.skip_rows + self._dialect.header
+            raise self._invalid(field.name, row, str(field.type), values[wrong].as_py()) from error
+
+    def _malformed(self, error: Exception) -> SourceError:
+        """Map an error of pyarrow to one that names row and column."""
+        if isinstance(error, OSError):
+            return unreadable(self.path, error)
+        text, dialect = str(error), self._dialect
+        if found := _RAGGED.search(text):
+            row, expected, got = found.groups()
+            return SourceError(
+                f"{self.path}, row {row}: {counted(int(got), 'field')} where the header has {expected} "
+                f"(delimiter {dialect.delimiter!r})",
+                "correct that row, or set source.csv.delimiter, quote or skip_rows",
+            )
+        if found := _NOT_UTF8.search(text):
+            return not_utf8(self.path, f"row {found[2]}, column {dialect.names[int(found[1])]!r}")
+        if found := _INVALID.search(text):
+            return self._invalid(dialect.names[int(found[1])], int(found[2]), found[3], found[4])
+        if "straddling" in text:
+            size = self._read_bytes >> 20
+            return SourceError(
+                f"{self.path}: a row is longer than {size} MiB", "look for a quote without its end"
+            )
+        if "Empty CSV" in text:
+            return SourceError(
+                f"{self.path}: the file is empty", "replace it, or leave it out of source.path"
+            )
+        if isinstance(error, UnicodeError):
+            return SourceError(
+                f"{self.path}: the text is not in the encoding {dialect.encoding}",
+                "correct source.csv.encoding",
+            )
+        what = " ".join(text.split())
+        return SourceError(f"{self.path}: {what[:200]!r}", "correct the file, or see source.csv")
+
+    def _invalid(self, name: str, row: int, kind: str, value: str) -> SourceError:
+        shown = value if len(value) <= 60 else value[:57] + "..."
+        wanted = {"double": "a number", "bool": "true or false", "int64": "an integer"}.get(kind, f"a {kind}")
+        remedy = "correct it, leave the column out of source.features, or set source.types"
+        if _SEPARATED.fullmatch(value.strip()):
+            remedy = "set source.csv.thousands or source.csv.decimal"
+        elif _STANDS_FOR_NOTHING.fullmatch(value.strip()):
+            remedy = (
+                f"correct it, or add {shown!r} to source.csv.null_values if it stands for a missing value"
+            )
+        return SourceError(f"{self.path}, row {row}, column {name!r}: {shown!r} is not {wanted}", remedy)
+
+
+def _fits(text: str, kind: pa.DataType) -> bool:
+    try:
+        pa.scalar(text).cast(kind)
+    except pa.ArrowInvalid:
+        return False
+    return True

@@ -1,0 +1,139 @@
+"""Columns that are no features by default, and why: row counters, identifiers, constants, text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from siftline.detectors.preprocess import is_categorical, is_numeric
+from siftline.source.column_types import select
+from siftline.source.csv_columns import COUNTER_ROWS, CsvFile
+from siftline.source.files import ParquetFile
+from siftline.source.schemas import column_statistics
+
+INDEX = "index of a data frame"
+COUNTER = "counts the rows"
+IDENTIFIER = "an identifier by its name"
+CONSTANT = "constant"
+EMPTY = "no value"
+CODE = "codes"
+NUMBERS_AS_TEXT = "numbers as text"
+TEXT = "text"
+
+_INDEX = re.compile(r"|__index_level_\d+__|Unnamed: \d+(?:_level_\d+)?")
+_IDENTIFIER = re.compile(
+    r"(?i:id|uuid|guid)|(?i:.*[_. -](?:id|uuid|guid|key))|.*[a-z](?:Id|ID|Uuid|UUID|Guid|GUID)"
+)
+_NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
+_FIRST_ROWS = 1_000
+_TEXTS = 50
+_SHOWN = 5
+
+
+def not_features(schema: pa.Schema, files: Sequence[ParquetFile]) -> dict[str, str]:
+    """Return the columns of Parquet files that are no features by default, with the reason."""
+    reasons = _by_name_and_type(schema)
+    numbers = [field.name for field in schema if field.name not in reasons]
+    reasons |= _by_statistics(schema, files, numbers)
+    texts = [name for name, reason in reasons.items() if reason == TEXT][:_TEXTS]
+    if texts and (rows := _first_rows(files, texts)) is not None:
+        for name in rows.schema.names:
+            values = rows[name].cast(pa.string()).drop_null()
+            if len(values) and pc.all(pc.match_substring_regex(values, _NUMBER)).as_py():
+                reasons[name] = NUMBERS_AS_TEXT
+    return reasons
+
+
+def not_features_of_csv(file: CsvFile) -> dict[str, str]:
+    """Return the columns of a CSV file that are no features by default, with the reason."""
+    reasons = _by_name_and_type(file.schema)
+    integers = [name for name, kind in file.kinds.items() if kind == "integer"]
+    reasons |= {name: IDENTIFIER for name in integers if _IDENTIFIER.fullmatch(name)}
+    reasons |= {name: CODE for name, kind in file.kinds.items() if kind == "code"}
+    reasons |= {name: EMPTY for name, kind in file.kinds.items() if kind == "empty"}
+    counted = dict.fromkeys(file.counters, COUNTER) | dict.fromkeys(file.constants, CONSTANT)
+    return counted | reasons
+
+
+def left_out_note(reasons: Mapping[str, str], known: Sequence[str]) -> str | None:
+    """Return the sentence about columns that are neither features nor `known` in another role."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        if name not in known:
+            plain = name != "" and name.isprintable()
+            by_reason.setdefault(reason, []).append(name if plain else repr(name))
+    if not by_reason:
+        return None
+    parts = [f"{_listed(names)} ({reason})" for reason, names in by_reason.items()]
+    return f"no features by default: {'; '.join(parts)}. source.features chooses others"
+
+
+def _by_name_and_type(schema: pa.Schema) -> dict[str, str]:
+    return {field.name: reason for field in schema if (reason := _reason(field)) is not None}
+
+
+def _reason(field: pa.Field) -> str | None:
+    kind = field.type
+    if _INDEX.fullmatch(field.name):
+        return INDEX
+    if pa.types.is_null(kind):
+        return EMPTY
+    if is_categorical(kind):
+        return TEXT
+    if not is_numeric(kind):
+        return re.sub(r"[\[<(].*", "", str(kind))
+    return IDENTIFIER if pa.types.is_integer(kind) and _IDENTIFIER.fullmatch(field.name) else None
+
+
+def _by_statistics(schema: pa.Schema, files: Sequence[ParquetFile], names: Sequence[str]) -> dict[str, str]:
+    """Find counters, constants and empty columns by the statistics of all row groups, if these are known."""
+    groups: dict[str, list[tuple[int, Any]]] = {name: [] for name in names}
+    for file in files:
+        for name, rows, statistics in column_statistics(file, names):
+            groups[name].append((rows, statistics))
+    found = {name: _by_groups(of, schema.field(name).type) for name, of in groups.items() if of}
+    return {name: reason for name, reason in found.items() if reason is not None}
+
+
+def _by_groups(groups: Sequence[tuple[int, Any]], kind: pa.DataType) -> str | None:
+    if any(statistics is None or not statistics.has_null_count for _, statistics in groups):
+        return None
+    nulls, rows = sum(one.null_count for _, one in groups), sum(rows for rows, _ in groups)
+    if nulls == rows:
+        return EMPTY
+    # Statistics of floating point are silent about NaN.
+    exact = pa.types.is_integer(kind) or pa.types.is_boolean(kind)
+    if nulls or not exact or not all(one.has_min_max for _, one in groups):
+        return None
+    if len({one.min for _, one in groups} | {one.max for _, one in groups}) == 1:
+        return CONSTANT if rows > 1 else None
+    if rows < COUNTER_ROWS or pa.types.is_boolean(kind):
+        return None
+    expected = 0
+    for size, one in groups:
+        # Each file may count by itself.
+        if one.min not in (0, 1, expected) or one.max - one.min + 1 != size:
+            return None
+        expected = one.max + 1
+    return COUNTER
+
+
+def _first_rows(files: Sequence[ParquetFile], columns: Sequence[str]) -> pa.RecordBatch | None:
+    file = next((file for file in files if file.rows), None)
+    if file is None:
+        return None
+    with pq.ParquetFile(file.path) as parquet:
+        batch = next(parquet.iter_batches(_FIRST_ROWS, columns=list(columns)), None)
+    if batch is None:
+        return None
+    return select(batch, [name for name in columns if name in batch.schema.names])
+
+
+def _listed(names: Sequence[str]) -> str:
+    others = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {others:,} others" if others > 0 else "")

@@ -1,0 +1,108 @@
+"""Columns that are no features by default: each is named, with the reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from siftline.config.loading import parse_config
+from siftline.errors import FeatureError
+from siftline.stages.inspection import Inspection, inspect_batch
+
+ROWS = 40
+VALUES = [float(number * 37 % 11) for number in range(ROWS)]
+
+
+def inspected(path: Path, **source: Any) -> Inspection:
+    values = {"source": {"path": str(path), **source}, "output": {"path": str(path.parent / "out")}}
+    return inspect_batch(parse_config(values | {"checkpoint": {"path": str(path.parent / "work")}}))
+
+
+def parquet(path: Path, **columns: Any) -> Path:
+    pq.write_table(pa.table({"x": VALUES, **columns}), path, row_group_size=15)
+    return path
+
+
+def features(found: Inspection) -> list[str]:
+    return [feature.name for feature in found.features]
+
+
+REASONS: dict[str, tuple[str, Any, str]] = {
+    "counter from 0": ("n", list(range(ROWS)), "counts the rows"),
+    "counter from 1": ("n", list(range(1, ROWS + 1)), "counts the rows"),
+    "identifier": ("customer_id", [7 * number % 100 for number in range(ROWS)], "an identifier by its name"),
+    "camel case": ("orderId", [7 * number % 100 for number in range(ROWS)], "an identifier by its name"),
+    "constant": ("c", [3] * ROWS, "constant"),
+    "empty": ("e", pa.nulls(ROWS, pa.float64()), "no value"),
+    "null type": ("e", pa.nulls(ROWS), "no value"),
+    "number-like text": ("amount", ["1.5", "2"] * (ROWS // 2), "numbers as text"),
+    "text": ("city", ["Ulm", "2"] * (ROWS // 2), "text"),
+    "time": ("t", pa.array(range(ROWS), pa.timestamp("s")), "timestamp"),
+}
+
+
+@pytest.mark.parametrize("case", REASONS)
+def test_a_column_that_is_no_feature_by_default_is_named_with_its_reason(tmp_path: Path, case: str) -> None:
+    name, values, reason = REASONS[case]
+    found = inspected(parquet(tmp_path / "x.parquet", **{name: values}))
+    assert features(found) == ["x"]
+    assert found.notes == (f"no features by default: {name} ({reason}). source.features chooses others",)
+
+
+def test_numbers_that_only_look_like_counters_are_features(tmp_path: Path) -> None:
+    columns: dict[str, Any] = {
+        "short": pa.array([number % 20 for number in range(ROWS)]),
+        "year": pa.array([2000 + number for number in range(ROWS)]),
+        "humid": pa.array([1.0] * ROWS),
+        "paid": pa.array([number % 3 for number in range(ROWS)]),
+        "gap": pa.array([0, 2, *range(3, ROWS + 1)]),
+    }
+    assert features(inspected(parquet(tmp_path / "x.parquet", **columns))) == ["x", *columns]
+
+
+def test_what_is_named_as_a_feature_is_one(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "x.parquet", customer_id=list(range(ROWS)))
+    found = inspected(path, features=["customer_id", "x"])
+    assert (features(found), found.notes) == (["customer_id", "x"], ())
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_the_index_of_a_data_frame_is_no_feature(tmp_path: Path, kind: str) -> None:
+    frame = pd.DataFrame({"x": VALUES}, index=[number * 3 % 41 for number in range(ROWS)])
+    path = tmp_path / f"x.{kind}"
+    if kind == "csv":
+        frame.to_csv(path)
+    else:
+        frame.to_parquet(path)
+    found = inspected(path)
+    assert features(found) == ["x"]
+    assert "(index of a data frame)" in found.notes[0]
+
+
+def test_codes_counters_and_constants_of_csv_are_no_features(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    rows = [f"{number},{number % 7:03d},9,{number * 37 % 11}" for number in range(1, ROWS + 1)]
+    path.write_text("\n".join(["n,code,c,x", *rows]) + "\n")
+    found = inspected(path)
+    assert features(found) == ["x"]
+    assert found.notes == (
+        "no features by default: n (counts the rows); c (constant); code (codes). "
+        "source.features chooses others",
+    )
+
+
+def test_columns_in_another_role_are_not_mentioned(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "x.parquet", city=["Ulm"] * ROWS, user_id=list(range(ROWS)))
+    assert inspected(path, key=["user_id", "city"]).notes == ()
+
+
+def test_a_table_of_identifiers_only_is_refused_with_the_reasons(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"user_id": [7, 5], "name": ["a", "b"]}), path)
+    with pytest.raises(FeatureError, match=r"no column to score by default .*user_id \(an identifier"):
+        inspected(path)
