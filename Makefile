@@ -24,8 +24,8 @@ demo: $(VENV)/.demo  ## Run the flights pipeline on data that comes with the dem
 test: $(VENV)/.test  ## Run every check: style, types, import contracts, tests
 	scripts/check
 
-clean:  ## Remove .venv, caches and build output (data/, results/ and .siftline/ stay)
-	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .hypothesis .import_linter_cache \
+clean:  ## Remove .venv, .venv-lowest, caches and build output (data/, results/ and .siftline/ stay)
+	rm -rf $(VENV) $(VENV)-lowest build dist htmlcov .coverage .coverage.* .hypothesis .import_linter_cache \
 		.mypy_cache .pytest_cache .ruff_cache
 	find src flows tasks tests deployments -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 

@@ -78,7 +78,7 @@ def make_config(home: Path, path: Path | str, **sections: Any) -> BatchConfig:
 
 
 class JsonStore:
-    """A checkpoint store of plain JSON files; what cannot be read is not there."""
+    """A checkpoint store of plain JSON files."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -87,8 +87,10 @@ class JsonStore:
     def load(self, key: str) -> Any | None:
         try:
             return json.loads((self.directory / key).read_bytes())
-        except (OSError, ValueError):
+        except OSError:
             return None
+        except ValueError:
+            return {}
 
     def commit(self, key: str, record: dict[str, Any]) -> None:
         self.commits += 1

@@ -121,7 +121,7 @@ class Receipts:
 
 
 class KeyFacts(Record):
-    """What is known of a key in a result, over the rows of all scored chunks.
+    """Facts of a key in a result, over the rows of all scored chunks.
 
     `distinct` is None if not counted. A key that repeats has its first rows as an example.
     """

@@ -36,7 +36,7 @@ class PrefectCheckpoints:
             raise CheckpointError(problem, f"{_REMEDY}: finished chunks are kept") from error
 
     def load(self, key: str) -> Any | None:
-        """Return a record; None if it is missing, torn or foreign."""
+        """Return a record, an empty one if it is torn or foreign; None if it is missing."""
         try:
             content = resolve(self._storage.read_path(self._prefix + key))
         except Exception as error:  # every storage block has errors of its own
@@ -47,9 +47,9 @@ class PrefectCheckpoints:
             result = json.loads(content)
             # Prefect would trust any serializer that the file names, even pickle.
             is_json = result["metadata"]["serializer"]["type"] == "json"
-            return json.loads(result["result"]) if is_json else None
+            return json.loads(result["result"]) if is_json else {}
         except (ValueError, KeyError, TypeError):
-            return None
+            return {}
 
 
 def _says_missing(error: Exception) -> bool:

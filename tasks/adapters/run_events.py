@@ -9,6 +9,7 @@ from prefect.events import emit_event
 
 from siftline.jobs.live import Alert, LiveRecord
 from siftline.jobs.monitor import Monitor
+from siftline.shown import one_line
 from siftline.tasks.adapters.present import present_run
 
 STAGE = "siftline.job.stage"
@@ -66,7 +67,7 @@ class RunEvents:
             "job_id": job,
             "kind": alert.kind,
             "chunk": alert.chunk,
-            "text": alert.text[:_LONGEST_TEXT],
+            "text": one_line(alert.text[:_LONGEST_TEXT]),
         }
         self._emit(_CHUNK_EVENTS.get(alert.kind, ALERT), payload | {"dropped": self._dropped})
         self._dropped = 0

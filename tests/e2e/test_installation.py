@@ -31,6 +31,7 @@ PAGES = [
     "tutorial",
     "read-results",
     "choose-a-threshold",
+    "choose-a-detector",
     "use-a-cluster",
     "be-notified",
     "schedule-pipelines",

@@ -93,7 +93,7 @@ MISTAKES: dict[str, tuple[Any, str]] = {
 # Known only once the rows are read.
 WHILE_READING: dict[str, tuple[Any, str]] = {
     "torn Parquet": (torn, "torn.parquet: cannot be read: "),
-    "ragged CSV": (ragged, "ragged.csv: "),
+    "ragged CSV": (ragged, "ragged.csv, row 3: "),
 }
 RUN = ["missing file", "unknown field", "unknown feature", "corrupt Parquet", "unknown parameter"]
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import signal
+import subprocess
 import sys
 from importlib.machinery import ModuleSpec
 from multiprocessing.spawn import get_preparation_data
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from siftline.tasks.adapters.main_module import spare_children_prefect
+from siftline.errors import ConfigError
+from siftline.flows.embedded import _guard
+from siftline.tasks.adapters.main_module import refuse_repetition, spare_children_prefect
 
 
 def prepared(monkeypatch: pytest.MonkeyPatch, name: str) -> set[str]:
@@ -30,3 +36,58 @@ def test_workers_of_a_run_that_prefect_started_do_not_import_its_engine(
 
 def test_a_main_module_of_the_users_own_is_imported_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     assert prepared(monkeypatch, "prefectly.mine") == {"init_main_from_name"}
+
+
+CALL = "refuse_repetition()"
+GUARDED = [
+    f"if __name__ == '__main__':\n    {CALL}",
+    f"if __name__ == '__main__' and True:\n    for _ in range(1):\n        {CALL}",
+    f"__name__ == '__main__' and {CALL}",
+    f"def main():\n    {CALL}\nif __name__ == '__main__':\n    main()",
+]
+UNGUARDED = [
+    CALL,
+    f"def main():\n    {CALL}\nmain()",
+    f"with open(__file__):\n    for _ in range(1):\n        result = {CALL}",
+    f"if __name__ == '__main__':\n    pass\n{CALL}",
+]
+
+
+def script(tmp_path: Path, body: str) -> subprocess.CompletedProcess[str]:
+    file = tmp_path / "script.py"
+    file.write_text(f"from siftline.tasks.adapters.main_module import refuse_repetition\n{body}\n")
+    return subprocess.run([sys.executable, str(file)], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("body", GUARDED)
+def test_a_guarded_call_of_a_script_is_allowed(tmp_path: Path, body: str) -> None:
+    done = script(tmp_path, body)
+
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("body", UNGUARDED)
+def test_an_unguarded_call_is_refused_with_its_line_and_the_guard(tmp_path: Path, body: str) -> None:
+    said = script(tmp_path, body).stderr.splitlines()[-1]
+
+    assert said.startswith(f"siftline.errors.ConfigError: {tmp_path}/script.py, line ")
+    assert said.endswith("guard the call with if __name__ == '__main__':")
+
+
+def test_a_call_from_a_module_that_a_child_imports_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    process = multiprocessing.current_process()
+    monkeypatch.setattr(process, "_inheriting", True, raising=False)
+
+    with pytest.raises(ConfigError, match="guard the call with"):
+        refuse_repetition()
+
+
+def test_an_embedded_server_ends_when_the_process_that_guards_it_does() -> None:
+    server = subprocess.Popen(["sleep", "600"])
+    guard = _guard(server.pid)
+    assert guard.stdin is not None
+
+    guard.stdin.close()  # as with the end of this process, whatever ends it
+
+    assert server.wait(60) == -signal.SIGTERM
+    assert guard.wait(60) == 0

@@ -12,7 +12,7 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from siftline.errors import ApiError, SiftlineError
-from siftline.flows.server import server
+from siftline.flows.server import reach_api, server
 
 
 @contextmanager
@@ -61,8 +61,25 @@ def test_a_server_that_does_not_answer_is_named() -> None:
     assert complaint("http://127.0.0.1:1/api").startswith("the Prefect API at http://127.0.0.1:1/api")
 
 
-def test_a_server_that_is_older_than_this_prefect_is_refused() -> None:
-    with answering("3.1.4") as url:
+@pytest.mark.parametrize(("version", "age"), [("3.1.4", "older"), ("2.20.1", "older"), ("4.0.0", "newer")])
+def test_a_server_of_another_version_is_refused(version: str, age: str) -> None:
+    with answering(version) as url:
         said = complaint(url)
-    assert said.startswith(f"the Prefect server at {url}/ is version 3.1.4, older than this Prefect, 3.")
+    assert said.startswith(f"the Prefect server at {url}/ is version {version}, {age} than this Prefect, 3.")
     assert said.count("\n") == 0
+
+
+def test_a_server_without_a_version_is_no_prefect_server() -> None:
+    with answering("soon") as url:
+        assert "has no version of Prefect" in complaint(url)
+
+
+def test_a_run_takes_an_older_server_of_the_same_major_version() -> None:
+    with answering("3.1.4") as url, temporary_settings({PREFECT_API_URL: url}):
+        reach_api()
+    with (
+        answering("2.20.1") as url,
+        temporary_settings({PREFECT_API_URL: url}),
+        pytest.raises(ApiError, match=r"is version 2\.20\.1, older"),
+    ):
+        reach_api()

@@ -15,38 +15,67 @@ from importlib import import_module
 from typing import NoReturn, TextIO
 
 import click
+from click.shell_completion import CompletionItem
 
-from siftline.cli import prefect_setup
 from siftline.cli.streams import lost_output, make_output_safe
 from siftline.errors import RenamedWarning, SiftlineError
 from siftline.imports import SAFE_PATH
 from siftline.shown import terminal_text
 
 _INTERRUPTED = 130
-# Imported when one of their commands is called.
-_MODULES = {
-    **dict.fromkeys(["init", "publish", "resume", "run", "schema", "submit", "validate"], "batches"),
-    **dict.fromkeys(["automations", "backfill", "pipelines"], "pipelines"),
-    **dict.fromkeys(["history", "show", "threshold", "verify"], "results"),
-    **dict.fromkeys(["jobs", "status", "watch"], "watching"),
-    **dict.fromkeys(["down", "up"], "stack"),
-    "serve": "serve",
+# The module of each command, imported when it is called, and its line in the help of all.
+_COMMANDS = {
+    "automations": ("pipelines", "Manage the automations of a Prefect server, which start recoveries."),
+    "backfill": ("pipelines", "Run a pipeline for all intervals that start between two dates."),
+    "completion": ("completion", "Print the script that completes commands in a shell."),
+    "down": ("stack", "Stop the stack started by `siftline up`, or clean up what it left."),
+    "history": ("results", "List the last publications of a pipeline, the newest last."),
+    "init": ("batches", "Write a starter configuration for a data file."),
+    "jobs": ("watching", "List the jobs of a checkpoint: states, progress, results, and size on disk."),
+    "pipelines": ("pipelines", "Manage pipelines on a Prefect server: YAML files that become deployments."),
+    "publish": ("batches", "Publish the finished part of a failed job."),
+    "resume": ("batches", "Resume a failed or interrupted job with its last configuration."),
+    "run": ("batches", "Run a job in this process."),
+    "schema": ("batches", "Print the JSON schema of a configuration, a pipeline or a pool."),
+    "serve": ("serve", "Show running and finished jobs on a page, with an API and metrics."),
+    "show": ("results", "Show a result: its counts, groups of anomalies, and the top rows."),
+    "status": ("watching", "Show the status of a job, a run or a pipeline."),
+    "submit": ("batches", "Submit a job to a work pool, and return at once."),
+    "threshold": ("results", "Show how many rows other thresholds would flag; nothing is scored."),
+    "up": ("stack", "Start a Prefect server, a worker and a Dask cluster on this machine."),
+    "validate": ("batches", "Check a configuration, its input and its output without running the job."),
+    "verify": ("results", "Verify that a result is as it was published."),
+    "watch": ("watching", "Follow a job, a run or a pipeline live, until it ends."),
 }
 _FORMER = {"apply": "pipelines"}
 # Their output is all that they do.
-_SHOWING = ("history", "jobs", "schema", "show", "status", "threshold", "validate")
+_SHOWING = ("completion", "history", "jobs", "schema", "show", "status", "threshold", "validate", "verify")
 
 
 class _Commands(click.Group):
+    """Commands whose modules are not imported for the help, which must come at once."""
+
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(_MODULES)
+        return sorted(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        module = (_MODULES | _FORMER).get(cmd_name)
+        module = _FORMER.get(cmd_name) or next(iter(_COMMANDS.get(cmd_name, ())), None)
         if module is None:
             return None
         command: click.Command = getattr(import_module(f"siftline.cli.{module}"), cmd_name)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in sorted(_COMMANDS.items())])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        found = [
+            CompletionItem(name, help=text)
+            for name, (_, text) in sorted(_COMMANDS.items())
+            if name.startswith(incomplete)
+        ]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -88,7 +117,8 @@ def _leave(status: int) -> NoReturn:
     if (lost := lost_output()) is not None:
         _complain(f"a part of the output is lost: {lost.strerror}", status)
         status = status or int(any(name in _SHOWING for name in sys.argv[1:2]))
-    if not prefect_setup.left_in_time:
+    prefect_setup = sys.modules.get("siftline.cli.prefect_setup")
+    if prefect_setup is not None and not prefect_setup.left_in_time:
         sys.stderr.flush()
         os._exit(status)
     sys.exit(status)

@@ -196,7 +196,9 @@ def schema(of: str) -> None:
 
 @click.command()
 @click.argument("data", type=path_type)
-@click.option("--output", "-o", type=path_type, help="File to write. Default: the name of the data, with .yaml.")
+@click.option(
+    "--output", "-o", type=path_type, help="File to write. Default: the name of the data, with .yaml."
+)
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @click.option("--key", multiple=True, metavar="COLUMN", help="Column that identifies a row; repeatable.")
 @click.option("--label", metavar="COLUMN", help="Column with known labels.")

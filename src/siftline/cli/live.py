@@ -41,9 +41,9 @@ def _bar(stream: TextIO, rate: _Rate) -> Iterator[tuple[Listener, Say]]:
 
     columns = (
         rich_progress.SpinnerColumn(),
-        rich_progress.TextColumn("{task.description}"),
+        rich_progress.TextColumn("{task.description}", markup=False),
         rich_progress.BarColumn(),
-        rich_progress.TextColumn("{task.fields[detail]}"),
+        rich_progress.TextColumn("{task.fields[detail]}", markup=False),
     )
     with rich_progress.Progress(*columns, console=Console(file=stream), transient=True) as bar:
         task = bar.add_task("starting", total=None, detail="")

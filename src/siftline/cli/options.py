@@ -14,6 +14,7 @@ class LocalPath(click.Path):
     """A path, whose ``~`` is filled in where the shell does not, as in ``--checkpoint=~/x``."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path, or refuse one that is not local."""
         try:
             return super().convert(local_path(str(value)), param, ctx)
         except ValueError as error:

@@ -114,8 +114,8 @@ class PreprocessConfig(Section):
     """Scaling of numeric features. Forests do not need it; distance-based detectors do."""
     categorical: Literal["refuse", "onehot", "ordinal"] = "refuse"
     """Encoding of text features. `refuse` reports them as a mistake."""
-    max_categories: Annotated[int, Field(ge=2)] = 100
-    """Most columns of a `onehot` feature: its most frequent values have one each, the others share one."""
+    max_categories: PositiveInt = 100
+    """Values of a `onehot` feature with a column each, the most frequent; all others share one column."""
     cyclic: dict[str, Seconds] = Field(default={}, examples=[{"hour": 24}])
     """Periodic features and their periods: each becomes a sine and a cosine."""
     time_parts: tuple[TimePart, ...] = Field(default=(), examples=[["hour", "day_of_week"]])

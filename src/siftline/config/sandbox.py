@@ -61,7 +61,7 @@ _OPERANDS = {
 }
 
 
-def size_of(value: object) -> int:
+def units_of(value: object) -> int:
     """Return the units of a value with all that it contains; raise SecurityError if there are too many."""
     units, left = 0, [value]
     while left:
@@ -91,7 +91,7 @@ def _formatted(text: object, *args: Any, **named: Any) -> int:
     if "*" in text or re.search(r"\{[^{}]*\{", text) or max(widths, default=0) > _LONGEST_WIDTH:
         raise SecurityError("the template formats with too large a width")
     fields = max(text.count("%"), text.count("{"))
-    return len(text) + fields * (max(widths, default=0) + _CHARACTERS * size_of([args, named]))
+    return len(text) + fields * (max(widths, default=0) + _CHARACTERS * units_of([args, named]))
 
 
 def _replaced(text: object, old: str, new: str, count: int | None = None) -> int:
@@ -116,7 +116,7 @@ _FILTERS: dict[str, Callable[..., int]] = {
     "replace": _replaced,
     "round": _width,
     "slice": _width,
-    "tojson": lambda value, indent=0: size_of(value) * (indent or 0) * 10,
+    "tojson": lambda value, indent=0: units_of(value) * (indent or 0) * 10,
 }
 _METHODS: dict[str, Callable[..., int]] = {
     **dict.fromkeys(("center", "ljust", "rjust", "zfill"), _width),
@@ -148,7 +148,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """Calculate, unless the result would be too large."""
-        self._spend(size_of([left, right]))
+        self._spend(units_of([left, right]))
         if operator == "*":
             for text, times in ((left, right), (right, left)):
                 if isinstance(text, (str, list, tuple)) and isinstance(times, int):
@@ -161,7 +161,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
 
     def call(self, context: Context, obj: Any, *args: Any, **named: Any) -> Any:
         """Call a method of a plain value or a function of Jinja, unless the result would be too large."""
-        size = size_of([args, named])
+        size = units_of([args, named])
         # What may call itself costs more.
         self._spend(size * (_CALL + self._text) if isinstance(obj, (Macro, LoopContext)) else size)
         # Jinja wraps the methods that format.
@@ -172,7 +172,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         if name in _REFUSED_METHODS or not self._may_be_called(obj, owner):
             raise SecurityError(f"the template calls {name or 'a value'}, which is not allowed")
         if isinstance(owner, str):
-            self._spend(size_of(owner))
+            self._spend(units_of(owner))
             if name in _METHODS:
                 _check_length(_METHODS[name](owner, *args, **named))
         result = super().call(context, obj, *args, **named)
@@ -216,7 +216,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
 
         @wraps(function)
         def bounded(*args: Any, **named: Any) -> Any:
-            self._spend(size_of([args[first:], named]))
+            self._spend(units_of([args[first:], named]))
             if added is not None:
                 _check_length(added(*args[first:], **named))
             result = function(*args, **named)
@@ -227,7 +227,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
     def _measured(self, value: Any) -> Any:
         if isinstance(value, Iterator):
             raise SecurityError("the template makes an iterator, which is not allowed")
-        self._spend(size_of(value))
+        self._spend(units_of(value))
         return value
 
     def _counted(self, items: Iterable[Any], units: int) -> Iterator[Any]:

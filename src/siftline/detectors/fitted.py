@@ -5,6 +5,7 @@ They are saved with skops, never pickle: a file can only restore the types that 
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,9 +33,14 @@ _TRUSTED = [
     *(name for kind in DETECTORS.values() for name in kind.trusted),
 ]
 
-# Rows, and cells of a matrix, that are scored at once.
+# Most rows, and cells of a matrix, that are scored at once.
 ROWS = 65_536
-CELLS = 1 << 23
+CELLS = 1 << 22
+
+
+def rows_within(width: int, most: int = ROWS) -> int:
+    """Return the rows of a width that are scored at once."""
+    return max(1, min(most, CELLS // max(1, width)))
 
 
 @dataclass(frozen=True)
@@ -61,14 +67,14 @@ class FittedModel:
         dtype = np.float32 if self.transform is None else np.float64
         return raw_matrix(table, self.features, self.categories, dtype)
 
-    def score(self, matrix: Matrix, rows_at_once: int = ROWS, cells_at_once: int = CELLS) -> Float64s:
+    def score(self, matrix: Matrix, rows_at_once: int = ROWS) -> Float64s:
         """Score a raw matrix of shape (n, d), float64 of shape (n,): higher is more anomalous.
 
-        `rows_at_once` and `cells_at_once` bound the estimator's memory. A value that is missing and needed,
-        or becomes infinite, raises `RowError`.
+        `rows_at_once` bounds the estimator's memory; wide rows are fewer at once. A value that is missing and
+        needed, or becomes infinite, raises `RowError`.
         """
         scores = np.empty(len(matrix), dtype=np.float64)
-        step = max(1, min(rows_at_once, cells_at_once // max(matrix.shape[1], self._width)))
+        step = rows_within(max(matrix.shape[1], self._width), rows_at_once)
         for start in range(0, len(matrix), step):
             rows = self._transformed(matrix[start : start + step], start)
             if not DETECTORS[self.kind].takes_missing:
@@ -117,9 +123,10 @@ def save_model(model: FittedModel, directory: Path) -> tuple[Path, str]:
     record = {
         "format_version": Version.MODEL,
         "kind": model.kind,
-        "features": [feature.model_dump() for feature in model.features],
-        "categories": {name: list(values) for name, values in model.categories.items()},
-        "typical": [[typical.value, typical.spread] for typical in model.typical],
+        # As one text or array each: skops writes a node for every value in a list.
+        "features": json.dumps([feature.model_dump() for feature in model.features]),
+        "categories": json.dumps({name: list(values) for name, values in model.categories.items()}),
+        "typical": np.array([[typical.value, typical.spread] for typical in model.typical]),
         "transform": model.transform,
         "estimator": model.estimator,
     }
@@ -145,9 +152,9 @@ def load_model(path: Path) -> FittedModel:
             raise ModelError(f"{path}: format version {found!r}, this version reads {Version.MODEL}", remedy)
         return FittedModel(
             kind=record["kind"],
-            features=tuple(Feature.model_validate(feature) for feature in record["features"]),
-            categories=record["categories"],
-            typical=tuple(Typical(*pair) for pair in record["typical"]),
+            features=tuple(Feature.model_validate(feature) for feature in _plain(record["features"])),
+            categories=_plain(record["categories"]),
+            typical=tuple(Typical(*pair) for pair in np.asarray(record["typical"]).tolist()),
             transform=record["transform"],
             estimator=record["estimator"],
         )
@@ -162,6 +169,11 @@ def load_model(path: Path) -> FittedModel:
         if may_pass(error):
             raise _unavailable(path, error) from error
         raise ModelError(f"{path}: not a model: {type(error).__name__}", remedy) from error
+
+
+def _plain(value: Any) -> Any:
+    """Return a value that is saved as JSON, or as it is by earlier versions."""
+    return json.loads(value) if isinstance(value, str) else value
 
 
 def _unavailable(path: Path, error: OSError) -> StorageUnavailable:

@@ -131,7 +131,7 @@ def cyclic(values: Matrix, period: float) -> Matrix:
 def capped(name: str, levels: str, most: int) -> str:
     """Say that the rarer of a feature's values share a column."""
     return (
-        f"feature {name} has {levels} values: the {most - 1:,} most frequent get a column each, "
+        f"feature {name} has {levels} values: the {most:,} most frequent get a column each, "
         "the others share one (preprocess.max_categories)"
     )
 
@@ -182,7 +182,7 @@ def _encode(feature: Feature, preprocess: PreprocessConfig) -> list[Any]:
         if preprocess.categorical == "onehot":
             return [
                 OneHotEncoder(
-                    max_categories=preprocess.max_categories,
+                    max_categories=preprocess.max_categories + 1,  # with the one for all others
                     handle_unknown="infrequent_if_exist",
                     sparse_output=False,
                 )

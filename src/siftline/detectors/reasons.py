@@ -17,7 +17,7 @@ from typing import cast
 import numpy as np
 import pyarrow as pa
 
-from siftline.detectors.fitted import CELLS, FittedModel
+from siftline.detectors.fitted import ROWS, FittedModel, rows_within
 from siftline.detectors.preprocess import UNKNOWN
 from siftline.types import Float64s, Ints, Mask, Matrix
 
@@ -34,17 +34,17 @@ def explain(
     model: FittedModel,
     matrix: Matrix,
     scores: Float64s,
+    rows_at_once: int = ROWS,
     texts: Mapping[str, pa.ChunkedArray] | None = None,
-    cells_at_once: int = CELLS,
 ) -> pa.Array:
     """Return the reasons for the scores, of shape (n,), of a raw matrix of shape (n, d).
 
     A row has up to three reasons, the largest contribution first: the feature, its value and the typical one
     as text, the direction (``high``, ``low``, ``missing``, ``other``), the distance from typical in robust
     standard deviations (null if undefined), and the contribution to the score. A category that the sample
-    does not have is in `texts`, by name of its feature. `cells_at_once` bounds memory.
+    does not have is in `texts`, by name of its feature. `rows_at_once` bounds memory.
     """
-    top, contributions = _top_contributions(model, matrix, scores, cells_at_once)
+    top, contributions = _top_contributions(model, matrix, scores, rows_at_once)
     counts = np.maximum(1, (contributions > 0).sum(axis=1))
     chosen = np.arange(top.shape[1]) < counts[:, None]
     rows, columns = np.repeat(np.arange(len(matrix)), counts), top[chosen]
@@ -56,36 +56,36 @@ def explain(
 
 
 def _top_contributions(
-    model: FittedModel, matrix: Matrix, scores: Float64s, cells: int
+    model: FittedModel, matrix: Matrix, scores: Float64s, rows_at_once: int
 ) -> tuple[Ints, Float64s]:
     """Return the features that contribute most to each row, and the amounts, of shape (n, at most 3)."""
     rows, width = matrix.shape
     top = np.empty((rows, min(width, _TOP)), dtype=np.int64)
     contributions = np.empty(top.shape)
-    step = max(1, cells // width)
+    step = rows_within(width, rows_at_once)
     for start in range(0, rows, step):
         these = slice(start, start + step)
-        found = _contributions(model, matrix[these], scores[these], cells)
+        found = _contributions(model, matrix[these], scores[these], step)
         top[these] = np.argsort(-found, axis=1, kind="stable")[:, :_TOP]
         contributions[these] = np.take_along_axis(found, top[these], axis=1)
     return top, contributions
 
 
-def _contributions(model: FittedModel, matrix: Matrix, scores: Float64s, cells: int) -> Float64s:
+def _contributions(model: FittedModel, matrix: Matrix, scores: Float64s, rows_at_once: int) -> Float64s:
     """Return the contribution of each feature to each row, of shape (n, d)."""
     typical: Matrix = np.empty_like(matrix, shape=(1, matrix.shape[1]))
     typical[0] = [one.value for one in model.typical]
     usual = cast(Matrix, np.broadcast_to(typical, matrix.shape))
     baseline = np.broadcast_to(model.score(typical), scores.shape)
-    lower = _scores_changed(model, matrix, usual, scores, model.sensitive(matrix), cells)
+    lower = _scores_changed(model, matrix, usual, scores, model.sensitive(matrix), rows_at_once)
     matters = np.broadcast_to(model.sensitive(typical), matrix.shape)
-    higher = _scores_changed(model, usual, matrix, baseline, matters, cells)
+    higher = _scores_changed(model, usual, matrix, baseline, matters, rows_at_once)
     contributions: Float64s = ((scores[:, None] - lower) + (higher - baseline[:, None])) / 2
     return contributions
 
 
 def _scores_changed(
-    model: FittedModel, matrix: Matrix, values: Matrix, scores: Float64s, matters: Mask, cells: int
+    model: FittedModel, matrix: Matrix, values: Matrix, scores: Float64s, matters: Mask, rows_at_once: int
 ) -> Float64s:
     """Return the scores of rows with one feature at another of `values`, all of shape (n, d).
 
@@ -93,9 +93,8 @@ def _scores_changed(
     """
     changed_scores = np.repeat(scores[:, None], matrix.shape[1], axis=1)
     rows, columns = np.nonzero(matters)
-    step = max(1, cells // matrix.shape[1])
-    for start in range(0, len(rows), step):
-        row, column = rows[start : start + step], columns[start : start + step]
+    for start in range(0, len(rows), rows_at_once):
+        row, column = rows[start : start + rows_at_once], columns[start : start + rows_at_once]
         changed = matrix[row]
         changed[np.arange(len(row)), column] = values[row, column]
         changed_scores[row, column] = model.score(changed)

@@ -5,15 +5,16 @@ Importing it is cheap: Dask is imported when a cluster opens.
 
 from siftline.engine.adapting import Adapting
 from siftline.engine.base import Answer, Executor, Session
-from siftline.engine.clusters import FAIL_AT_ONCE, open_executor, prepare_executor
+from siftline.engine.clusters import open_executor, prepare_executor
 from siftline.engine.dask import DaskExecutor
+from siftline.engine.local_cluster import SCHEDULING
 from siftline.engine.retries import Settled, attempt_again, delay_after, run_with_retries
 from siftline.engine.serial import SerialExecutor
 from siftline.engine.workers import ENVIRONMENT, prepare_workers
 
 __all__ = [
     "ENVIRONMENT",
-    "FAIL_AT_ONCE",
+    "SCHEDULING",
     "Adapting",
     "Answer",
     "DaskExecutor",

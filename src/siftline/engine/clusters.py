@@ -6,9 +6,8 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass
+from concurrent.futures import Future
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 from siftline.addresses import without_password
@@ -26,19 +25,22 @@ from siftline.config.clusters import (
 from siftline.config.resources import ResourcesConfig
 from siftline.engine.base import Executor
 from siftline.engine.dask import DaskExecutor
+from siftline.engine.dask_workers import WARM_UP, ask, workers_of
+from siftline.engine.local_cluster import SCHEDULING, local_cluster
 from siftline.engine.serial import SerialExecutor
-from siftline.engine.workers import ENVIRONMENT, START_METHOD, prepare_workers, quieten_dask
+from siftline.engine.sizing import Sized
+from siftline.engine.workers import prepare_workers, quieten_dask
 from siftline.errors import ClusterError
 from siftline.imports import import_own
 from siftline.machine import this_machine
 from siftline.progress import Incident, emit
 from siftline.signals import hold_signals
 
-# Dask would give a chunk that kills its worker to three healthy workers in turn.
-FAIL_AT_ONCE = {"distributed.scheduler.allowed-failures": 0}
-# Dask would close the nanny of a worker that is down 15 s after a loss, as after a second loss. The nanny
-# revives it, however often.
-_KEEP_WORKERS = {"distributed.deploy.lost-worker-timeout": "1000 days"}
+_POLL_SECONDS = 0.1
+_CLOSE_SECONDS = 15.0
+_LOCAL_SECONDS = 60.0
+# For the other workers, after the first.
+_OTHERS_SECONDS = 5.0
 
 
 def prepare_executor(cluster: Cluster) -> None:
@@ -72,126 +74,93 @@ def open_executor(
         with _connected(cluster, warm_up) as client:
             yield DaskExecutor(lambda: client, slots=slots)
         return
-    unwanted = threading.Event()
-    # Workers must outlive a Ctrl-C by as long as it takes to close them in order.
-    thread = ThreadPoolExecutor(1, "siftline-cluster", initializer=hold_signals)
-    starting = thread.submit(_start, cluster, warm_up, dashboard_after_seconds, unwanted)
-    sized = _Sized(lambda: starting.result()[0], permit)
+    start = _Start(cluster, warm_up, dashboard_after_seconds)
     threads = (cluster.threads or 1) if isinstance(cluster, LocalCluster) else 1
+    resize = Sized(start.client, permit).resize
     try:
-        yield DaskExecutor(
-            lambda: starting.result()[0], bounds(_workers(cluster)), threads, resize=sized.resize
-        )
+        yield DaskExecutor(start.client, bounds(_workers(cluster)), threads, None, resize, start.over)
     finally:
-        unwanted.set()
-        thread.shutdown(wait=True)
-        if starting.exception() is None:
-            starting.result()[1].close()
+        start.close()
 
 
-def _start(
-    config: LocalCluster | FactoryCluster,
-    warm_up: Callable[[], None] | None,
-    dashboard_after_seconds: float,
-    unwanted: threading.Event,
-) -> tuple[Any, ExitStack]:
-    """Start a cluster; return its client, and the stack that closes both."""
+class _Start:
+    """The start of a cluster of ours in a thread, which also closes it."""
+
+    def __init__(
+        self,
+        config: LocalCluster | FactoryCluster,
+        warm_up: Callable[[], None] | None,
+        dashboard_after_seconds: float,
+    ) -> None:
+        self._config = config
+        self._warm_up = warm_up
+        self._dashboard_after_seconds = dashboard_after_seconds
+        self._seconds = config.timeout_seconds if isinstance(config, FactoryCluster) else _LOCAL_SECONDS
+        self._client: Future[Any] = Future()
+        self._unwanted = threading.Event()
+        # A foreign class may never return, and must not keep this process.
+        self._thread = threading.Thread(target=self._run, name="siftline-cluster", daemon=True)
+        self._thread.start()
+
+    def over(self) -> bool:
+        """Return true once the client is there, or an error."""
+        return self._client.done()
+
+    def client(self) -> Any:
+        """Return the client, after a wait, or raise what is wrong with the cluster."""
+        try:
+            return self._client.result(self._seconds + _CLOSE_SECONDS)
+        except TimeoutError as error:
+            problem = f"the Dask cluster has not started after {self._seconds:.0f} s"
+            raise ClusterError(problem, "check the cluster, then run again") from error
+
+    def close(self) -> None:
+        """Close the cluster, or what there is of it."""
+        self._unwanted.set()
+        self._thread.join(3 * _CLOSE_SECONDS)  # client, cluster, and what it still starts
+
+    def _run(self) -> None:
+        # Workers must outlive a Ctrl-C by as long as it takes to close them in order.
+        hold_signals()
+        try:
+            with self._cluster() as (cluster, check):
+                client = _client_of(cluster)
+                try:
+                    name, workers = "the Dask cluster", bounds(_workers(self._config))[0]
+                    _ready(client, workers, self._seconds, name, self._warm_up, self._unwanted, check)
+                    self._client.set_result(client)
+                    self._unwanted.wait()
+                finally:
+                    client.close(timeout=_CLOSE_SECONDS)
+        except Exception as error:
+            if self._client.done():
+                raise
+            self._client.set_exception(error)  # for the thread that waits
+
+    @contextmanager
+    def _cluster(self) -> Iterator[tuple[Any, Callable[[], None]]]:
+        """Start a cluster, and close it; yield it, and a check of its start."""
+        if isinstance(self._config, LocalCluster):
+            workers = bounds(_workers(self._config))[0]
+            with local_cluster(self._config, workers, self._dashboard_after_seconds) as starting:
+                yield starting.cluster, starting.check
+            return
+        cluster = _start_factory(self._config)
+        try:
+            yield cluster, lambda: None
+        finally:
+            with suppress(TimeoutError):
+                cluster.close(timeout=_CLOSE_SECONDS)
+
+
+def _client_of(cluster: Any) -> Any:
     from distributed import Client
 
-    with ExitStack() as stack:
-        if isinstance(config, LocalCluster):
-            timeout, cluster = 60.0, _start_local(config)
-            stack.callback(cluster.close)
-            timer = threading.Timer(dashboard_after_seconds, _add_dashboard, [cluster])
-            timer.daemon = True
-            timer.start()
-            stack.callback(timer.cancel)
-        else:
-            timeout, cluster = config.timeout_seconds, _start_factory(config)
-            stack.callback(cluster.close)
-        client = Client(cluster, set_as_default=False)
-        stack.callback(client.close)
-        _ready(client, timeout, "the Dask cluster", warm_up, unwanted)
-        return client, stack.pop_all()
+    return Client(cluster, set_as_default=False)
 
 
 def _workers(cluster: LocalCluster | FactoryCluster) -> int | WorkerRange:
     return asked_workers(cluster, ResourcesConfig()) or this_machine().cores
-
-
-@dataclass
-class _Sized:
-    """Changes the number of workers of a cluster of ours."""
-
-    connected: Callable[[], Any]
-    permit: Callable[[int], int]
-
-    def resize(self, workers: int) -> int:
-        """Scale to more workers as far as it is permitted, or to fewer as far as some are idle."""
-        client = self.connected()
-        present = client.nthreads()
-        # Workers that are still starting count, too.
-        planned = max(len(present), len(getattr(client.cluster, "worker_spec", ())))
-        if workers >= planned:
-            allowed = max(planned, self.permit(workers))
-            client.cluster.scale(allowed)
-            return allowed
-        leaving = _idle(client, present)[: planned - workers]
-        if leaving:
-            _retire(client, leaving, planned - len(leaving))
-            self.permit(planned - len(leaving))
-        return planned - len(leaving)
-
-
-def _idle(client: Any, threads: dict[str, int]) -> list[str]:
-    """Return the idle workers; none while a chunk waits at a busy one, because it may move any moment."""
-    processing = client.processing()
-    chunks = {worker: len(processing.get(worker, ())) for worker in threads}
-    if any(chunks[worker] > threads[worker] for worker in threads):
-        return []
-    return [worker for worker in threads if not chunks[worker]]
-
-
-def _retire(client: Any, leaving: list[str], left: int) -> None:
-    """Close idle workers of a cluster of ours."""
-    if not hasattr(client.cluster, "scale_down"):
-        client.cluster.scale(left)
-        return
-    known = client.scheduler_info(n_workers=-1)["workers"]
-    names = [known[worker]["name"] for worker in leaving if worker in known]
-    client.cluster.sync(client.cluster.scale_down, names)
-
-
-def _start_local(config: LocalCluster) -> Any:
-    import dask.config
-    from distributed import LocalCluster as DaskLocalCluster
-
-    # For workers that come later, too.
-    spawning = {"worker.multiprocessing-method": START_METHOD, "nanny.pre-spawn-environ": ENVIRONMENT}
-    dask.config.set({f"distributed.{name}": value for name, value in spawning.items()} | _KEEP_WORKERS)
-    try:
-        with dask.config.set(FAIL_AT_ONCE):
-            return DaskLocalCluster(
-                n_workers=bounds(_workers(config))[0],
-                threads_per_worker=config.threads or 1,
-                memory_limit=config.memory_limit or "auto",
-                processes=True,
-                dashboard_address="127.0.0.1:0",
-                scheduler_kwargs={"dashboard": False},  # it is added later
-            )
-    except (RuntimeError, OSError) as error:
-        problem = f"the local Dask cluster does not start: {' '.join(str(error.__cause__ or error).split())}"
-        raise ClusterError(problem, "check the memory and the disk of this machine") from error
-
-
-def _add_dashboard(cluster: Any) -> None:
-    """Add the dashboard's pages to a local cluster."""
-    from distributed.dashboard.scheduler import connect
-
-    scheduler = cluster.scheduler
-    pages = (scheduler.http_application, scheduler.http_server, scheduler)
-    with suppress(RuntimeError):  # it is closed already
-        cluster.loop.add_callback(connect, *pages, prefix="/")
 
 
 def _start_factory(config: FactoryCluster) -> Any:
@@ -200,12 +169,13 @@ def _start_factory(config: FactoryCluster) -> Any:
     factory = _factory(config.factory)
     started = None
     try:
-        with dask.config.set(FAIL_AT_ONCE):
+        with dask.config.set(SCHEDULING):
             started = factory(**config.kwargs.reveal())
         started.scale(bounds(_workers(config))[0])
     except Exception as error:  # whatever a foreign class raises
         if started is not None:
-            started.close()
+            with suppress(TimeoutError):
+                started.close(timeout=_CLOSE_SECONDS)
         problem = f"cluster.factory {config.factory}: {type(error).__name__}: {error}"
         raise ClusterError(problem, "correct cluster.kwargs") from error
     return started
@@ -245,14 +215,14 @@ def _connected(config: AddressCluster, warm_up: Callable[[], None] | None) -> It
         raise ClusterError(problem, "start one with `dask scheduler`, or correct the address") from error
     with closing(client):
         left = max(1.0, config.timeout_seconds - (time.monotonic() - started))
-        _ready(client, left, f"the scheduler at {address}", warm_up, threading.Event())
+        _ready(client, 1, left, f"the scheduler at {address}", warm_up, threading.Event())
         _compare_memory(client, config)
         yield client
 
 
 def _compare_memory(client: Any, config: AddressCluster) -> None:
     """Warn if workers have less memory than chunks are sized for."""
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    workers = workers_of(client).values()
     least = min((worker["memory_limit"] for worker in workers if worker["memory_limit"]), default=None)
     wanted = asked_memory(config, ResourcesConfig())
     if least is not None and wanted is not None and least < wanted:
@@ -266,21 +236,36 @@ def _compare_memory(client: Any, config: AddressCluster) -> None:
 
 
 def _ready(
-    client: Any, timeout: float, name: str, warm_up: Callable[[], None] | None, unwanted: threading.Event
+    client: Any,
+    workers: int,
+    timeout: float,
+    name: str,
+    warm_up: Callable[[], None] | None,
+    unwanted: threading.Event,
+    check: Callable[[], None] = lambda: None,
 ) -> None:
-    """Wait for a first worker, until the cluster is unwanted or the time is up; warm up all there are."""
+    """Wait for a first worker, and a little for the others; warm up all there are.
+
+    Raises a ClusterError when the time is up, or the cluster is unwanted.
+    """
     from distributed import fire_and_forget
 
-    give_up = time.monotonic() + timeout
+    from siftline.engine.nannies import check_ends, ends_of
+
+    started = time.monotonic()
+    others: float | None = None
     while True:
-        left = give_up - time.monotonic()
-        try:
-            client.wait_for_workers(1, timeout=min(1.0, max(left, 0.1)))  # 0 would be for ever
-            break
-        except TimeoutError as error:
-            if unwanted.is_set() or time.monotonic() >= give_up:
-                problem = f"{name} has no worker after {timeout:.0f} s"
-                raise ClusterError(problem, "start workers, then run again") from error
+        present, now = ask(client, client.scheduler.ncores), time.monotonic()
+        if present:
+            others = others or now + _OTHERS_SECONDS
+            if len(present) >= workers or now > others:
+                break
+        else:
+            check()
+            check_ends(client.cluster, ends_of(client.cluster))
+        if unwanted.wait(_POLL_SECONDS) or (others is None and now > started + timeout):
+            raise ClusterError(f"{name} has no worker after {timeout:.0f} s", "start workers, then run again")
     if warm_up is not None:
-        for worker in client.nthreads():
-            fire_and_forget(client.submit(warm_up, workers=[worker], key=f"warm-up-{secrets.token_hex(4)}"))
+        for worker in present:
+            key = f"{WARM_UP}{secrets.token_hex(4)}"
+            fire_and_forget(client.submit(warm_up, workers=[worker], key=key))

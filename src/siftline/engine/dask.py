@@ -25,6 +25,8 @@ class DaskExecutor:
         Items that this job may run at once on a cluster that it shares.
     resize : callable or None
         Changes the number of workers of a cluster of ours, and returns it; None for a cluster of others.
+    started : callable
+        Returns true once `connected` returns at once.
     """
 
     connected: Callable[[], Any]
@@ -32,6 +34,7 @@ class DaskExecutor:
     threads: int = 1
     slots: int | None = None
     resize: Callable[[int], int] | None = None
+    started: Callable[[], bool] = lambda: True
 
     @property
     def client(self) -> Any:

@@ -53,6 +53,7 @@ class DaskSession(Generic[T, R]):
         self._ours = ours
         self._window, self._busy = _WINDOW_PER_SLOT, 0
         self.late, self._next_look = 0, -math.inf
+        self._begun = 0
         self._pace = Pace()
         self._workers = DaskWorkers(client)
         self._reports = WorkerReports(client)
@@ -124,7 +125,7 @@ class DaskSession(Generic[T, R]):
             ):  # a bundle ends by its last answer and by Dask; or it was given up meanwhile
                 answers += self._answers(key, self._sent[key], message)
         if not arrived:
-            self._workers.check()
+            self._workers.check(self._begun)
         self._reports.emit()
         answers += self._overdue()
         self._repeat_stragglers()
@@ -140,6 +141,7 @@ class DaskSession(Generic[T, R]):
         if sent is None:
             return
         if "begins" in message:
+            self._begun += 1
             sent.begun, sent.slots = (time.monotonic(), message["worker"]), message["begins"]
         elif sent.future is not None:
             # Or Dask would do the work again if it lost the worker now.

@@ -32,6 +32,7 @@ class DaskWorkers:
         self._lost_since: float | None = None
         self._idle: dict[str, tuple[str, float]] = {}
         self._asked = -math.inf
+        self._begun, self._ends = -1, 0
         self._restarts: list[threading.Thread] = []
 
     @property
@@ -42,8 +43,13 @@ class DaskWorkers:
             self._threads, self._counted = ask(self._client, self._client.scheduler.ncores), now
         return self._threads
 
-    def check(self) -> None:
-        """Raise if the scheduler is gone, or after a minute without a worker: Dask would wait forever."""
+    def check(self, begun: int) -> None:
+        """Raise if the scheduler is gone, or workers: Dask would wait forever.
+
+        `begun` is the number of items that have begun.
+        """
+        from siftline.engine.nannies import check_ends, ends_of
+
         if self._client.status not in ("running", "connecting"):
             raise ClusterError("the Dask scheduler is gone", AGAIN)
         now = time.monotonic()
@@ -51,6 +57,10 @@ class DaskWorkers:
         if self._lost_since is not None and now - self._lost_since > _LOST_AFTER_SECONDS:
             problem = f"the Dask cluster has had no worker for {_LOST_AFTER_SECONDS:g} s"
             raise ClusterError(problem, f"start workers and {AGAIN}")
+        ends = ends_of(self._client.cluster)
+        if begun != self._begun:
+            self._begun, self._ends = begun, ends
+        check_ends(self._client.cluster, ends - self._ends)
 
     def stuck(self, waiting: Collection[str], seconds: float) -> dict[str, str]:
         """Return keys that have waited so long at a worker with a free slot, and that worker.

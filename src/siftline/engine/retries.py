@@ -28,6 +28,8 @@ from siftline.signals import Stop
 
 # Workers that end before they begin an item, one after the other.
 _MOST_LOST = 5
+# Between two looks at a cluster that starts.
+_START_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ def run_with_retries(
     """
     stop = stop or Stop()
     attempts: _Attempts[T, R] = _Attempts(function, items, retries, split, stop)
+    _await_start(executor, stop)
     with executor.session(function, bundle, timeout_seconds) as session:
         while not stop.requested:
             if adapting is not None:
@@ -109,7 +112,20 @@ def run_with_retries(
                 yield settled
         while attempts.running and not stop.overdue:
             yield from attempts.settle(session.wait(poll_seconds))
-    raise Cancelled("stopped on request", "run the same command again: finished chunks are kept")
+    raise _cancelled()
+
+
+def _await_start(executor: Executor, stop: Stop) -> None:
+    """Wait while a cluster starts; raise Cancelled if a stop is requested meanwhile."""
+    started: Callable[[], bool] = getattr(executor, "started", lambda: True)
+    while not started():
+        if stop.requested:
+            raise _cancelled()
+        time.sleep(_START_SECONDS)
+
+
+def _cancelled() -> Cancelled:
+    return Cancelled("stopped on request", "run the same command again: finished chunks are kept")
 
 
 def attempt_again(what: str, action: Callable[[], R], retries: RetriesConfig) -> R:

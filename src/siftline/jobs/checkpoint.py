@@ -30,7 +30,10 @@ class CheckpointStore(Protocol):
     """Keeps records by key."""
 
     def load(self, key: str) -> Any | None:
-        """Return the record of a key, None if it is missing or torn; raise CheckpointError on failure."""
+        """Return the record of a key, an empty one if it is torn, None if it is missing.
+
+        On failure it raises CheckpointError.
+        """
 
     def commit(self, key: str, record: dict[str, Any]) -> None:
         """Keep a record, replacing the one of the same key; raise CheckpointError on failure."""

@@ -134,7 +134,7 @@ def _readable(name: str, found: list[str]) -> Iterator[None]:
 
 
 class _Scored:
-    """What is in the files of scores: counts, extremes, and the flagged rows."""
+    """Content of the files of scores: counts, extremes, and the flagged rows."""
 
     def __init__(self, threshold: float) -> None:
         self._threshold = threshold
@@ -150,7 +150,7 @@ class _Scored:
             self.damages.append(f"{name}: has a score that is not finite")
         if (labels != flagged).any():
             wrong = int(np.flatnonzero(labels != flagged)[0])
-            self.damages.append(f"{name}: label {labels[wrong]} at score {scores[wrong]!r}")
+            self.damages.append(f"{name}: label {labels[wrong]} at score {float(scores[wrong])!r}")
         if rows is not None and len(rows):
             if rows[0] <= self._last or (np.diff(rows) <= 0).any():
                 self.damages.append(f"{name}: is not in the order of the source")
@@ -198,9 +198,12 @@ def _disagreements(manifest: Manifest, scored: _Scored) -> Iterator[str]:
         "rows": (manifest.scored, scored.rows),
         "rows_failed": (manifest.rows_failed, failed + chunks),
         "anomalies": (manifest.anomaly_count, len(scored.flagged_scores)),
-        "score_minimum": (manifest.score_minimum, scored.minimum),
-        "score_maximum": (manifest.score_maximum, scored.maximum),
+        "score_minimum": (manifest.score_minimum, float(scored.minimum)),
+        "score_maximum": (manifest.score_maximum, float(scored.maximum)),
     }
+    rule = manifest.config.get("threshold", {})
+    if rule.get("score") is None and rule.get("quantile") is None:  # then it is the score of a row
+        facts["threshold"] = (manifest.threshold, float(scored.flagged_scores.min(initial=np.inf)))
     for name, (stated, there) in facts.items():
         if stated != there:
             yield f"{OutputFiles.MANIFEST}: {name} is {stated!r}, the files have {there!r}"
@@ -216,9 +219,10 @@ def _anomaly_damages(results: Results, scored: _Scored) -> Iterator[str]:
         return
     if (ranks != len(ordered) - np.searchsorted(ordered, scores, side="right") + 1).any():
         yield f"{OutputFiles.ANOMALIES}: a rank does not follow from the scores"
-    if rows is not None:
+    flagged = scored.flagged_rows
+    if rows is not None and flagged is not None:
         places = np.argsort(rows, kind="stable")
-        same = np.array_equal(rows[places], scored.flagged_rows)
+        same = np.array_equal(rows[places], flagged)
         if not (same and np.array_equal(scores[places], scored.flagged_scores)):
             yield f"{OutputFiles.ANOMALIES}: its rows are not the flagged ones"
         elif (np.diff(ranks) < 0).any() and (np.diff(rows) <= 0).any():

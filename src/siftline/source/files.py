@@ -76,7 +76,8 @@ class ParquetFile:
     def read_metadata(self) -> pq.FileMetaData:
         """Read the footer; it is not kept, because many would fill the memory."""
         try:
-            return pq.read_metadata(self.path)
+            with pa.OSFile(str(self.path)) as handle:  # to pyarrow, some names are addresses
+                return pq.read_metadata(handle)
         except (pa.ArrowException, OSError) as error:
             raise unreadable(self.path, error) from error
 

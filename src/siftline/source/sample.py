@@ -17,6 +17,7 @@ from siftline.source.reading import joined, read_pieces, take_rows
 # Enough places to cover drift over time, and enough rows that no row group dominates.
 _MIN_GROUPS = 8
 _READ_PER_SAMPLED = 4
+_COLUMNS_AT_ONCE = 128
 
 
 def draw_sample(
@@ -34,11 +35,18 @@ def draw_sample(
     generator = np.random.default_rng(seed)
     drawn = row_groups if total <= rows else _draw_groups(row_groups, rows, generator)
     sizes = [size for _, _, size in drawn]
-    batches = read_pieces(files, [Piece(file, group, 0, size) for file, group, size in drawn], columns)
-    if total <= rows:
-        return joined(batches).select(list(columns))
-    positions = np.sort(generator.choice(sum(sizes), size=min(rows, sum(sizes)), replace=False))
-    return take_rows(batches, positions).select(list(columns))
+    pieces = [Piece(file, group, 0, size) for file, group, size in drawn]
+    positions = None
+    if total > rows:
+        positions = np.sort(generator.choice(sum(sizes), size=min(rows, sum(sizes)), replace=False))
+    parts = []
+    # By runs of columns: of a wide input, not even one row group may fit into memory.
+    for start in range(0, len(columns), _COLUMNS_AT_ONCE):
+        run = list(columns[start : start + _COLUMNS_AT_ONCE])
+        batches = read_pieces(files, pieces, run)
+        part = joined(batches) if positions is None else take_rows(batches, positions)
+        parts += [part[name] for name in run]
+    return pa.table(parts, list(columns))
 
 
 def _draw_groups(

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from siftline.engine import ENVIRONMENT, FAIL_AT_ONCE
+from siftline.engine import ENVIRONMENT, SCHEDULING
 from siftline.stack import postgresql
 from siftline.stack.config import WORK_POOL, Stack
 from siftline.stack.token import TOKEN_VARIABLE, page_token
@@ -95,7 +95,7 @@ def _scheduler(stack: Stack) -> Service:
             *("--dashboard-address", stack.dashboard.removeprefix("http://")),
         ),
         lambda: _dask_count(stack) is not None,
-        {**_QUIET, **_dask_environment(FAIL_AT_ONCE)},
+        {**_QUIET, **_dask_environment(SCHEDULING)},
     )
 
 

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
 
-from siftline.batch_plan import Feature, SourceFile
+from siftline.batch_plan import Feature
 from siftline.config.batch import BatchConfig
 from siftline.config.clusters import overruled
 from siftline.config.detectors import DETECTORS
 from siftline.detectors.kinds import make_estimator
+from siftline.detectors.preprocess import plain_numbers
 from siftline.errors import FeatureError, ModelError, SourceError
 from siftline.source.chunks import chunk_rows, row_bytes
 from siftline.source.csv_columns import CsvFile, csv_feature_schema, csv_schema, inspect_csv_files
 from siftline.source.features import choose_columns, choose_features
-from siftline.source.left_out import left_out_note, not_features, not_features_of_csv
 from siftline.source.files import ParquetFile, find_files, open_parquet
+from siftline.source.left_out import left_out_note, not_features, not_features_of_csv
 from siftline.source.schemas import agree, column_statistics, common_schema
 from siftline.stages.memory import Widths, check_fit, fit_bytes, measure_widths
 from siftline.stages.places import check_places
+from siftline.stages.values import as_source, refuse_beyond
 
 
 @dataclass(frozen=True)
@@ -110,14 +111,9 @@ def _left_out(
 
 def widths_of(config: BatchConfig, features: Sequence[Feature], files: Sequence[ParquetFile]) -> Widths:
     """Return the widths of the features after preprocessing."""
-    sources = [
-        SourceFile(
-            path=str(file.path), size=file.size, mtime_ns=file.mtime_ns, rows=file.rows, origin=file.stamp.path
-        )
-        for file in files
-    ]
     groups = [(number, *group) for number, file in enumerate(files) for group in enumerate(file.row_groups)]
-    return measure_widths(config, features, sources, [group for group in groups if group[2]])
+    with_rows = [group for group in groups if group[2]]
+    return measure_widths(config, features, [as_source(file) for file in files], with_rows)
 
 
 def planned_chunk_rows(
@@ -167,19 +163,20 @@ def check_values(config: BatchConfig, features: Sequence[Feature], files: Sequen
     )
     nulls = dict.fromkeys((feature.column for feature in features), 0)
     known = set(nulls)
+    plain = plain_numbers(features, config.preprocess) and config.detector.model is None
     for file in files:
-        for column, _, statistics in column_statistics(file, nulls):
+        before = dict.fromkeys(nulls, 0)
+        for column, size, statistics in column_statistics(file, nulls):
+            first_row = before[column]
+            before[column] += size
             if statistics is None or not statistics.has_null_count:
                 known.discard(column)
                 continue
             nulls[column] += statistics.null_count
             if config.tolerate.rows or statistics.physical_type not in ("FLOAT", "DOUBLE"):
                 continue
-            if statistics.has_min_max and (math.isinf(statistics.min) or math.isinf(statistics.max)):
-                raise FeatureError(
-                    f"feature {column}: infinite values in {file.path}",
-                    "replace them in the source, or leave the feature out of source.features",
-                )
+            if statistics.has_min_max:
+                refuse_beyond(file, column, first_row, (statistics.min, statistics.max), plain)
     for feature in features:
         if feature.column in known and nulls[feature.column] == rows:
             raise FeatureError(

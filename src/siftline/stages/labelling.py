@@ -207,4 +207,4 @@ def _explained(task: LabelTask, rows: pa.Table) -> pa.Table:
     order = [*key, *(name for name in task.columns if name not in key), "score"]
     table = rows.select(order).append_column("rank", pa.array(ranks, pa.int64()))
     texts = {one.name: as_text(rows[one.column]) for one in model.features if one.kind == "categorical"}
-    return table.append_column("reasons", explain(model, model.matrix(rows), scores, texts))
+    return table.append_column("reasons", explain(model, model.matrix(rows), scores, texts=texts))

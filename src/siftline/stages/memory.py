@@ -15,9 +15,8 @@ from siftline.config.clusters import LocalCluster, SerialCluster, asked_memory
 from siftline.detectors.preprocess import as_text, capped, plain_numbers
 from siftline.errors import ConfigError
 from siftline.machine import USUAL_MEMORY, this_machine
-from siftline.source.reading import joined, read_pieces
+from siftline.source.reading import batch_rows, joined, read_pieces
 
-_FIRST_ROWS = 65_536
 # A worker with its imports, and its smallest fit worth an estimate.
 _WORKER = 200 << 20
 _SMALL = 64 << 20
@@ -41,7 +40,9 @@ class Widths:
         """Return a sentence for every feature whose rarer values share a column."""
         most = config.preprocess.max_categories
         return [
-            capped(name, f"at least {levels:,}", most) for name, levels in self.levels.items() if levels > most
+            capped(name, f"at least {levels:,}", most)
+            for name, levels in self.levels.items()
+            if levels > most
         ]
 
 
@@ -56,13 +57,13 @@ def measure_widths(
     encoded = [feature for feature in features if feature.kind == "categorical"]
     if encoded and row_groups and config.preprocess.categorical == "onehot" and config.detector.model is None:
         file, group, rows = row_groups[0]
-        piece = Piece(file, group, 0, min(rows, _FIRST_ROWS))
-        first = joined(read_pieces(files, [piece], [feature.column for feature in encoded]))
+        piece = Piece(file, group, 0, min(rows, batch_rows(len(encoded))))
         for feature in encoded:
-            levels[feature.name] = pc.count_distinct(as_text(first[feature.column]), mode="all").as_py()
+            first = joined(read_pieces(files, [piece], [feature.column]))[feature.column]
+            levels[feature.name] = pc.count_distinct(as_text(first), mode="all").as_py()
     most = config.preprocess.max_categories
     columns = {
-        feature.name: min(levels.get(feature.name, 1), most) * (2 if feature.period else 1)
+        feature.name: min(levels.get(feature.name, 1), most + 1) * (2 if feature.period else 1)
         for feature in features
     }
     return Widths(columns, levels)
@@ -118,7 +119,9 @@ def check_fit(config: BatchConfig, features: Sequence[Feature], widths: Widths, 
 def _limit(config: BatchConfig) -> int:
     """Return the memory of the worker that fits, in bytes; a local one may have what the machine has."""
     asked = asked_memory(config.cluster, config.resources)
-    if isinstance(config.cluster, SerialCluster) or (asked is None and isinstance(config.cluster, LocalCluster)):
+    if isinstance(config.cluster, SerialCluster) or (
+        asked is None and isinstance(config.cluster, LocalCluster)
+    ):
         return this_machine().usable
     return asked or USUAL_MEMORY
 

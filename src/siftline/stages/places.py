@@ -10,6 +10,7 @@ from siftline.config.batch import BatchConfig
 from siftline.errors import OutputConflict, storage_error
 from siftline.jobs.outputs import check_owner
 from siftline.jobs.results import read_manifest
+from siftline.shown import shown
 from siftline.source.tree import literal_part
 from siftline.storage.layout import CheckpointFiles, OutputFiles
 
@@ -78,8 +79,24 @@ def _check_contents(config: BatchConfig, output: Path) -> None:
         )
 
 
+def _is_there(path: Path) -> bool:
+    """Return whether a path exists; raise OSError if that cannot be, or if it is a link to nothing."""
+    try:
+        path.stat()
+    except NotADirectoryError:
+        return False
+    except FileNotFoundError:
+        if path.is_symlink():
+            raise OSError(errno.ENOENT, f"is a link to {path.readlink()}, which does not exist") from None
+        return False
+    return True
+
+
 def _check_writable(path: Path) -> None:
-    existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    try:
+        existing = next(parent for parent in (path, *path.absolute().parents) if _is_there(parent))
+    except OSError as error:  # too long, or a link to itself
+        raise OutputConflict(f"{shown(path, 200)}: {error.strerror}", "choose another path") from error
     if not existing.is_dir():
         raise OutputConflict(f"{path}: {existing} is a file", "use a directory")
     if not os.access(existing, os.W_OK | os.X_OK):

@@ -1,4 +1,4 @@
-"""What is Siftline's own on disk: names in records, and the files that it may remove.
+"""Names of Siftline's own files: those that records may have, and those that it may remove.
 
 A record may be altered, and a directory replaced by a link. So a recorded name counts only if it is a plain
 name in the record's own directory, and only names of our own forms are removed, never through a link.
@@ -26,6 +26,7 @@ FORMER = re.compile(rf"former-[a-z.]+-{_TOKEN}")
 TEMPORARY = re.compile(rf"\..+\.{_TOKEN}\.tmp")
 SCORES = re.compile(rf"part-\d+(-{_TOKEN})?\.parquet")
 CHUNK = re.compile(rf"chunk-\d{{7,}}-{_TOKEN}(-candidates)?\.parquet|{TEMPORARY.pattern}")
+_STAGED = re.compile(r"[0-9a-f]{32}\.parquet")
 # In the directory of a job, until a fresh start.
 WORK = re.compile(rf"(parts|failed)-{_TOKEN}|receipts|model|plan\.json|detector\.json")
 
@@ -81,6 +82,12 @@ def remove_own(directory: Path, form: re.Pattern[str], keep: Collection[str | No
         raise storage_error(error, directory) from error
     finally:
         os.close(opened)
+
+
+def remove_staged(path: Path) -> None:
+    """Remove a copy of input, if its name is one that a copy has."""
+    if _STAGED.fullmatch(path.name):
+        remove_own(path.parent, re.compile(re.escape(path.name)))
 
 
 def _remove(name: str, directory: int) -> None:

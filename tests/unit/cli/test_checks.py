@@ -50,6 +50,8 @@ def call(directory: Path, *arguments: str | Path) -> tuple[int, list[str], str, 
 @pytest.fixture
 def job(tmp_path: Path) -> Path:
     """A configuration with default parameters, whose check needs no scikit-learn."""
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "thesis.docx").touch()
     values = configuration(tmp_path, detector={"kind": "isolation_forest"})
     return write_config(tmp_path / "job.yaml", values)
 
@@ -60,16 +62,16 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "text": (["--set", "source.features=[place]"], "place"),
     "field": (["--set", "treshold.score=1"], "treshold: unknown field; did you mean threshold?"),
     "template": (["--set", "output.path=x/{{ interval.start }}"], "interval"),
-    "output": (["--set", "output.path=."], "contains files that are not Siftline results"),
+    "output": (["--set", "output.path=taken"], "contains files that are not Siftline results"),
     "file": (["--set", "checkpoint.path=job.yaml/x"], "job.yaml"),
 }
 
 
-@pytest.mark.parametrize("command", ["run", "submit"])
-@pytest.mark.parametrize(("arguments", "complaint"), REFUSED.values(), ids=REFUSED)
+@pytest.mark.parametrize("case", [("run", name) for name in REFUSED] + [("submit", "source")])
 def test_a_refusal_comes_before_slow_imports_and_stays_json(
-    tmp_path: Path, job: Path, command: str, arguments: list[str], complaint: str
+    tmp_path: Path, job: Path, case: tuple[str, str]
 ) -> None:
+    command, (arguments, complaint) = case[0], REFUSED[case[1]]
     before = sorted(tmp_path.rglob("*"))
 
     status, out, err, imported = call(tmp_path, command, job, *arguments, "--json")

@@ -1,4 +1,4 @@
-"""Whatever the file is like, `siftline init` writes a configuration that is valid and runs, or says why not."""
+"""From any file `siftline init` makes a configuration that is valid and runs, or says why not."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from tests.support import Job, run_job
 from tests.unit.cli.zoo import CSV, PARQUET, REFUSED, Make
 
 FILES = [
-    pytest.param(f"{name}.{kind}" if "." not in name else name.replace(".", ".csv."), make, id=f"{kind}: {name}")
+    pytest.param(
+        f"{name}.{kind}" if "." not in name else name.replace(".", ".csv."), make, id=f"{kind}: {name}"
+    )
     for kind, zoo in (("parquet", PARQUET), ("csv", CSV))
     for name, make in zoo.items()
 ]

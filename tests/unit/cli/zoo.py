@@ -72,7 +72,22 @@ def german(numbers: Any) -> list[str]:
 
 NAMES = (
     *("no", "on", "y", "null", "~", "2020", "1e3", "2024-01-31", "1:30", "010", "a: b", "# x", "x #y", "- x"),
-    *("'", '"', "it's", "\\n", " leading", "trailing ", "ä", "数据", "🙂", "a,b", "[x]", "{x}", "{{", "{{ x }}"),
+    *(
+        "'",
+        '"',
+        "it's",
+        "\\n",
+        " leading",
+        "trailing ",
+        "ä",
+        "数据",
+        "🙂",
+        "a,b",
+        "[x]",
+        "{x}",
+        "{{",
+        "{{ x }}",
+    ),
     *("{% x %}", "{# x", "&a", "*a", "!x", "|", ">", "%", "@", "`", "a.b", "x\xa0y", "<<", "=", "--x", "?"),
     *("x" * 200, "\u200bz", "\ufeffq", "true", "0x1F", "1_000", ".inf", "...", "---", "Null", "OFF", ":"),
 )
@@ -110,35 +125,70 @@ PARQUET: dict[str, Make] = {
         }
     ),
     "huge integers": parquet({"n": pa.array([2**62 + 977 * number**2 for number in range(ROWS)][::-1])}),
-    "huge unsigned": parquet({"n": pa.array((2**63 + _RANDOM.integers(0, 9, ROWS).astype("u8")).tolist(), "u8"), "x": NORMAL}),
+    "huge unsigned": parquet(
+        {"n": pa.array((2**63 + _RANDOM.integers(0, 9, ROWS).astype("u8")).tolist(), "u8"), "x": NORMAL}
+    ),
     "small types": parquet(
-        {str(kind): pa.array(_RANDOM.integers(0, 99, ROWS), pa.int64()).cast(kind) for kind in (
-            pa.int8(), pa.uint8(), pa.int16(), pa.uint16(), pa.int32(), pa.uint32(), pa.float32(),
-        )} | {"half": pa.array(NORMAL.astype(np.float16))}
-    ),  # fmt: skip
+        {
+            str(kind): pa.array(_RANDOM.integers(0, 99, ROWS), pa.int64()).cast(kind)
+            for kind in (
+                pa.int8(),
+                pa.uint8(),
+                pa.int16(),
+                pa.uint16(),
+                pa.int32(),
+                pa.uint32(),
+                pa.float32(),
+            )
+        }
+        | {"half": pa.array(NORMAL.astype(np.float16))}
+    ),
     "large values": parquet({"x": NORMAL * 1e300, "y": NORMAL}),
     "infinite values": parquet({"x": [*NORMAL[1:], np.inf], "y": NORMAL}),
-    "missing values": parquet({"x": [None, *NORMAL[1:]], "y": pa.array(NORMAL, mask=FLAGS), "z": [np.nan] * ROWS}),
+    "missing values": parquet(
+        {"x": [None, *NORMAL[1:]], "y": pa.array(NORMAL, mask=FLAGS), "z": [np.nan] * ROWS}
+    ),
     "mostly missing": parquet({"x": pa.array(NORMAL, mask=np.arange(ROWS) > 5), "y": NORMAL}),
     "empty columns": parquet({"nothing": pa.nulls(ROWS), "none": pa.nulls(ROWS, pa.float64()), "x": NORMAL}),
     "constants": parquet({"c": [7] * ROWS, "d": ["x"] * ROWS, "x": NORMAL}),
     "mostly one value": parquet({"x": np.where(np.arange(ROWS) == 7, 3.0, 0.0), "y": [0] * (ROWS - 1) + [1]}),
     "a grid": parquet({"x": np.arange(ROWS) % 10, "y": np.arange(ROWS) // 30}),
     "ids only": parquet({"user_id": _RANDOM.integers(0, 20, ROWS), "orderId": _RANDOM.permutation(ROWS)}),
-    "codes": parquet({"zip": _RANDOM.integers(1000, 99999, ROWS), "phone_number": [f"0{n}" for n in range(ROWS)], "x": NORMAL}),
+    "codes": parquet(
+        {
+            "zip": _RANDOM.integers(1000, 99999, ROWS),
+            "phone_number": [f"0{n}" for n in range(ROWS)],
+            "x": NORMAL,
+        }
+    ),
     "index of pandas": parquet({"__index_level_0__": range(ROWS), "Unnamed: 0": range(ROWS), "x": NORMAL}),
     "labels": parquet({"label": FLAGS, "target": FLAGS.astype(int), "class": TEXT, "x": NORMAL}),
-    "names of result columns": parquet({"score": NORMAL, "rank": NORMAL, "row": NORMAL, "reasons": TEXT, "x": NORMAL}),
+    "names of result columns": parquet(
+        {"score": NORMAL, "rank": NORMAL, "row": NORMAL, "reasons": TEXT, "x": NORMAL}
+    ),
     "awkward names": parquet({name: NORMAL + number for number, name in enumerate(NAMES)}),
-    "awkward texts": parquet({name: TEXT for name in NAMES} | {"x": NORMAL}),
+    "awkward texts": parquet(dict.fromkeys(NAMES, TEXT) | {"x": NORMAL}),
     "awkward keys": parquet({"{{ id }} #id": [f"r{number}" for number in range(ROWS)], "x": NORMAL}),
     "names that cannot be configured": parquet(
-        {"a\n  features: [evil]\n": NORMAL, "\x00": NORMAL, "\x1b[31m": NORMAL, "\u2028": NORMAL, " ": NORMAL, "x": NORMAL}
+        {
+            "a\n  features: [evil]\n": NORMAL,
+            "\x00": NORMAL,
+            "\x1b[31m": NORMAL,
+            "\u2028": NORMAL,
+            " ": NORMAL,
+            "x": NORMAL,
+        }
     ),
     "empty and repeated names": parquet(repeated(["", "a", "a", "x", ""])),
-    "nested": parquet({"l": [[1, 2]] * ROWS, "s": [{"x": 1, "y": "a"}] * ROWS, "s.x": NORMAL, "b": [b"x"] * ROWS}),
+    "nested": parquet(
+        {"l": [[1, 2]] * ROWS, "s": [{"x": 1, "y": "a"}] * ROWS, "s.x": NORMAL, "b": [b"x"] * ROWS}
+    ),
     "times of day and durations": parquet(
-        {"t": pa.array(range(ROWS), pa.time32("s")), "d": pa.array(range(ROWS), pa.duration("s")), "x": NORMAL}
+        {
+            "t": pa.array(range(ROWS), pa.time32("s")),
+            "d": pa.array(range(ROWS), pa.duration("s")),
+            "x": NORMAL,
+        }
     ),
     "free text": parquet({"comment": SENTENCES, "x": NORMAL}),
     "numbers as text": parquet({"n": [str(number) for number in NORMAL], "x": NORMAL}),
@@ -148,11 +198,13 @@ PARQUET: dict[str, Make] = {
     "without statistics": parquet({"x": [*NORMAL[1:], None], "n": range(ROWS)}, write_statistics=False),
     "several files": files(parquet({"x": NORMAL, "y": OTHER}), parquet({"x": OTHER, "y": NORMAL})),
     "an empty file first": files(parquet({"x": pa.array([], "f8")}), parquet({"x": NORMAL})),
-    "files that differ": files(parquet({"x": NORMAL, "y": OTHER}), parquet({"x": NORMAL, "y": TEXT, "z": NORMAL})),
+    "files that differ": files(
+        parquet({"x": NORMAL, "y": OTHER}), parquet({"x": NORMAL, "y": TEXT, "z": NORMAL})
+    ),
     "files of other integers": files(
         parquet({"x": pa.array(range(ROWS), "i4"), "y": OTHER}), parquet({"x": OTHER, "y": OTHER})
     ),
-}  # fmt: skip
+}
 
 CSV: dict[str, Make] = {
     "plain": csv(range(ROWS), NORMAL, TEXT, names="id,x,color"),
@@ -173,7 +225,9 @@ CSV: dict[str, Make] = {
     "repeated names": csv(NORMAL, OTHER, NORMAL, names="x,y,x"),
     "names without text": csv(range(ROWS), NORMAL, OTHER, names=",x, "),
     "without a header": csv(NORMAL, OTHER, ["a"] * ROWS, names=None),
-    "integers without a header": csv(_RANDOM.integers(0, 999, ROWS), _RANDOM.integers(0, 9, ROWS), names=None),
+    "integers without a header": csv(
+        _RANDOM.integers(0, 999, ROWS), _RANDOM.integers(0, 9, ROWS), names=None
+    ),
     "years as names": csv(["a", "b", "c"] * (ROWS // 3), NORMAL, OTHER, names="name,2020,2021"),
     "row names of R": csv(range(ROWS), NORMAL, OTHER, names="x,y"),
     "delimiter at the end": csv(NORMAL, OTHER, [""] * ROWS, names="x,y,"),
@@ -205,11 +259,9 @@ CSV: dict[str, Make] = {
     "several files": files(
         csv(NORMAL, OTHER, names="x,y"), csv(OTHER, NORMAL, TEXT, names="x,y,t"), suffix="csv"
     ),
-    "other columns": files(
-        csv(NORMAL, OTHER, names="x,y"), csv(OTHER, TEXT, names="x,y"), suffix="csv"
-    ),
+    "other columns": files(csv(NORMAL, OTHER, names="x,y"), csv(OTHER, TEXT, names="x,y"), suffix="csv"),
     "a file without rows": files(written("x,y\n"), csv(NORMAL, OTHER, names="x,y"), suffix="csv"),
-}  # fmt: skip
+}
 
 # Those from which no configuration can be made, and what is said.
 REFUSED: dict[str, tuple[str, Make, str]] = {

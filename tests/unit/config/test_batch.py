@@ -217,8 +217,7 @@ def test_every_mistake_is_listed() -> None:
         "source.path: missing; it has no default",
         "detector.kind: input should be 'isolation_forest' or 'elliptic_envelope', not 'magic'",
         "detector.seed: input should be greater than or equal to 0, not -1",
-        "chunking.rows: input should be a valid integer or 'auto', "
-        "not 'some'",
+        "chunking.rows: input should be a valid integer or 'auto', not 'some'",
         "treshold: unknown field; did you mean threshold?",
     ]
 

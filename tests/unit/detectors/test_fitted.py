@@ -185,3 +185,24 @@ def test_a_matrix_is_float32_only_where_the_detector_sees_it(model: FittedModel,
     plain = fit_model(pa.table({"x": np.arange(9.0)}), FEATURES[:1], make_config(tmp_path, "unused"))
     assert plain.matrix(TABLE).dtype == np.float32
     assert model.matrix(TABLE).dtype == np.float64
+
+
+def test_a_model_of_an_earlier_version_comes_back(model: FittedModel, tmp_path: Path) -> None:
+    """It has features, categories and typical values as lists."""
+    record = {
+        "format_version": 1,
+        "kind": model.kind,
+        "features": [feature.model_dump() for feature in model.features],
+        "categories": {name: list(values) for name, values in model.categories.items()},
+        "typical": [[typical.value, typical.spread] for typical in model.typical],
+        "transform": model.transform,
+        "estimator": model.estimator,
+    }
+    skops.io.dump(record, tmp_path / "old.skops")
+    loaded = load_model(tmp_path / "old.skops")
+    assert (loaded.features, loaded.categories, loaded.typical) == (
+        model.features,
+        model.categories,
+        model.typical,
+    )
+    assert loaded.score(loaded.matrix(TABLE)).tobytes() == model.score(model.matrix(TABLE)).tobytes()

@@ -193,3 +193,61 @@ def test_a_value_too_large_after_preprocessing_is_counted_from_the_first_row(tmp
     with pytest.raises(RowError) as caught:
         model.score(np.concatenate([np.zeros((100, 1)), values[100:]]), rows_at_once=100)
     assert caught.value.rows == (150,)
+
+
+@pytest.mark.parametrize("missing", ["keep", "mean", "median", "most_frequent"])
+@pytest.mark.parametrize("scale", ["none", "standard", "robust", "minmax"])
+def test_features_preprocessed_together_come_out_as_alone(missing: Any, scale: Any) -> None:
+    generator = np.random.default_rng(0)
+    values = np.asfortranarray(generator.lognormal(3, 4, (503, 300)))
+    values[generator.random(values.shape) < 0.1] = np.nan
+    features = [Feature(name=f"f{column}", column=f"f{column}") for column in range(300)]
+    preprocess = PreprocessConfig(missing=missing, scale=scale)
+    together = make_transform(features, preprocess)
+    found = together.fit_transform(values)
+    alone = [
+        make_transform([feature], preprocess).fit(values[:, [column]])
+        for column, feature in enumerate(features)
+    ]
+    assert len(together.transformers_) < 4
+    for column in (0, 255, 256, 299):
+        one = alone[column].transform(values[:, [column]])
+        assert found[:, [column]].tobytes() == one.tobytes()
+    assert together.transform(values[:9]).tobytes() == found[:9].tobytes()
+
+
+def levels(number: int, rows: int = 2_000) -> pa.Table:
+    """The values v0, v1, … of which the first are the most frequent."""
+    generator = np.random.default_rng(0)
+    drawn = np.append(np.arange(number), np.minimum(generator.geometric(0.05, rows) - 1, number - 1))
+    return pa.table({"color": [f"v{level}" for level in drawn]})
+
+
+def encoded(table: pa.Table, rows: list[str | None], home: Path, **preprocess: Any) -> np.ndarray:
+    config = make_config(home, "unused", preprocess={"categorical": "onehot", **preprocess})
+    model = fit_model(table, [COLOR], config)
+    return np.asarray(
+        model.transform.transform(model.matrix(pa.table({"color": pa.array(rows, pa.string())})))
+    )
+
+
+def test_the_most_frequent_values_get_a_column_each_and_the_others_share_one(tmp_path: Path) -> None:
+    found = encoded(levels(300), ["v0", "v3", "v250", "v299", "new", None], tmp_path, max_categories=10)
+    assert found.shape == (6, 11)
+    assert found.sum(axis=1).tolist() == [1] * 6
+    shared = found[2]
+    assert not (found[0] == shared).all()
+    assert not (found[1] == shared).all()
+    assert (found[3:] == shared).all()
+
+
+@pytest.mark.parametrize(("number", "columns"), [(2, 2), (99, 99), (100, 100), (101, 101), (5_000, 101)])
+def test_a_feature_of_few_values_is_encoded_as_without_a_limit(
+    tmp_path: Path, number: int, columns: int
+) -> None:
+    table = levels(number)
+    found = encoded(table, ["v0", "v1", "new"], tmp_path)
+    assert found.shape == (3, columns)
+    if number <= 100:
+        assert (found == encoded(table, ["v0", "v1", "new"], tmp_path, max_categories=10**6)).all()
+        assert found[2].sum() == 0

@@ -134,3 +134,77 @@ def test_a_constant_feature_has_no_distance(tmp_path: Path) -> None:
     assert model.typical[1].spread == 0
     (reasons,) = reasons_of(model, {"a": [10.0], "b": [9.0]})
     assert all(reason["distance"] is None for reason in reasons if reason["feature"] == "b")
+
+
+def wide_rows(width: int, rows: int = 60, missing: float = 0.05) -> pa.Table:
+    generator = np.random.default_rng(1)
+    values = generator.normal(size=(rows, width))
+    values[generator.random(values.shape) < missing] = np.nan
+    values[:3, :5] = 25.0
+    return pa.table({f"f{column}": values[:, column] for column in range(width)})
+
+
+def wide_model(table: pa.Table, home: Path, **sections: Any) -> FittedModel:
+    features = tuple(Feature(name=name, column=name) for name in table.column_names)
+    return fit_model(table, features, make_config(home, "unused", **sections))
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {},
+        {"preprocess": {"missing": "median", "scale": "robust"}},
+        {"detector": {"params": {"max_features": 0.5}}},
+    ],
+    ids=["plain", "preprocessed", "part of the features in each tree"],
+)
+def test_the_reasons_of_wide_rows_are_those_of_every_pair_scored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sections: dict[str, Any]
+) -> None:
+    table = wide_rows(300)
+    model = wide_model(table, tmp_path, **sections)
+    matrix = model.matrix(table)
+    scores = model.score(matrix)
+    pruned = explain(model, matrix, scores).to_pylist()
+    monkeypatch.setattr("siftline.detectors.forest.paths._MANY", 10_000)
+    assert explain(model, matrix, scores).to_pylist() == pruned
+
+
+@pytest.mark.parametrize("width", [3, 40, 700])
+def test_the_memory_of_reasons_is_bounded_by_cells_however_wide_a_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    table = wide_rows(width)
+    model = wide_model(table, tmp_path)
+    matrix = model.matrix(table)
+    scores = model.score(matrix)
+    expected = explain(model, matrix, scores).to_pylist()
+    scored: list[int] = []
+    original = type(model._scorer).score_samples
+
+    def counted(scorer: Any, rows: np.ndarray) -> np.ndarray:
+        scored.append(rows.size)
+        return original(scorer, rows)
+
+    monkeypatch.setattr(type(model._scorer), "score_samples", counted)
+    monkeypatch.setattr("siftline.detectors.fitted.CELLS", 2_000)
+    assert explain(model, matrix, scores).to_pylist() == expected
+    assert len(scored) > 2
+    assert max(scored) <= 2_000
+
+
+@pytest.mark.parametrize("encoding", ["ordinal", "onehot"])
+def test_a_category_that_the_sample_has_not_is_shown_as_the_row_has_it(tmp_path: Path, encoding: str) -> None:
+    features = (Feature(name="a", column="a"), Feature(name="kind", column="color", kind="categorical"))
+    sample = pa.table({"a": near()["a"], "color": ["red"] * 490 + ["blue"] * 10})
+    config = make_config(tmp_path, "unused", preprocess={"categorical": encoding})
+    model = fit_model(sample, features, config)
+    rows = pa.table({"a": [10.0] * 3, "color": pa.array(["green", "", "blue"]).dictionary_encode()})
+    matrix = model.matrix(rows)
+    explained = explain(model, matrix, model.score(matrix), texts={"kind": rows["color"].cast(pa.string())})
+    values = [
+        [reason["value"] for reason in row if reason["feature"] == "kind"] for row in explained.to_pylist()
+    ]
+    if encoding == "ordinal":
+        assert values == [["green"], [""], ["blue"]]
+    assert all(value in ([], ["green"], [""], ["blue"]) for value in values)

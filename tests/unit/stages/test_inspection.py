@@ -225,9 +225,23 @@ def test_an_infinite_value_is_refused(tmp_path: Path, value: float) -> None:
     values[17] = value
     table = make_table(ROWS).set_column(2, "y", pa.array(values))
     assert refusal(FeatureError, given(tmp_path, table)) == (
-        f"feature y: infinite values in {tmp_path}/data/part-000.parquet; "
+        f"feature y: infinite values in {tmp_path}/data/part-000.parquet, {value:g} in row 17; "
         "replace them in the source, or leave the feature out of source.features"
     )
+
+
+def test_a_value_too_large_for_the_detector_is_refused_with_its_file_and_row(tmp_path: Path) -> None:
+    values = np.arange(200, dtype=np.float64)
+    values[163] = 1e39
+    table = make_table(200).set_column(2, "y", pa.array(values))
+    write_files(tmp_path / "data", table, files=2, row_group=30)
+    config = make_config(tmp_path, tmp_path / "data")
+    assert refusal(FeatureError, config) == (
+        "feature y: values too large for 32-bit floating point in "
+        f"{tmp_path}/data/part-001.parquet, 1e+39 in row 63; "
+        "replace them in the source, or leave the feature out of source.features"
+    )
+    assert inspect_batch(make_config(tmp_path, tmp_path / "data", preprocess={"scale": "robust"})).rows == 200
 
 
 def test_missing_values_that_the_detector_cannot_score_are_refused(tmp_path: Path) -> None:

@@ -10,9 +10,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from siftline.cli.results import show
+from siftline.jobs.results import open_results
+from siftline.notices.report import report
+from siftline.progress import Incident, Report, listening
+from siftline.report.page import render_page
 from siftline.stages import combine
 from siftline.stages.key_hashes import hash_keys
 from siftline.types import KeyFacts
@@ -163,3 +169,27 @@ def test_texts_have_equal_hashes_if_and_only_if_they_are_equal(values: list[str 
     assert missing == values.count(None)
     pairs = set(zip(hashes.tolist(), values, strict=True))
     assert len(pairs) == len(set(hashes.tolist())) == len(set(values))
+
+
+def test_a_repeated_key_is_said_wherever_the_result_is_shown(tmp_path: Path) -> None:
+    table = make_table(ROWS).append_column(
+        "k", pa.array([f"<b>{number % 5}\x1b[0m" for number in range(ROWS)])
+    )
+    said: list[Report] = []
+    with listening(said.append):
+        config = make_config(tmp_path, write_files(tmp_path / "data", table), source={"key": ["k"]})
+        job = run_job(config)
+    results = open_results(config.output.path)
+    (caution,) = results.manifest.cautions
+    assert "\x1b" not in caution
+    assert Incident("key", caution) in said
+    shown = {
+        "terminal": CliRunner().invoke(show, [str(results.path), "--top", "0"], standalone_mode=False).output,
+        "artifact": report(job.manifest, ()),
+        "page": render_page(results, results.findings),
+        "notebook": results._repr_html_(),
+    }
+    for place, text in shown.items():
+        assert f"repeats{chr(92) * (place == 'artifact')}: 5 distinct values in {ROWS} rows" in text, place
+        assert "<b>" not in text or place == "terminal", place
+    assert caution in shown["terminal"].splitlines()[:2]

@@ -115,3 +115,14 @@ def test_staged_input_is_no_input_of_another_job(tmp_path: Path) -> None:
     plan_batch(make_config(home, home / "x.csv"))
     with pytest.raises(SourceError, match="work/staged: a checkpoint of Siftline, not input"):
         inspect_batch(make_config(tmp_path / "other", home / "work" / "staged"))
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "y/" * 2_100, "loop", "loop/below", "nowhere"])
+@pytest.mark.parametrize("section", ["output", "checkpoint"])
+def test_a_path_that_cannot_be_is_refused_in_one_line(home: Path, section: str, name: str) -> None:
+    (home / "loop").symlink_to("loop")
+    (home / "nowhere").symlink_to("gone")
+    with pytest.raises(OutputConflict) as caught:
+        inspect_batch(make_config(home, "data", **{section: {"path": str(home / name)}}))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400

@@ -39,7 +39,11 @@ def _readable(path: Path, form: CsvConfig) -> tuple[CsvConfig, Head]:
         return form, head
     lengths = [len(head.dialect.names), *map(len, head.rows)]
     usual = max(lengths, key=lengths.count)
-    others = [{"comment": "#"}, {"skip_rows": lengths.index(usual)}, {"delimiter": " "}]
+    others: list[dict[str, object]] = [
+        {"comment": "#"},
+        {"skip_rows": lengths.index(usual)},
+        {"delimiter": " "},
+    ]
     for other in others:
         changed = form.model_copy(update=other)
         found = detect_dialect(path, changed)

@@ -13,8 +13,9 @@ from siftline.cli.starter.roles import Roles
 from siftline.cli.starter.rows import FirstRows
 from siftline.detectors.preprocess import is_numeric
 
-# Of features, and the rows per tree from there on: measured, see docs/how-to/choose-a-detector.md.
-_MAX_SAMPLES = ((30, 4096), (10, 1024))
+# Features from which on each tree sees more rows: measured, see docs/how-to/choose-a-detector.md.
+_WIDE = 20
+_MORE_SAMPLES = 4096
 _USUAL_SAMPLES = 256
 _SAMPLE_ROWS = 200_000
 _SAMPLE_CELLS = 50_000_000
@@ -23,11 +24,12 @@ _ALIKE = 0.01
 
 def forest_params(features: int, found: FirstRows) -> dict[str, Any]:
     """Return the parameters of an isolation forest for so many features."""
-    most = next((samples for width, samples in _MAX_SAMPLES if features >= width), _USUAL_SAMPLES)
-    if found.total is not None and _USUAL_SAMPLES < found.total <= most > _USUAL_SAMPLES:
-        return {"n_estimators": 100, "max_samples": 1.0}
-    most = min(most, found.total or found.count)
-    return {"n_estimators": 100} | ({"max_samples": most} if most > _USUAL_SAMPLES else {})
+    rows = found.total or found.count
+    if features < _WIDE or rows <= _USUAL_SAMPLES:
+        return {"n_estimators": 100}
+    if found.total is not None and rows <= _MORE_SAMPLES:
+        return {"n_estimators": 100, "max_samples": 1.0}  # all of them
+    return {"n_estimators": 100, "max_samples": min(rows, _MORE_SAMPLES)}
 
 
 def sample_rows(features: int) -> int:

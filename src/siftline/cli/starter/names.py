@@ -42,9 +42,9 @@ def is_identifier(column: Column) -> bool:
     """Return True for identifiers by their names, if the values can be any."""
     if not column.words or not (column.kind == "text" or column.integral):
         return False
-    last = column.words[-1]
-    if last in _NUMBERED and len(column.words) > 1:  # a number of rooms is none
-        return "of" not in column.words and 10 * column.distinct >= 9 * column.rows
+    *others, last = column.words
+    if last in _NUMBERED and others:  # the number of a telephone is none
+        return others[-1] not in _CODES and 10 * column.distinct >= 9 * column.rows
     return last in _IDENTIFIERS or _JOINED.fullmatch(last) is not None
 
 

@@ -120,7 +120,10 @@ def _read_parquet(
     missing = most
     for file in files:
         try:
-            with pq.ParquetFile(file.path, buffer_size=1 << 20, pre_buffer=False, **READ_OPTIONS) as parquet:
+            with (
+                pa.OSFile(str(file.path)) as handle,
+                pq.ParquetFile(handle, buffer_size=1 << 20, pre_buffer=False, **READ_OPTIONS) as parquet,
+            ):
                 for batch in parquet.iter_batches(most, columns=list(names)):
                     batches.append(select(batch.slice(0, missing), names, types))
                     missing -= batches[-1].num_rows

@@ -22,6 +22,7 @@ from siftline.storage.layout import OutputFiles
 from siftline.types import DetectorRef
 
 _INCIDENT = "findings"
+_SAMPLE_CELLS = 1 << 24
 # Arrow types, by the beginnings of their names, whose values are counted.
 _COUNTABLE = ("bool", "int", "uint", "string", "large_string", "dictionary<values=string")
 
@@ -61,7 +62,7 @@ def sample_task(plan: BatchPlan, evidence: Evidence) -> SampleTask | None:
         row_groups=tuple(plan.chunks.row_groups()),
         features=features,
         carried=carried,
-        rows=SAMPLE_ROWS,
+        rows=min(SAMPLE_ROWS, _SAMPLE_CELLS // (len(features) + len(carried))),
         seed=plan.config.detector.seed,
     )
 

@@ -25,6 +25,7 @@ _MOST_GROUPS = 12
 _MIN_SHARE = 0.01
 # Of so few anomalies, one may be a group.
 _FEW = 20
+_MOST_FEATURES = 1_000
 _HELD_ROWS = 1 << 18
 _HELD_CELLS = 1 << 24
 _COUNTED = (*(f"reasons.list.element.{name}" for name in ("feature", "direction", "contribution")), "score")
@@ -56,11 +57,12 @@ def group_anomalies(path: Path, compared: Compared) -> Grouped:
             table, places = _hold(file, compared.columns, step, chosen.worst)
     reasons = row_reasons(table["reasons"], names)
     membership = reasons.groups
+    shown = table.select([*compared.identity, "score", "rank"])
     groups = []
     for group, rows, worst in zip(chosen.groups, chosen.rows.tolist(), chosen.worst, strict=True):
         own = np.flatnonzero(membership == group)
         place = int(np.searchsorted(places[own], worst))
-        held = table.take(pa.array(own))
+        held = shown.take(pa.array(own))
         groups.append(describe(held, reasons.of(own), place, rows, rows / total, compared))
     features = _among_anomalies(compared, table, explained)
     return Grouped(tuple(groups), total - int(chosen.rows.sum()), features)
@@ -99,11 +101,14 @@ def _row_groups(file: pq.ParquetFile, columns: Sequence[str]) -> Iterator[tuple[
 
 
 def _among_anomalies(compared: Compared, table: pa.Table, explained: Ints) -> tuple[FeatureFindings, ...]:
-    """Add the anomalies to the features of the sample, if there is one."""
+    """Add the anomalies to the features of the sample, if there is one; of very many, only to reasons."""
     found = []
+    everything = len(compared.features) <= _MOST_FEATURES
     for one, feature, rows in zip(
         compared.sampled.features, compared.features, explained.tolist(), strict=False
     ):
+        if not everything and not rows:
+            continue
         middle: tuple[float, ...] = ()
         if feature.kind != "categorical":
             middle = quantiles(numbers(table, feature), (0.25, 0.5, 0.75))

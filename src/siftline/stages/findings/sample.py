@@ -78,9 +78,10 @@ def draw_and_describe(task: SampleTask) -> Sampled:
 def keep_features(sample: pa.Table, features: Sequence[Feature], model: Path) -> None:
     """Describe the features in evenly spread rows of a training sample, and keep this beside the model."""
     step = -(-sample.num_rows // SAMPLE_ROWS)
-    rows = sample.take(pa.array(np.arange(0, sample.num_rows, step)))
-    found = SampleFeatures(rows=rows.num_rows, features=describe_features(rows, features))
-    sample_record(model).write(found)
+    rows = pa.array(np.arange(0, sample.num_rows, step))
+    # Column by column: all of them would be a second copy of the sample.
+    found = tuple(_feature(sample.select([feature.column]).take(rows), feature) for feature in features)
+    sample_record(model).write(SampleFeatures(rows=len(rows), features=found))
 
 
 def describe_features(sample: pa.Table, features: Sequence[Feature]) -> tuple[FeatureFindings, ...]:

@@ -1,0 +1,142 @@
+"""Clusters that come up in part, or stop answering: the work ends, with one line, and leaves no process behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import forkserver
+from typing import Any, cast
+
+import psutil
+import pytest
+
+from siftline.config.batch import RetriesConfig
+from siftline.config.clusters import LocalCluster
+from siftline.engine import DaskExecutor, Executor, open_executor, prepare_workers, run_with_retries
+from siftline.engine import dask_workers as workers_module
+from siftline.errors import Cancelled, ClusterError
+from siftline.signals import Stop
+from tests.faults import nothing_left_behind, wait_until
+
+pytestmark = pytest.mark.e2e
+
+
+def double(item: int) -> int:
+    return 2 * item
+
+
+def client_of(executor: Executor) -> Any:
+    return cast(DaskExecutor, executor).client
+
+
+def forks() -> list[psutil.Process]:
+    """The processes that are forked for workers, the oldest first."""
+    pid = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+    return sorted(psutil.Process(pid).children(), key=lambda process: process.create_time())
+
+
+@contextmanager
+def first_worker_frozen() -> Iterator[None]:
+    """Freeze the first worker process as soon as it is there."""
+    prepare_workers()
+    before = set(forks())
+
+    def freeze() -> None:
+        new = wait_until(
+            lambda: [process for process in forks() if process not in before], "a worker is there"
+        )
+        new[0].suspend()
+
+    thread = threading.Thread(target=freeze)
+    thread.start()
+    yield
+    thread.join()
+
+
+def test_a_worker_that_does_not_come_up_is_done_without_and_ended() -> None:
+    with (
+        first_worker_frozen(),
+        nothing_left_behind(),
+        open_executor(LocalCluster(workers=2, memory_limit="1GiB")) as executor,
+    ):
+        settled = list(run_with_retries(executor, double, range(20), RetriesConfig()))
+        assert len(client_of(executor).nthreads()) == 1
+    assert sorted(one.result() for one in settled) == [2 * number for number in range(20)]
+
+
+def test_workers_that_lack_the_memory_to_start_are_an_error_that_says_so() -> None:
+    prepare_workers()
+    with (
+        pytest.raises(ClusterError, match=r"workers end as soon as .*cluster\.memory_limit"),
+        nothing_left_behind(),
+        open_executor(LocalCluster(workers=2, memory_limit="40MiB")) as executor,
+    ):
+        list(run_with_retries(executor, double, [1], RetriesConfig()))
+
+
+def test_a_stop_while_a_cluster_starts_is_heeded() -> None:
+    stop = Stop(asked=lambda: True)
+    with first_worker_frozen(), open_executor(LocalCluster(workers=1, memory_limit="1GiB")) as executor:
+        with pytest.raises(Cancelled):
+            list(run_with_retries(executor, double, [1], RetriesConfig(), stop=stop))
+        assert not cast(DaskExecutor, executor).started()
+
+
+@pytest.fixture
+def pair() -> Iterator[Executor]:
+    """Two workers that have been at work."""
+    with open_executor(LocalCluster(workers=2, memory_limit="1GiB")) as executor:
+        list(run_with_retries(executor, double, range(20), RetriesConfig()))
+        wait_until(lambda: len(client_of(executor).nthreads()) == 2, "both workers are up")
+        yield executor
+
+
+def test_a_worker_that_is_frozen_before_it_begins_is_noticed_after_the_time_limit(pair: Executor) -> None:
+    frozen = next(iter(client_of(pair).run(os.getpid).values()))
+    os.kill(frozen, signal.SIGSTOP)
+    settled = list(run_with_retries(pair, double, range(40), RetriesConfig(attempts=1), timeout_seconds=2))
+    assert sorted(one.result() for one in settled) == [2 * number for number in range(40)]
+    assert {one.attempts for one in settled} == {1}
+    wait_until(lambda: not psutil.pid_exists(frozen), "the frozen worker is gone")
+
+
+def test_all_workers_may_be_frozen_before_they_begin(pair: Executor) -> None:
+    for worker in client_of(pair).run(os.getpid).values():
+        os.kill(worker, signal.SIGSTOP)
+    settled = list(run_with_retries(pair, double, range(10), RetriesConfig(attempts=1), timeout_seconds=2))
+    assert {one.attempts for one in settled} == {1}
+
+
+def test_a_frozen_scheduler_is_an_error_instead_of_a_wait_for_ever(
+    pair: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers_module, "_ANSWER_SECONDS", 0.5)
+    client, release = client_of(pair), threading.Event()
+    # The scheduler is in this process: its event loop waits, and nothing is answered.
+    scheduler_loop = client.cluster.scheduler.loop
+    blocked = threading.Event()
+
+    def block() -> None:
+        blocked.set()
+        release.wait(60)
+
+    with pair.session(double) as session:
+        session.submit((1,))
+        wait_until(lambda: session.wait(1.0), "the item is answered")
+        scheduler_loop.add_callback(block)
+        blocked.wait(60)
+        try:
+            with pytest.raises(ClusterError, match="the Dask scheduler does not answer"):
+                wait_for_ever(session)
+        finally:
+            release.set()
+
+
+def wait_for_ever(session: Any) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        session.wait(0.2)
