@@ -19,6 +19,7 @@ from prefect.events.worker import EventsWorker
 from prefect.exceptions import CancelledRun, ObjectNotFound
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, PREFECT_HOME
+from prefect.utilities.urls import url_for
 
 from siftline.addresses import ask_loopback_directly, without_password
 from siftline.errors import ApiError, Cancelled, ConfigError, UnknownPipeline
@@ -182,6 +183,11 @@ def working_directory(deployment: DeploymentResponse) -> Path:
             if isinstance(settings, dict) and "directory" in settings:
                 return Path(settings["directory"])
     return Path.cwd()
+
+
+def page_of_run(flow_run_id: UUID | str) -> str | None:
+    """Return the address of a run's page; None with an embedded server, which has none."""
+    return url_for("flow-run", obj_id=UUID(str(flow_run_id))) if api_address() else None
 
 
 def find_run(client: SyncPrefectClient, flow_run_id: UUID | str) -> FlowRun:

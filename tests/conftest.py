@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -23,6 +24,9 @@ from tests.support import make_config, make_table, write_files
 # In the background a shell has programs ignore Ctrl-C, and so would those that tests start and stop.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# A server that is kept for the next command has tests of its own.
+os.environ["SIFTLINE_KEEP_SERVER"] = "0"
 
 # Examples that read and write files take their time on a busy machine.
 settings.register_profile(

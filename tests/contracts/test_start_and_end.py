@@ -1,11 +1,13 @@
-"""Clusters that come up in part, or stop answering: the work ends, with one line, and leaves no process behind."""
+"""Clusters that come up in part, or stop answering: the work ends, and leaves no process behind."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
+import subprocess
+import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import forkserver
@@ -15,9 +17,8 @@ import psutil
 import pytest
 
 from siftline.config.batch import RetriesConfig
-from siftline.config.clusters import LocalCluster
+from siftline.config.clusters import AddressCluster, LocalCluster
 from siftline.engine import DaskExecutor, Executor, open_executor, prepare_workers, run_with_retries
-from siftline.engine import dask_workers as workers_module
 from siftline.errors import Cancelled, ClusterError
 from siftline.signals import Stop
 from tests.faults import nothing_left_behind, wait_until
@@ -111,32 +112,34 @@ def test_all_workers_may_be_frozen_before_they_begin(pair: Executor) -> None:
     assert {one.attempts for one in settled} == {1}
 
 
+SCHEDULER = """
+import sys
+from distributed import LocalCluster
+with LocalCluster(n_workers=1, processes=False, protocol="tcp", dashboard_address="127.0.0.1:0") as cluster:
+    print(cluster.scheduler_address, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def scheduler() -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A scheduler with a worker in a process of its own."""
+    with subprocess.Popen(
+        [sys.executable, "-c", SCHEDULER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        yield process, process.stdout.readline().strip()
+        process.kill()
+
+
 def test_a_frozen_scheduler_is_an_error_instead_of_a_wait_for_ever(
-    pair: Executor, monkeypatch: pytest.MonkeyPatch
+    scheduler: tuple[subprocess.Popen[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workers_module, "_ANSWER_SECONDS", 0.5)
-    client, release = client_of(pair), threading.Event()
-    # The scheduler is in this process: its event loop waits, and nothing is answered.
-    scheduler_loop = client.cluster.scheduler.loop
-    blocked = threading.Event()
-
-    def block() -> None:
-        blocked.set()
-        release.wait(60)
-
-    with pair.session(double) as session:
-        session.submit((1,))
-        wait_until(lambda: session.wait(1.0), "the item is answered")
-        scheduler_loop.add_callback(block)
-        blocked.wait(60)
-        try:
-            with pytest.raises(ClusterError, match="the Dask scheduler does not answer"):
-                wait_for_ever(session)
-        finally:
-            release.set()
-
-
-def wait_for_ever(session: Any) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        session.wait(0.2)
+    monkeypatch.setattr("siftline.engine.dask_workers._ANSWER_SECONDS", 0.5)
+    process, address = scheduler
+    with open_executor(AddressCluster(kind="address", address=address)) as executor:
+        settling = run_with_retries(executor, double, itertools.count(), RetriesConfig())
+        next(settling)
+        process.send_signal(signal.SIGSTOP)
+        with pytest.raises(ClusterError, match="the Dask scheduler does not answer"):
+            list(settling)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -77,9 +78,7 @@ def resume(job_id: str, checkpoint: str, safer: bool, as_json: bool, verbose: bo
         from siftline.flows.recovery import recovery
         from siftline.flows.run.calls import call_flow
 
-        result = call_flow(
-            recovery, job_id=job_id, checkpoint=checkpoint, max_recoveries=None, safer=safer
-        )
+        result = call_flow(recovery, job_id=job_id, checkpoint=checkpoint, max_recoveries=None, safer=safer)
     _show(result, as_json)
 
 
@@ -202,7 +201,7 @@ def schema(of: str) -> None:
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @click.option("--key", multiple=True, metavar="COLUMN", help="Column that identifies a row; repeatable.")
 @click.option("--label", metavar="COLUMN", help="Column with known labels.")
-@click.option("--exclude", multiple=True, metavar="COLUMN", help="Column to leave out, or a glob; repeatable.")
+@click.option("--exclude", multiple=True, metavar="COLUMN", help="Column or glob to leave out; repeatable.")
 def init(
     data: Path,
     output: Path | None,
@@ -263,6 +262,7 @@ def _in_this_process(cluster: Cluster, verbose: bool) -> Iterator[None]:
     from siftline.cli.live import show_progress
     from siftline.engine import prepare_executor
     from siftline.signals import signals_held
+    from siftline.stack.kept_server import kept_server
 
     context = click.get_current_context()
 
@@ -270,9 +270,12 @@ def _in_this_process(cluster: Cluster, verbose: bool) -> Iterator[None]:
         if isinstance(report, Incident) and report.kind in (NOT_NOTIFIED, NOT_CLOSED):
             context.call_on_close(lambda: say(f"siftline: {report.text}", err=True))
 
-    prepare_prefect(verbose)
-    reach_given_api()
-    with show_progress(sys.stderr) as show_text, listening(listen):
+    with kept_server() as kept, show_progress(sys.stderr) as show_text, listening(listen):
+        if kept is not None:
+            os.environ["PREFECT_API_URL"] = kept.address
+        prepare_prefect(verbose)
+        if kept is None:
+            reach_given_api()
         show_text("starting: importing Prefect")
         prepare_executor(cluster)  # its imports and ours take seconds, in parallel
         from siftline.flows.address import api_address
@@ -280,6 +283,8 @@ def _in_this_process(cluster: Cluster, verbose: bool) -> Iterator[None]:
 
         which = "the Prefect server" if api_address() else "an embedded Prefect server to start"
         show_text(f"starting: waiting for {which}")
+        if kept is not None:
+            kept.wait()
         with signals_held({signal.SIGINT}):  # we stop an embedded server, not the terminal
             reach_api()
         context.call_on_close(leave_prefect)
@@ -296,3 +301,9 @@ def _show(result: BatchResult, as_json: bool) -> None:
     from siftline.cli.result_text import print_summary
 
     print_summary(result)
+    if result.flow_run_id is None:
+        return
+    from siftline.flows.server import page_of_run
+
+    if (page := page_of_run(result.flow_run_id)) is not None:
+        say(f"Run: {page}")

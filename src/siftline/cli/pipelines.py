@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 import click
 
 from siftline.cli.options import json_option, path_type
-from siftline.cli.prefect_setup import prepare_prefect
+from siftline.cli.prefect_setup import leave_prefect, prepare_prefect
 from siftline.cli.terminal import amount, say, say_json, table
 from siftline.config.schedules import next_boundaries
 from siftline.errors import BackfillFailed, ConfigError, SiftlineError, renamed
@@ -193,6 +193,7 @@ def backfill(pipeline: str, first: datetime, last: datetime, parallel: int, only
 
     with server():
         pass  # refuses an embedded server, which would not have the pipeline
+    click.get_current_context().call_on_close(leave_prefect)
     try:
         with flow_errors(), listening(_show_interval):
             report = flow.backfill(pipeline, first.date(), last.date(), parallel, only_missing)

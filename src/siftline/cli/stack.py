@@ -17,6 +17,7 @@ from siftline.cli.options import LocalPath
 from siftline.cli.terminal import say
 from siftline.errors import storage_error
 from siftline.stack import Stack, StackRecord, clear, read_stack, supervise
+from siftline.stack.kept_server import end_kept_server
 from siftline.stack.processes import end
 from siftline.stack.services import services
 from siftline.stack.token import TOKEN_VARIABLE, is_loopback, token_file
@@ -87,9 +88,14 @@ def up(workers: int | None, detach: bool, **options: Any) -> int:
 @click.command()
 @_home_option
 def down(home: Path) -> None:
-    """Stop the stack started by `siftline up`, from any terminal, or clean up what it left behind."""
+    """Stop the stack started by `siftline up`, from any terminal, or clean up what it left behind.
+
+    The Prefect server that `siftline run` keeps for the next command ends, too.
+    """
     record = read_stack(home)
     stopped = [] if record is None else _stop(record)
+    if end_kept_server():
+        stopped.append("the Prefect server of commands")
     say(f"stopped {', '.join(stopped)}" if stopped else f"nothing is running in {home}")
 
 

@@ -155,8 +155,14 @@ class _Start:
 
 def _client_of(cluster: Any) -> Any:
     from distributed import Client
+    from distributed import LocalCluster as DaskLocalCluster
 
-    return Client(cluster, set_as_default=False)
+    if not isinstance(cluster, DaskLocalCluster):
+        return Client(cluster, set_as_default=False)
+    # By its address, or the client would wait for all workers, for ever.
+    client = Client(cluster.scheduler_address, set_as_default=False)
+    client.cluster = cluster
+    return client
 
 
 def _workers(cluster: LocalCluster | FactoryCluster) -> int | WorkerRange:

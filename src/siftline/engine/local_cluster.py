@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from typing import Any
-
-import psutil
 
 from siftline.config.clusters import LocalCluster
 from siftline.engine.workers import ENVIRONMENT, START_METHOD, prepare_workers
@@ -22,7 +22,9 @@ SCHEDULING = {"distributed.scheduler.allowed-failures": 0, "distributed.schedule
 # Dask would close the nanny of a worker that is down 15 s after a loss, as after a second loss. The nanny
 # revives it, however often.
 _KEEP_WORKERS = {"distributed.deploy.lost-worker-timeout": "1000 days"}
-_CLOSE_SECONDS = 15.0
+_CLOSE_SECONDS = 10.0
+# Dask's name for the process of a worker.
+_WORKER = "Dask Worker process"
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Starting:
 def local_cluster(config: LocalCluster, workers: int, dashboard_after_seconds: float) -> Iterator[Starting]:
     """Start a cluster on this machine and, in the background, its workers; end all of them."""
     prepare_workers()
+    before = multiprocessing.active_children()
     starting = _start(config, workers)
     timer = threading.Timer(dashboard_after_seconds, _add_dashboard, [starting.cluster])
     timer.daemon = True
@@ -50,7 +53,7 @@ def local_cluster(config: LocalCluster, workers: int, dashboard_after_seconds: f
         yield starting
     finally:
         timer.cancel()
-        _end(starting.cluster)
+        _end(starting.cluster, before)
 
 
 def _start(config: LocalCluster, workers: int) -> Starting:
@@ -100,15 +103,11 @@ def _add_dashboard(cluster: Any) -> None:
         cluster.loop.add_callback(connect, *pages, prefix="/")
 
 
-def _end(cluster: Any) -> None:
-    """Close a cluster in order if that takes seconds, and kill the workers that are left."""
-    workers = []
-    for nanny in list(cluster._created):  # those that start are nowhere else
-        with suppress(psutil.NoSuchProcess, AttributeError):
-            if nanny.pid is not None:
-                workers.append(psutil.Process(nanny.pid))
+def _end(cluster: Any, before: Collection[BaseProcess]) -> None:
+    """Close a cluster in order if that takes seconds; kill what is left of the workers started since."""
     with suppress(TimeoutError):
         cluster.close(timeout=_CLOSE_SECONDS)
-    for worker in workers:
-        with suppress(psutil.NoSuchProcess):
-            worker.kill()
+    for process in multiprocessing.active_children():
+        # They do not heed the signal by which Python would end them, and it would wait for ever.
+        if process not in before and process.name.startswith(_WORKER):
+            process.kill()

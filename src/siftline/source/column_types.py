@@ -84,7 +84,7 @@ def select(
 
 
 def common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
-    """Return the type that has the values of both, but for those that `bounds` excludes; None if none."""
+    """Return the type that has the values of both, within `value_limits`; None if there is none."""
     if one == other or pa.types.is_null(other):
         return one
     if pa.types.is_null(one):
@@ -135,7 +135,7 @@ def _common_decimal(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
     return pa.decimal128(precision, scale) if precision <= 38 else pa.decimal256(precision, scale)
 
 
-def bounds(kind: pa.DataType, common: pa.DataType) -> tuple[int, int] | None:
+def value_limits(kind: pa.DataType, common: pa.DataType) -> tuple[int, int] | None:
     """Return the stored values of a type that a common type can have; None if it can have all."""
     if pa.types.is_integer(kind) and kind.bit_width == 64 and pa.types.is_floating(common):
         return -_LARGEST_WHOLE, _LARGEST_WHOLE

@@ -29,6 +29,7 @@ from siftline.types import Ints
 BATCH_ROWS = 65_536
 _BATCH_CELLS = 1 << 22
 _COLUMNS_AT_ONCE = 128
+_SMALL_ROWS = 4_096  # part of a batch keeps the memory of all of it
 _RUN_AGAIN = "run again: the changed input is a new job"
 
 
@@ -101,7 +102,7 @@ def _batches(
         return
     starts = range(0, len(columns), _COLUMNS_AT_ONCE)
     runs = (columns[start : start + _COLUMNS_AT_ONCE] for start in starts)
-    tables = [pa.Table.from_batches(list(read(run, batch_rows(len(run))))) for run in runs]
+    tables = [pa.Table.from_batches(list(read(run, _SMALL_ROWS))) for run in runs]
     whole = pa.table([column for table in tables for column in table.columns], columns)
     for start in range(0, whole.num_rows, rows):
         yield from whole.slice(start, rows).combine_chunks().to_batches()

@@ -17,7 +17,9 @@ from siftline.source.reading import joined, read_pieces, take_rows
 # Enough places to cover drift over time, and enough rows that no row group dominates.
 _MIN_GROUPS = 8
 _READ_PER_SAMPLED = 4
-_COLUMNS_AT_ONCE = 128
+# Columns of a row group that are read at once, at least; cells, otherwise.
+_COLUMNS_AT_ONCE = 32
+_CELLS_AT_ONCE = 1 << 22
 
 
 def draw_sample(
@@ -41,8 +43,9 @@ def draw_sample(
         positions = np.sort(generator.choice(sum(sizes), size=min(rows, sum(sizes)), replace=False))
     parts = []
     # By runs of columns: of a wide input, not even one row group may fit into memory.
-    for start in range(0, len(columns), _COLUMNS_AT_ONCE):
-        run = list(columns[start : start + _COLUMNS_AT_ONCE])
+    width = max(_COLUMNS_AT_ONCE, _CELLS_AT_ONCE // max(1, *sizes))
+    for start in range(0, len(columns), width):
+        run = list(columns[start : start + width])
         batches = read_pieces(files, pieces, run)
         part = joined(batches) if positions is None else take_rows(batches, positions)
         parts += [part[name] for name in run]

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from siftline.errors import SourceError
-from siftline.source.column_types import bounds, common_type, type_text
+from siftline.source.column_types import common_type, type_text, value_limits
 from siftline.source.files import ParquetFile
 
 _ONE_TYPE = "use files of one schema"
@@ -59,7 +59,9 @@ def agree(files: Sequence[ParquetFile], schema: pa.Schema, columns: Sequence[str
             if kind == common:
                 continue
             if not _fits(file, name, kind, common):
-                what = f"{file.path}: column {name} is {kind}, and a value may not fit {common} of other files"
+                what = (
+                    f"{file.path}: column {name} is {kind}, and a value may not fit {common} of other files"
+                )
                 raise SourceError(what, "write the column in one type")
             casts.setdefault(file.path, {})[name] = type_text(common)
             notes.setdefault(name, f"column {name} is {kind} in {file.path}, and is read as {common}")
@@ -88,7 +90,7 @@ def _fits(file: ParquetFile, name: str, kind: pa.DataType, common: pa.DataType) 
 
     Times without statistics are taken to fit: the cast checks them too, and INT96 has none.
     """
-    limits = bounds(kind, common)
+    limits = value_limits(kind, common)
     if limits is None:
         return True
     for _, rows, statistics in column_statistics(file, [name]):

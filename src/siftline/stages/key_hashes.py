@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 Hashes = npt.NDArray[np.uint64]
+Places = npt.NDArray[np.int64]
 
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 _SHIFT = np.uint64(32)
@@ -18,25 +19,35 @@ _MISSING = np.uint64(0x6D697373696E6721)
 # Bits of the first so many bytes of a word.
 _MASKS = np.array([(1 << 8 * count) - 1 for count in range(9)], np.uint64)
 # Rows at once: what is computed stays in the processor's cache.
-_ROWS = 8_192
+_ROWS = 4_096
 _LONGEST = 1_024
 
 
 def hash_keys(table: pa.Table, key: Sequence[str]) -> tuple[Hashes, int] | None:
     """Return the hash of every row's key, and the rows that lack a part of it; None if a type has no hash."""
     columns = [_flat(table[name]) for name in key]
-    if any(column is None for column in columns):
-        return None
-    lacking = np.zeros(table.num_rows, dtype=bool)
-    hashes = np.zeros(table.num_rows, dtype=np.uint64)
-    for column in columns:
-        missing = _missing(column)
-        found = _hash(column)
+    hashes = np.empty(table.num_rows, dtype=np.uint64)
+    lacking = 0
+    for first in range(0, table.num_rows, _ROWS):
+        found = _hash_rows([column if column is None else column.slice(first, _ROWS) for column in columns])
         if found is None:
             return None
+        hashes[first : first + _ROWS] = found[0]
+        lacking += found[1]
+    return hashes, lacking
+
+
+def _hash_rows(columns: Sequence[pa.Array | None]) -> tuple[Hashes, int] | None:
+    hashes: Hashes = np.zeros(1, np.uint64)
+    lacking = np.zeros(1, bool)
+    for column in columns:
+        found = None if column is None else _hash(column)
+        if column is None or found is None:
+            return None
+        missing = _missing(column)
         if missing is not None:
             found[missing] = _MISSING
-            lacking |= missing
+            lacking = lacking | missing
         hashes = _mixed(hashes ^ found)
     return hashes, int(lacking.sum())
 
@@ -95,28 +106,28 @@ def _hash(array: pa.Array) -> Hashes | None:
 
 def _hash_texts(array: pa.Array) -> Hashes | None:
     """Hash texts by words of eight bytes, of which the last may have fewer."""
-    if not len(array):
-        return np.empty(0, np.uint64)
     large = pa.types.is_large_string(array.type) or pa.types.is_large_binary(array.type)
     _, offsets, data = array.buffers()
     edges = np.frombuffer(offsets, np.int64 if large else np.int32)[array.offset :][: len(array) + 1]
-    if np.diff(edges).max() > _LONGEST:
+    begin, end = int(edges[0]), int(edges[-1])
+    sizes = np.diff(edges).astype(np.int64)
+    shortest, longest = int(sizes.min()), int(sizes.max())
+    if longest > _LONGEST:
         return None
-    hashes = np.empty(len(array), np.uint64)
-    for first in range(0, len(array), _ROWS):
-        own = edges[first : first + _ROWS + 1].astype(np.int64)
-        begin, end = int(own[0]), int(own[-1])
-        padded = np.zeros(end - begin + 8, np.uint8)
-        if end > begin:
-            padded[:-8] = np.frombuffer(data, np.uint8)[begin:end]
-        # The word that starts at any byte.
-        words = np.ndarray((end - begin + 1,), np.dtype("<u8"), padded, strides=(1,))
-        hashes[first : first + _ROWS] = _hash_words(words, own[:-1] - begin, np.diff(own))
-    return hashes
-
-
-def _hash_words(words: Hashes, starts: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]) -> Hashes:
+    content = np.frombuffer(data, np.uint8)[begin:end] if end > begin else np.empty(0, np.uint8)
     hashes = _mixed(sizes.astype(np.uint64))
+    if shortest == longest:
+        words = np.zeros((len(array), -(-longest // 8) * 8), np.uint8)
+        words[:, :longest] = content.reshape(len(array), longest)
+        return reduce(lambda done, word: _mixed(done ^ word), words.view("<u8").T, hashes)
+    return _hash_words(
+        np.append(content, np.zeros(8, np.uint8)), (edges[:-1] - begin).astype(np.int64), sizes, hashes
+    )
+
+
+def _hash_words(content: npt.NDArray[np.uint8], starts: Places, sizes: Places, hashes: Hashes) -> Hashes:
+    # The word that starts at any byte.
+    words = np.ndarray((len(content) - 7,), np.dtype("<u8"), content, strides=(1,))
     shortest, longest = int(sizes.min()), int(sizes.max())
     for done in range(0, longest, 8):
         if done + 8 <= shortest:

@@ -28,22 +28,21 @@ _LONGEST_BOUND = 256
 
 @dataclass(frozen=True)
 class RunKeys:
-    """Keys of consecutive chunks: their number, those with a missing part, the different ones.
+    """Keys of consecutive chunks: their number, and those with a missing part.
 
-    `bounds` are the lowest and the highest value of the key's first column, if that has an order; `repeated`
-    is the hash of a key that occurs twice. `saved` is the file with the hashes, if these are not too many.
+    Of many, `repeated` is the hash of one that occurs twice, and `bounds` are the lowest and highest value of
+    the first column, if that has an order. `saved` is the file with the hashes, if these are not too many.
     """
 
     rows: int
     missing: int
-    distinct: int
     repeated: int | None
     bounds: tuple[Any, Any] | None
     saved: str | None
 
 
 class KeyCensus:
-    """Counts the keys of consecutive chunks, table by table; bounds only if they will be `many`."""
+    """Counts the keys of consecutive chunks, table by table; `many` are not all compared with one another."""
 
     def __init__(self, key: Sequence[str], many: bool) -> None:
         self._key = key
@@ -69,21 +68,24 @@ class KeyCensus:
         """Return the facts, and save at most so many hashes; None without a key or a hash of it."""
         if not self._known or not self._hashes:
             return None
-        ordered = np.sort(np.concatenate(self._hashes))
-        again = ordered[1:] == ordered[:-1]
-        different = ordered[np.append(True, ~again)]
-        saved = len(different) <= most
+        hashes = np.concatenate(self._hashes)
+        rows, repeated = len(hashes), None
+        if self._many:  # else the coordinator compares them all
+            hashes, repeated = _different(hashes)
+        saved = len(hashes) <= most
         if saved:
             with replacing(path, durable=False) as temporary, temporary.open("wb") as file:
-                np.save(file, different, allow_pickle=False)
-        return RunKeys(
-            rows=len(ordered),
-            missing=self._missing,
-            distinct=len(different),
-            repeated=int(ordered[1:][again][0]) if again.any() else None,
-            bounds=_joint(self._bounds),
-            saved=str(path) if saved else None,
-        )
+                np.save(file, hashes, allow_pickle=False)
+        return RunKeys(rows, self._missing, repeated, _joint(self._bounds), str(path) if saved else None)
+
+
+def _different(hashes: Hashes) -> tuple[Hashes, int | None]:
+    """Return the different hashes, ascending, and one that occurs twice."""
+    ordered = np.sort(hashes)
+    again = ordered[1:] == ordered[:-1]
+    if not again.any():
+        return ordered, None
+    return ordered[np.append(True, ~again)], int(ordered[1:][again][0])
 
 
 def _bounds(column: pa.ChunkedArray) -> tuple[Any, Any] | None:
@@ -136,16 +138,12 @@ def key_facts(
 def _compared(runs: Sequence[RunKeys]) -> tuple[int | None, int | None]:
     """Return the number of different keys, None if they are too many, and the hash of one that repeats."""
     within = min((run.repeated for run in runs if run.repeated is not None), default=None)
-    if len(runs) == 1:
-        return runs[0].distinct, within
     saved = [run.saved for run in runs if run.saved is not None]
     if len(saved) < len(runs):
         return None, within
-    ordered = np.sort(np.concatenate([np.load(path, allow_pickle=False) for path in saved]))
-    again = ordered[1:] == ordered[:-1]
-    if within is None and again.any():
-        within = int(ordered[1:][again][0])
-    return len(ordered) - int(again.sum()), within
+    hashes = np.concatenate([np.load(path, allow_pickle=False) for path in saved])
+    different, across = _different(hashes)
+    return len(different), within if within is not None else across
 
 
 def _apart(runs: Sequence[RunKeys]) -> bool:

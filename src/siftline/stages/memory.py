@@ -17,10 +17,11 @@ from siftline.errors import ConfigError
 from siftline.machine import USUAL_MEMORY, this_machine
 from siftline.source.reading import batch_rows, joined, read_pieces
 
-# A worker with its imports, and its smallest fit worth an estimate.
-_WORKER = 200 << 20
+# A worker with its imports, and the smallest fit worth an estimate; the share at which Dask ends a worker.
+_WORKER = 320 << 20
 _SMALL = 64 << 20
 _SPARE = 1.1
+_ENDS_AT = 0.95
 _MIN_SAMPLE = 500
 
 
@@ -76,7 +77,7 @@ def fit_bytes(config: BatchConfig, features: Sequence[Feature], width: int, rows
     rows = min(rows, config.detector.sample_rows)
     # The sample as read, as a matrix, and preprocessed: once by feature, once joined.
     plain = plain_numbers(features, config.preprocess)
-    matrices = rows * (len(features) * (12 if plain else 16) + (0 if plain else 16 * width))
+    matrices = rows * (len(features) * (13 if plain else 18) + (0 if plain else 18 * width))
     return matrices + _ESTIMATORS[config.detector.kind](config.detector.params, rows, width)
 
 
@@ -100,15 +101,16 @@ _ESTIMATORS = {"isolation_forest": _forest, "elliptic_envelope": _envelope}
 def check_fit(config: BatchConfig, features: Sequence[Feature], widths: Widths, rows: int) -> None:
     """Raise `ConfigError` if the fit does not fit into a worker."""
     limit = _limit(config)
+    usable = int(_ENDS_AT * limit)
 
     def needed(sample: int) -> int:
         fit = fit_bytes(config, features, widths.total, min(sample, rows))
         return int(_SPARE * fit) + _WORKER if fit > _SMALL else 0
 
     sample = min(rows, config.detector.sample_rows)
-    if needed(sample) <= limit:
+    if needed(sample) <= usable:
         return
-    fitting = bisect_right(range(sample), limit, key=needed) - 1
+    fitting = bisect_right(range(sample), usable, key=needed) - 1
     raise ConfigError(
         f"detector.sample_rows: fitting {config.detector.kind} on {sample:,} rows of {widths.total:,} columns"
         f"{_widest(widths)} needs about {needed(sample) >> 20:,} MiB, a worker has {limit >> 20:,} MiB",

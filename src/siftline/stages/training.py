@@ -34,6 +34,7 @@ _IQR_OF_NORMAL = 1.349
 def fit_on_sample(plan: BatchPlan) -> DetectorRef:
     """Draw the sample, fit the detector on it, and save the model, on a worker."""
     sample = _sample(plan)
+    pa.default_memory_pool().release_unused()  # of decoding, before the fit needs memory
     model = _fit_around(sample, plan)
     path, name = save_model(model, plan.files.model)
     with suppress(Exception):  # or a sample is drawn for it later

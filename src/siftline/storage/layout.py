@@ -54,6 +54,7 @@ class Version:
     HISTORY = 1
     INTERVAL = 1
     JOB = 1
+    KEPT_SERVER = 1
     LEASE = 2
     LIVE = 1
     MANIFEST = 2

@@ -184,7 +184,8 @@ def test_a_source_without_rows_is_refused(tmp_path: Path) -> None:
 def test_a_source_without_a_number_is_refused(tmp_path: Path) -> None:
     config = given(tmp_path, pa.table({"t": ["a", "b"]}), source={"features": None})
     assert refusal(FeatureError, config) == (
-        "source.features: the source has no numeric column; name the features"
+        "source.features: no column to score by default "
+        "(no features by default: t (text). source.features chooses others); name the features"
     )
 
 
@@ -403,9 +404,7 @@ def test_a_csv_without_rows_or_values_is_refused_as_such(tmp_path: Path, text: s
 
 
 @pytest.mark.parametrize("features", [None, ["x", "n"]], ids=["all numeric", "named"])
-def test_columns_of_csv_are_text_unless_they_are_features(
-    tmp_path: Path, features: list[str] | None
-) -> None:
+def test_columns_of_csv_are_text_unless_they_are_features(tmp_path: Path, features: list[str] | None) -> None:
     (tmp_path / "x.csv").write_text("id,x,n,code\n1,1.5,2,a\n2,2.5,3,b\n")
     config = make_config(
         tmp_path,

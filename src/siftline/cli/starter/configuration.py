@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import unicodedata
 from collections.abc import Iterator
@@ -81,26 +82,31 @@ def starter_config(data: Path, asked: Asked = Asked()) -> str:  # noqa: B008  it
     roles, columns = propose_roles(found, asked)
     name = plain_name(data)
     fields = _fields(found, roles, columns) | {"name": scalar(name), "path": path_scalar(found.path)}
-    listing = _listed_features(roles)
-    outputs = (f"results/{name}", f"results/{name}-2", f"_results/{name}")
-    for number, output in enumerate(outputs, 1):
-        text = _TEMPLATE.format(**fields, features=listing, output=scalar(output))
-        config = _as_resolved(text)
-        try:
-            check_places(config)
-        except OutputConflict:
-            if number == len(outputs):
-                raise
-            continue
-        break
+    text = _with_output(fields | {"features": _listed_features(roles)}, name)
+    config = _as_resolved(text)
     # The parameters of the detector are ours; to check them takes an import of scikit-learn.
     inspect_batch(config.model_copy(update={"detector": config.detector.model_copy(update={"params": {}})}))
     return text
 
 
+def _with_output(fields: dict[str, str], name: str) -> str:
+    """Return the text with an output that is not in use, and apart from the input."""
+    *others, last = (
+        _TEMPLATE.format(**fields, output=scalar(output))
+        for output in (f"results/{name}", f"results/{name}-2", f"_results/{name}")
+    )
+    for text in others:
+        try:
+            check_places(_as_resolved(text))
+        except OutputConflict:
+            continue
+        return text
+    return last
+
+
 def plain_name(data: Path) -> str:
     """Return a name for the pipeline: that of the data, in ASCII letters, digits and hyphens."""
-    for part in (data.name, *reversed(data.absolute().parts[:-1])):
+    for part in reversed(Path(os.path.normpath(data.absolute())).parts):
         plain = unicodedata.normalize("NFKD", part.split(".")[0]).encode("ascii", "ignore").decode()
         plain = re.sub(r"[^A-Za-z0-9]+", "-", plain)[:_LONGEST_NAME].strip("-")
         if plain or not _is_pattern(part):
@@ -109,7 +115,7 @@ def plain_name(data: Path) -> str:
 
 
 def _is_pattern(part: str) -> bool:
-    return part in ("", "..") or any(sign in part for sign in "*?[")
+    return any(sign in part for sign in "*?[")
 
 
 def _given_path(data: Path) -> str:

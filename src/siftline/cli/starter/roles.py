@@ -22,6 +22,7 @@ from siftline.stages.findings.known_labels import as_labels
 MOST_CATEGORIES = 100
 _CARRIED_TEXTS = 3
 _FEW_ROWS = 20
+_TIMES = ("timestamp", "date")
 _LONGEST_KEY = 64
 # Without blanks, and with a letter, unless it is a code: dates are no identifiers.
 _WORD = r"^\d+$|^\S*[\pL_]\S*$"
@@ -65,37 +66,45 @@ def propose_roles(found: FirstRows, asked: Asked) -> tuple[Roles, dict[str, Colu
     _check_asked(found, asked)
     excluded = {name for name in found.names for pattern in asked.exclude if _matches(name, pattern)}
     reasons = _barred(found) | dict.fromkeys(excluded, "excluded")
-    free = {name: column for name, column in columns.items() if name not in reasons}
     roles = Roles(key=list(asked.key), key_reason="chosen" if asked.key else "")
-    roles.label = asked.label or _label(found, columns, excluded)
-    taken = {*roles.key, roles.label}
-    free = {name: column for name, column in free.items() if name not in taken}
+    roles.label = asked.label or _label(found, columns, {*excluded, *asked.key})
+    free = _without(columns, *reasons, *roles.key, roles.label)
     if not roles.key:
         roles.key, roles.key_reason = _key(found, free)
-    free = {name: column for name, column in free.items() if name not in roles.key}
-    roles.timestamp = next((one.name for one in free.values() if one.kind == "timestamp" and one.known), None)
-    roles.timestamp = roles.timestamp or next(
-        (one.name for one in free.values() if one.kind == "date" and one.known), None
-    )
-    free.pop(roles.timestamp or "", None)
-    doubtful = {}
-    for name, column in free.items():
-        reason = no_measure(column)
-        if reason is None:
-            roles.features.append(name)
-        else:
-            doubtful[name] = reason
+    free = _without(free, *roles.key)
+    roles.timestamp = _timestamp(free)
+    free = _without(free, roles.timestamp)
+    doubtful = {name: reason for name, one in free.items() if (reason := no_measure(one)) is not None}
+    roles.features = [name for name in free if name not in doubtful]
     roles.hours = [name for name in roles.features if is_cyclic_hour(columns[name])]
     if not roles.features:
         _last_resort(roles, columns, [columns[name] for name in doubtful])
-    texts = [one.name for one in free.values() if one.kind == "text" and one.known and not one.constant]
-    texts = [name for name in texts if name not in roles.features]
-    roles.carried = [*([roles.timestamp] if roles.timestamp else []), *texts[:_CARRIED_TEXTS]]
+    roles.carried = _carried(roles, free)
     used = {*roles.key, roles.label, roles.timestamp, *roles.features}
     roles.left_out = [(name, (doubtful | reasons)[name]) for name in found.names if name not in used]
     if not roles.features and not roles.time_parts:
         raise _nothing(found, roles)
     return roles, columns
+
+
+def _without(columns: Mapping[str, Column], *names: str | None) -> dict[str, Column]:
+    others = set(names)
+    return {name: column for name, column in columns.items() if name not in others}
+
+
+def _timestamp(columns: Mapping[str, Column]) -> str | None:
+    """Return the first timestamp, else the first date."""
+    kinds = {
+        kind: [one.name for one in columns.values() if one.kind == kind and one.known] for kind in _TIMES
+    }
+    return next((names[0] for names in kinds.values() if names), None)
+
+
+def _carried(roles: Roles, free: Mapping[str, Column]) -> list[str]:
+    """Return the columns to carry over: the timestamp, and the first texts that differ."""
+    texts = [one.name for one in free.values() if one.kind == "text" and one.known and not one.constant]
+    texts = [name for name in texts if name not in roles.features]
+    return [*([roles.timestamp] if roles.timestamp else []), *texts[:_CARRIED_TEXTS]]
 
 
 def _matches(name: str, pattern: str) -> bool:

@@ -1,0 +1,54 @@
+"""The process of the kept Prefect server: it serves until no command has used it for a while."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from pathlib import Path
+
+import uvicorn
+
+from siftline.stack.kept_server import USERS, forget_kept_server
+from siftline.storage.locks import try_lock
+
+_LOOK_SECONDS = 1.0
+
+
+def keep(home: Path, port: int, idle_seconds: float) -> None:
+    """Serve the Prefect API and its pages on a port of this machine."""
+    config = uvicorn.Config(
+        "prefect.server.api.server:create_app",
+        factory=True,
+        host="127.0.0.1",
+        port=port,
+        log_level="error",
+        lifespan="on",
+        timeout_graceful_shutdown=3,
+    )
+    server = uvicorn.Server(config)
+    threading.Thread(target=_watch, args=(home, server, idle_seconds), daemon=True).start()
+    server.run()
+
+
+def _watch(home: Path, server: uvicorn.Server, idle_seconds: float) -> None:
+    """Let the server end once its users have left it alone for long enough."""
+    ended = threading.Event()
+    idle = 0.0
+    while idle < idle_seconds or not _given_up(home):
+        ended.wait(_LOOK_SECONDS)
+        with (home / USERS).open("a") as users:
+            idle = idle + _LOOK_SECONDS if try_lock(users) else 0.0
+    server.should_exit = True
+
+
+def _given_up(home: Path) -> bool:
+    """Remove the record, if no command uses the server: the next one starts another."""
+    with (home / USERS).open("a") as users:
+        if not try_lock(users):
+            return False
+        forget_kept_server(home)
+        return True
+
+
+if __name__ == "__main__":
+    keep(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]))
