@@ -141,7 +141,7 @@ class ChunkTable(Sequence[Chunk]):
 
 def _is_cut(pieces: Ints, bounds: Ints) -> bool:
     """Return True if chunks own all pieces once, and pieces cover row groups from their first rows on."""
-    if bounds.ndim != 1 or len(bounds) < 2 or (bounds[0], bounds[-1]) != (0, len(pieces)):
+    if bounds.ndim != 1 or not len(bounds) or (bounds[0], bounds[-1]) != (0, len(pieces)):
         return False
     follows = (pieces[1:, :2] == pieces[:-1, :2]).all(axis=1)
     expected = np.append(0, np.where(follows, pieces[:-1, 2] + pieces[:-1, 3], 0))

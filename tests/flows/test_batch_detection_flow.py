@@ -47,7 +47,7 @@ def test_published_scores_are_those_of_one_scikit_learn_call(tmp_path: Path) -> 
     batch_detection(values)
 
     scores = open_results(values["output"]["path"]).scores.to_table()
-    assert scores.column_names == ["id", "score", "label"]
+    assert scores.column_names == ["id", "row", "score", "label"]
     assert scores["id"].to_pylist() == list(range(1000, 1600))
     np.testing.assert_array_equal(scores["score"].to_numpy(), expected)
 

@@ -56,10 +56,12 @@ STEPS = [
     "replace parts-*/chunk-0000003-*.parquet",
     RECEIPTS[3],
     "replace */flagged.npy",
-    "replace scores/part-00000-*.parquet",
     "replace found/part-00000-*.parquet",
+    "replace scores/part-00000-*.parquet",
+    "replace keys/part-00000-*.parquet.npy",
     "replace */anomalies.parquet",
     "remove */found",
+    "remove */keys",
     "replace */findings.json",
     "replace */failed.parquet",
     "replace */manifest.json",
@@ -70,7 +72,7 @@ STEPS = [
     "replace out/findings.json",
     "replace out/manifest.json",
     CURRENT,
-    "remove .publications/*",
+    "remove *",  # an older publication, by the descriptor of its directory
 ]
 PUBLISHING = STEPS[STEPS.index("replace */manifest.json") :]
 

@@ -99,6 +99,6 @@ def test_the_findings_are_those_of_the_published_rows(whole: tuple[Job, Findings
 
 def test_known_labels_are_not_copied_into_the_anomalies(whole: tuple[Job, Findings]) -> None:
     assert whole[0].anomalies.column_names == [
-        *("id", "x", "y", "n", "color", "at", "machine"),
+        *("id", "row", "x", "y", "n", "color", "at", "machine"),
         *("score", "rank", "reasons"),
     ]

@@ -92,7 +92,7 @@ class SourceConfig(Section):
     key: Names = ()
     """Columns that identify a row in the results. Default: `row`, its position in the source."""
     types: dict[str, ColumnType] = Field(default={}, examples=[{"store": "text"}])
-    """Types of columns of CSV files. By default features are numbers, and keys, labels and carried columns text."""
+    """Types of columns of CSV files. By default features are numbers, and all others are text."""
     csv: CsvConfig = CsvConfig()
     """Form of CSV files. What is not set is detected where that is safe."""
     features: Names | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -20,6 +21,25 @@ RESERVED = {
 }
 
 
+def _forest_bytes(params: Mapping[str, Any], rows: int, width: int) -> int:
+    """Return the bytes of trees, and of the rows of one; what scikit-learn would refuse is left to it."""
+    trees, asked = params.get("n_estimators", 100), params.get("max_samples", "auto")
+    drawn = min(256, rows)
+    if isinstance(asked, (int, float)):
+        drawn = min(rows, int(asked * rows) if isinstance(asked, float) else asked)
+    return 160 * drawn * (trees if isinstance(trees, int) else 100) + 4 * drawn * width
+
+
+def _envelope_bytes(params: Mapping[str, Any], rows: int, width: int) -> int:
+    """Return the bytes of copies of all rows, and of ten covariances for every 300 of them, as in FastMCD."""
+    return 32 * rows * width + 8 * width**2 * (10 * (rows // 300) + 60)
+
+
+def _copies_bytes(params: Mapping[str, Any], rows: int, width: int) -> int:
+    """Return the bytes of two copies of all rows."""
+    return 16 * rows * width
+
+
 @dataclass(frozen=True)
 class DetectorKind:
     """A scikit-learn estimator whose ``score_samples`` is lower for anomalies, and its properties."""
@@ -29,6 +49,8 @@ class DetectorKind:
     takes_missing: bool  # rows with NaN can be scored
     trusted: tuple[str, ...] = ()  # types in a saved model that skops doubts; loading them must run no code
     acceleration: str | None = None  # import path of a `siftline.detectors.kinds.Acceleration`
+    # Memory of the fit beside the sample, by parameters, rows and columns.
+    fit_bytes: Callable[[Mapping[str, Any], int, int], int] = _copies_bytes
 
 
 DETECTORS: dict[str, DetectorKind] = {
@@ -40,6 +62,7 @@ DETECTORS: dict[str, DetectorKind] = {
         # A forged Tree can crash the process, but it runs no code.
         trusted=("sklearn.tree._tree.Tree",),
         acceleration="siftline.detectors.forest",
+        fit_bytes=_forest_bytes,
     ),
     # Rousseeuw, Van Driessen: A fast algorithm for the minimum covariance determinant, 1999.
     "elliptic_envelope": DetectorKind(
@@ -47,6 +70,7 @@ DETECTORS: dict[str, DetectorKind] = {
         exact=False,
         takes_missing=False,
         trusted=("sklearn.covariance._elliptic_envelope.EllipticEnvelope",),
+        fit_bytes=_envelope_bytes,
     ),
 }
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import os
+import signal
 import threading
 from collections.abc import Collection, Iterator
 from concurrent.futures import Future
@@ -105,6 +107,12 @@ def _add_dashboard(cluster: Any) -> None:
 
 def _end(cluster: Any, before: Collection[BaseProcess]) -> None:
     """Close a cluster in order if that takes seconds; kill what is left of the workers started since."""
+    for nanny in list(cluster._created):  # those that start are nowhere else
+        if nanny.status.name == "running":
+            nanny.close_gracefully()  # it revives no worker any more
+        if nanny.worker_address is None and nanny.pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(nanny.pid, signal.SIGKILL)  # Dask would wait until it is up
     with suppress(TimeoutError):
         cluster.close(timeout=_CLOSE_SECONDS)
     for process in multiprocessing.active_children():

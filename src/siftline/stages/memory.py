@@ -5,13 +5,13 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow.compute as pc
 
 from siftline.batch_plan import Feature, Piece, SourceFile
 from siftline.config.batch import BatchConfig
 from siftline.config.clusters import LocalCluster, SerialCluster, asked_memory
+from siftline.config.detectors import DETECTORS
 from siftline.detectors.preprocess import as_text, capped, plain_numbers
 from siftline.errors import ConfigError
 from siftline.machine import USUAL_MEMORY, this_machine
@@ -78,24 +78,7 @@ def fit_bytes(config: BatchConfig, features: Sequence[Feature], width: int, rows
     # The sample as read, as a matrix, and preprocessed: once by feature, once joined.
     plain = plain_numbers(features, config.preprocess)
     matrices = rows * (len(features) * (13 if plain else 18) + (0 if plain else 18 * width))
-    return matrices + _ESTIMATORS[config.detector.kind](config.detector.params, rows, width)
-
-
-def _forest(params: Mapping[str, Any], rows: int, width: int) -> int:
-    """Trees, and the rows of one; a number that scikit-learn would refuse is left to it."""
-    trees, asked = params.get("n_estimators", 100), params.get("max_samples", "auto")
-    drawn = min(256, rows)
-    if isinstance(asked, (int, float)):
-        drawn = min(rows, int(asked * rows) if isinstance(asked, float) else asked)
-    return 160 * drawn * (trees if isinstance(trees, int) else 100) + 4 * drawn * width
-
-
-def _envelope(params: Mapping[str, Any], rows: int, width: int) -> int:
-    """Copies of all rows, and ten covariances for every 300 of them, as FastMCD keeps."""
-    return 32 * rows * width + 8 * width**2 * (10 * (rows // 300) + 60)
-
-
-_ESTIMATORS = {"isolation_forest": _forest, "elliptic_envelope": _envelope}
+    return matrices + DETECTORS[config.detector.kind].fit_bytes(config.detector.params, rows, width)
 
 
 def check_fit(config: BatchConfig, features: Sequence[Feature], widths: Widths, rows: int) -> None:

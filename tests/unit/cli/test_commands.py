@@ -15,7 +15,8 @@ LISTING = """
 import sys
 from siftline.cli import commands
 commands.main(["--help"], standalone_mode=False)
-print([name for name in ("dask", "distributed", "prefect", "sklearn") if name in sys.modules])
+heavy = {"dask", "distributed", "httpx", "numpy", "prefect", "pyarrow", "pydantic", "sklearn", "yaml"}
+print(sorted(heavy & set(sys.modules)))
 """
 
 
@@ -24,7 +25,7 @@ def test_the_help_lists_every_command_without_importing_what_they_need() -> None
 
     *lines, imported = done.stdout.splitlines()
     listed = lines[lines.index("Commands:") + 1 :]
-    assert [line.split()[0] for line in listed] == NAMES
+    assert [line.split()[0] for line in listed if line[2:3].strip()] == NAMES
     assert imported == "[]"
 
 

@@ -1,4 +1,4 @@
-"""Help and completion come at once: no module of a command is imported for them."""
+"""Completion of commands and options in shells."""
 
 from __future__ import annotations
 
@@ -6,33 +6,10 @@ import os
 import subprocess
 import sys
 
-import click
 import pytest
 from click.testing import CliRunner
 
 from siftline.cli import commands
-
-_HELP = """
-import sys
-from click.testing import CliRunner
-from siftline.cli import commands
-answer = CliRunner().invoke(commands, ["--help"])
-assert answer.exit_code == 0 and "validate" in answer.output, answer.output
-print(sorted({"dask", "httpx", "numpy", "prefect", "pyarrow", "pydantic", "yaml"} & set(sys.modules)))
-"""
-
-
-def test_the_help_imports_no_library_of_a_command() -> None:
-    found = subprocess.run([sys.executable, "-c", _HELP], check=True, capture_output=True, text=True)
-    assert found.stdout.strip() == "[]"
-
-
-def test_every_command_of_the_help_is_there_and_says_what_it_does() -> None:
-    context = click.Context(commands)
-    for name in commands.list_commands(context):
-        command = commands.get_command(context, name)
-        assert command is not None and command.name == name
-        assert command.help
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

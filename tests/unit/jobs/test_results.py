@@ -200,7 +200,10 @@ def tolerant(home: Path, table: pa.Table, **sections: Any) -> BatchConfig:
 
 def test_a_row_that_cannot_be_scored_fails_the_job_by_its_place(tmp_path: Path) -> None:
     detector = {"sample_rows": 10, "seed": 1}
-    config = tolerant(tmp_path, far_too_large(100, 61), tolerate={"rows": 0}, detector=detector)
+    table = far_too_large(100, 61)
+    config = tolerant(tmp_path, table, tolerate={"rows": 0}, detector=detector)
+    (path,) = (tmp_path / "data").iterdir()
+    pq.write_table(table, path, row_group_size=20, write_statistics=False)  # they would show it at once
     with pytest.raises(RowError) as caught:
         run_job(config)
     (kept,) = Path(config.checkpoint.path).glob("jobs/*/failed-*/chunk-0000003-*.parquet")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from siftline.config.batch import RetriesConfig
+from siftline.config.batch import RetriesConfig, ValidationConfig
 from siftline.config.loading import parse_config
 from siftline.config.schedules import Interval, Schedule
 from siftline.errors import ConfigError, RenamedWarning
@@ -88,7 +88,7 @@ def test_what_a_run_is_given_has_the_settings_in_the_batch_alone() -> None:
 def test_without_result_validation_a_result_passes_whatever_the_batch_says() -> None:
     batch = {**BATCH, "validation": {"anomaly_rate": {"max": 0.05}}}
     config = pipeline(batch=batch, steps=[{"uses": "batch_processing"}]).config()
-    assert "validation" not in config.model_fields_set
+    assert config.validation == ValidationConfig(ties="warn")
 
 
 def test_without_notification_nobody_is_told() -> None:

@@ -24,10 +24,11 @@ forest is compared with scikit-learn's own scores before it is used; if they dif
 """
 
 from siftline.detectors.forest.compilation import KERNELS
-from siftline.detectors.forest.paths import sensitive
+from siftline.detectors.forest.paths import features_on_paths
 from siftline.detectors.forest.scorer import ForestScorer
 
 make_scorer = ForestScorer
+sensitive = features_on_paths
 preload, prepare, lacking = KERNELS.preload, KERNELS.prepare, KERNELS.lacking
 
 __all__ = ["lacking", "make_scorer", "preload", "prepare", "sensitive"]

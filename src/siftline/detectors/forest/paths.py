@@ -12,7 +12,7 @@ from siftline.types import Mask, Matrix
 _MANY = 256
 
 
-def sensitive(forest: Any, matrix: Matrix) -> Mask:
+def features_on_paths(forest: Any, matrix: Matrix) -> Mask:
     """Return a mask of the features whose change may change the score of a row, all of shape (n, d)."""
     if matrix.shape[1] < _MANY:
         return np.ones(matrix.shape, dtype=np.bool_)

@@ -171,3 +171,12 @@ def test_memory_that_is_not_aligned_is_taken() -> None:
     matrix[:] = SAMPLE
     assert not matrix.flags.aligned
     assert ForestScorer(FOREST).score_samples(matrix).tobytes() == EXPECTED.tobytes()
+
+
+@pytest.mark.usefixtures("kernels")
+def test_a_forest_of_very_many_features_is_left_to_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its tables would take gigabytes, and gain no time."""
+    monkeypatch.setattr(scorer, "CompiledForest", lambda *_: pytest.fail("compiled"))
+    rows = np.random.default_rng(0).normal(size=(20, 1_001)).astype(np.float32)
+    forest = IsolationForest(n_estimators=3, random_state=0).fit(rows)
+    assert ForestScorer(forest).score_samples(rows).tobytes() == forest.score_samples(rows).tobytes()
