@@ -19,6 +19,7 @@ from siftline.flows.run.api_retries import PatientTaskRunner
 from siftline.flows.run.batch import SAFER_DIVISOR, already_published, process_batch
 from siftline.flows.run.intervals import interval_of
 from siftline.flows.run.lifecycle import emit_recoverable, failed_for_good, run_of
+from siftline.flows.run.resumed_steps import with_steps_of_server
 from siftline.jobs.checkpoint import Checkpoint
 from siftline.jobs.plans import planned_config, read_plan
 from siftline.jobs.record import find_job, read_job, write_job
@@ -98,7 +99,8 @@ def partial_publication(job_id: str, checkpoint: str = ".siftline") -> BatchResu
         checkpoint: Directory of the jobs.
     """
     try:
-        config = _planned(checkpoint, job_id).assignment.announced
+        directory = find_job(checkpoint, job_id)
+        config = kept_assignment(planned_config(directory), directory).announced
     except SiftlineError as error:
         return failed_for_good(error)
     with run_of(Assignment(config=config)) as run:
@@ -125,7 +127,7 @@ class _Failed:
 
 def _planned(checkpoint: str, job_id: str) -> _Failed:
     directory = find_job(checkpoint, job_id)
-    assignment = kept_assignment(planned_config(directory), directory)
+    assignment = with_steps_of_server(kept_assignment(planned_config(directory), directory), directory)
     return _Failed(assignment, datetime.now(UTC), fresh=read_plan(directory).fresh)
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from siftline.flows.batch_detection import batch_detection
 from siftline.flows.run.calls import call_flow
-from siftline.imports import children_import_safely
 from siftline.jobs.results import Results, open_results
+from siftline.system.imports import children_import_safely
 
 
 def score(

@@ -21,11 +21,11 @@ from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, PREFECT_HOME
 from prefect.utilities.urls import url_for
 
-from siftline.addresses import ask_loopback_directly, without_password
 from siftline.errors import ApiError, Cancelled, ConfigError, UnknownPipeline
 from siftline.flows.address import api_address
-from siftline.imports import children_import_safely
-from siftline.prefect_api import SILENT_SECONDS, check_api
+from siftline.system.addresses import ask_loopback_directly, without_password
+from siftline.system.imports import children_import_safely
+from siftline.system.prefect_api import SILENT_SECONDS, check_api
 
 # Marks the deployments that Siftline has created.
 TAG = "siftline"

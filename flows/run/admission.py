@@ -34,11 +34,11 @@ from siftline.flows.control.slots import (
     wake_next,
 )
 from siftline.jobs.history import usual_seconds, worker_memory
-from siftline.machine import this_machine
 from siftline.progress import Queued, emit
 from siftline.resources.allocation import Requirements, fitted, requirements, size_of
 from siftline.resources.pool import Pool
 from siftline.resources.queue import share_of, whose_turn
+from siftline.system.machine import this_machine
 from siftline.tasks.adapters.artifacts import write_aside
 from siftline.tasks.adapters.present import present_run
 from siftline.tasks.adapters.suspension import request_suspension, stopping_if

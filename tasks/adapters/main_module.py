@@ -9,7 +9,7 @@ from pathlib import Path
 from types import FrameType, ModuleType
 
 from siftline.errors import ConfigError
-from siftline.imports import put_working_directory_last
+from siftline.system.imports import put_working_directory_last
 
 
 def spare_children_prefect() -> None:

@@ -21,7 +21,7 @@ from siftline.config.batch import RetriesConfig
 from siftline.config.clusters import AddressCluster, LocalCluster
 from siftline.engine import DaskExecutor, Executor, open_executor, prepare_workers, run_with_retries
 from siftline.errors import Cancelled, ClusterError
-from siftline.signals import Stop
+from siftline.system.signals import Stop
 from tests.faults import nothing_left_behind, wait_until
 
 pytestmark = pytest.mark.e2e
@@ -46,9 +46,10 @@ def forks() -> list[psutil.Process]:
 
 
 @contextmanager
-def first_worker_frozen() -> Iterator[None]:
-    """Freeze the first worker process as soon as it is there."""
+def first_worker_frozen() -> Iterator[threading.Event]:
+    """Freeze the first worker process as soon as it is there; yield an event that says so."""
     prepare_workers()
+    frozen = threading.Event()
     before = set(forks())
 
     def freeze() -> None:
@@ -56,10 +57,11 @@ def first_worker_frozen() -> Iterator[None]:
             lambda: [process for process in forks() if process not in before], "a worker is there"
         )
         new[0].suspend()
+        frozen.set()
 
     thread = threading.Thread(target=freeze)
     thread.start()
-    yield
+    yield frozen
     thread.join()
 
 
@@ -88,8 +90,9 @@ def test_workers_that_lack_the_memory_to_start_are_an_error_that_says_so() -> No
 
 
 def test_a_stop_while_a_cluster_starts_is_heeded() -> None:
-    stop = Stop(asked=lambda: True)
-    with first_worker_frozen(), open_executor(LocalCluster(workers=1, memory_limit="1GiB")) as executor:
+    cluster = LocalCluster(workers=1, memory_limit="1GiB")
+    with first_worker_frozen() as frozen, open_executor(cluster) as executor:
+        stop = Stop(asked=frozen.is_set)
         with pytest.raises(Cancelled):
             list(run_with_retries(executor, double, [1], RetriesConfig(), stop=stop))
         assert not cast(DaskExecutor, executor).started()

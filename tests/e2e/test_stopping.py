@@ -19,7 +19,7 @@ from siftline.config.loading import load_config
 from siftline.errors import Cancelled
 from siftline.jobs.record import read_job
 from siftline.jobs.results import open_results
-from siftline.signals import signals_deferred
+from siftline.system.signals import signals_deferred
 from tests.e2e.chaos import Job
 from tests.e2e.processes import Shell, finish
 from tests.faults import holder, wait_until

@@ -100,7 +100,8 @@ def test_the_flow_takes_a_frame_and_the_server_only_knows_a_path(place: str, tmp
         run = client.read_flow_run(first.flow_run_id)
     (staged,) = (tmp_path / "checkpoint/staged").iterdir()
     assert run.parameters["config"]["source"]["path"] == str(staged)
-    assert open_results(first.output).to_pandas().shape == (ROWS, 4)
+    names = ["row", "score", "label"] if place == "source" else ["id", "row", "score", "label"]
+    assert list(open_results(first.output).to_pandas()) == names
 
 
 def test_the_same_frame_is_the_same_file_and_another_is_another(tmp_path: Path) -> None:

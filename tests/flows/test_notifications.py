@@ -373,7 +373,8 @@ def test_the_message_says_how_many_how_unusual_which_and_where(tmp_path: Path, w
     for rank, row in enumerate(open_results(last.output).top(3).to_pylist(), 1):
         line = lines[start + rank]
         assert line.startswith(
-            f"{row['rank']}. score {row['score']:.4f}  id={row['id']}  row={row['row']}  place={row['place']}: "
+            f"{row['rank']}. score {row['score']:.4f}  id={row['id']}  row={row['row']}  "
+            f"place={row['place']}: "
         )
         assert f"{row['reasons'][0]['feature']} {row['reasons'][0]['value']} (typical " in line
     assert f"Results: {last.output}" in lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,9 +20,14 @@ from siftline import open_results
 from siftline.errors import ConfigError, GivenUp, RowError, SourceError, StorageUnavailable, UnknownJob
 from siftline.flows.batch_detection import batch_detection
 from siftline.flows.recovery import partial_publication, recovery
+from siftline.jobs.record import read_job, write_job
 from siftline.jobs.status import batch_statuses
+from siftline.pipelines.steps import STANDARD
+from siftline.progress import Incident, listening
 from siftline.stages import detect
 from siftline.stages.scoring import ChunkTask, score_chunk
+from siftline.storage.files import read_record, write_record
+from siftline.storage.layout import Version
 from siftline.types import ChunkReceipt
 from tests.flows.batches import configuration, scores_digest, write_rows
 from tests.flows.records import flow_run, label
@@ -368,3 +374,66 @@ def test_what_is_to_be_recovered_must_be_there(
 ) -> None:
     with pytest.raises(error, match=text):
         recovery(**given)
+
+
+# Steps that a checkpoint names
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A module in the working directory; the file that it leaves when it is imported is returned."""
+    monkeypatch.chdir(tmp_path)
+    marker = tmp_path / "imported"
+    (tmp_path / "own_steps_of_recovery.py").write_text(
+        f"from pathlib import Path\nPath({str(marker)!r}).touch()\n\ndef send(result, **settings): pass\n"
+    )
+    monkeypatch.delitem(sys.modules, "own_steps_of_recovery", raising=False)
+    return marker
+
+
+def forge_step(values: dict[str, Any], uses: str) -> None:
+    """Write a step into the record of the one job, as somebody may who can write to the checkpoint."""
+    (path,) = Path(checkpoint(values)).glob("jobs/*/assignment.json")
+    record = read_record(path, Version.ASSIGNMENT)
+    write_record(path, {**record, "steps": [*record["steps"], {"uses": uses}]}, Version.ASSIGNMENT)
+
+
+@pytest.mark.parametrize("forged_run", [False, True])
+def test_a_step_that_only_the_checkpoint_names_is_not_imported_and_the_rest_is_done(
+    tmp_path: Path, breaking: Breaking, module: Path, forged_run: bool
+) -> None:
+    values = configuration(tmp_path, retries=NO_DELAY)
+    breaking(away())
+    fail(values)
+    forge_step(values, "own_steps_of_recovery:send")
+    if forged_run:
+        (directory,) = Path(checkpoint(values)).glob("jobs/*")
+        write_job(directory, read_job(directory).model_copy(update={"run": str(uuid4())}))
+    breaking(None)
+    told: list[Any] = []
+    with listening(told.append):
+        result = recovery(job_id=job_id(values), checkpoint=checkpoint(values))
+    assert (result.state, module.exists()) == ("Completed", False)
+    (incident,) = [one for one in told if isinstance(one, Incident) and one.kind == "steps left out"]
+    assert incident.text.startswith("own_steps_of_recovery:send: the checkpoint names them, and neither ")
+    assert incident.text.endswith("siftline pipelines run test")
+
+
+def test_a_step_that_the_pipeline_on_the_server_has_is_done_as_it_is_there(
+    tmp_path: Path, breaking: Breaking, module: Path
+) -> None:
+    values = configuration(tmp_path, retries=NO_DELAY)
+    breaking(away())
+    fail(values)
+    forge_step(values, "own_steps_of_recovery:send")
+    breaking(None)
+    steps = [{"uses": name} for name in STANDARD] + [{"uses": "own_steps_of_recovery:send"}]
+    with get_client(sync_client=True) as client:
+        flow = client.create_flow(batch_detection)
+        parameters = {"config": values, "steps": steps}
+        deployment = client.create_deployment(flow, "test", parameters=parameters, tags=["siftline"])
+        try:
+            result = recovery(job_id=job_id(values), checkpoint=checkpoint(values))
+        finally:
+            client.delete_deployment(deployment)
+    assert (result.state, module.exists()) == ("Completed", True)

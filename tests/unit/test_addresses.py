@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from siftline.addresses import ask_loopback_directly, proxy_for, without_password
+from siftline.system.addresses import ask_loopback_directly, proxy_for, without_password
 
 API = "http://127.0.0.1:4200/api"
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")

@@ -10,7 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from siftline.imports import children_import_safely, environment, import_own, put_working_directory_last
+from siftline.system.imports import (
+    children_import_safely,
+    environment,
+    import_own,
+    put_working_directory_last,
+)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from siftline.machine import Machine, this_machine
+from siftline.system.machine import Machine, this_machine
 
 CORES, MEMORY = 16, 64 << 30
 V2 = "0::/kubepods/pod1\n"

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from siftline.errors import ApiError, ConfigError, SiftlineError
-from siftline.prefect_api import check_api, check_proxies
+from siftline.system.prefect_api import check_api, check_proxies
 
 PAGE = (200, "text/html; charset=utf-8", b"<!doctype html>true")
 HEALTHY = (200, "application/json", b"true")
@@ -112,7 +112,7 @@ def test_a_server_without_tls_is_not_asked_with_https() -> None:
 
 
 def test_a_failing_server_is_asked_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("siftline.prefect_api._PAUSE_SECONDS", 0)
+    monkeypatch.setattr("siftline.system.prefect_api._PAUSE_SECONDS", 0)
     with answering(503, "text/plain", b"busy") as host:
         assert f"http://{host}/api failed (status 503)" in complaint(f"http://{host}/api")
 

@@ -9,8 +9,8 @@ from types import FrameType
 
 import pytest
 
-from siftline import signals as interrupts
-from siftline.signals import GRACE_SECONDS, Stop, signals_held, stop_on_signal
+from siftline.system import signals as interrupts
+from siftline.system.signals import GRACE_SECONDS, Stop, signals_held, stop_on_signal
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

@@ -19,8 +19,8 @@ from click.shell_completion import CompletionItem
 
 from siftline.cli.streams import lost_output, make_output_safe
 from siftline.errors import RenamedWarning, SiftlineError
-from siftline.imports import SAFE_PATH
 from siftline.shown import terminal_text
+from siftline.system.imports import SAFE_PATH
 
 _INTERRUPTED = 130
 # The module of each command, imported when it is called, and its line in the help of all.

@@ -139,9 +139,9 @@ def submit(config: Path, overrides: tuple[str, ...], work_pool: str, as_json: bo
 @_set_option
 def validate(config: Path, overrides: tuple[str, ...]) -> None:
     """Check a configuration, its input and its output without running the job."""
-    from siftline.machine import this_machine
     from siftline.resources.allocation import JobSize, requirements
     from siftline.stages.inspection import inspect_batch
+    from siftline.system.machine import this_machine
 
     batch = resolve_config(load_config(config, overrides), datetime.now(UTC))
     found = inspect_batch(batch)
@@ -261,8 +261,8 @@ def _in_this_process(cluster: Cluster, verbose: bool) -> Iterator[None]:
     """
     from siftline.cli.live import show_progress
     from siftline.engine import prepare_executor
-    from siftline.signals import signals_held
     from siftline.stack.kept_server import kept_server
+    from siftline.system.signals import signals_held
 
     context = click.get_current_context()
 

@@ -14,7 +14,7 @@ from siftline.errors import SiftlineError, UnknownJob
 from siftline.jobs.plans import read_plan
 from siftline.jobs.record import read_job
 from siftline.jobs.results import manifest_record
-from siftline.source.csv import csv_stamp, staged_path
+from siftline.source.csv.staging import csv_stamp, staged_path
 from siftline.stages.inspection import Inspection, inspect_batch
 from siftline.stages.plan import identify_job
 from siftline.stages.publish import published_already

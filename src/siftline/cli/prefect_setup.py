@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from siftline.addresses import ask_loopback_directly
-from siftline.prefect_api import check_address, check_api, check_proxies
+from siftline.system.addresses import ask_loopback_directly
+from siftline.system.prefect_api import check_address, check_api, check_proxies
 
 # Prefect itself would try for a quarter of an hour when its API is gone, and hold up the end of the process.
 _LEAVING_SECONDS = 15.0

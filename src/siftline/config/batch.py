@@ -34,7 +34,6 @@ from siftline.config.fields import (
 from siftline.config.resources import ResourcesConfig
 from siftline.config.secrets import secrets_in
 
-
 Character = Annotated[str, StringConstraints(min_length=1, max_length=1, pattern=r"^[^\r\n\x00]$")]
 ColumnType = Literal["text", "integer", "number", "boolean", "timestamp", "date"]
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from urllib.parse import unquote
 
-from siftline.addresses import without_password
+from siftline.system.addresses import without_password
 
 _FILE_URL = re.compile(r"file:(?://(?:localhost)?)?(/(?!/).*)", re.IGNORECASE | re.DOTALL)
 _URL = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.:-]*):/")

@@ -10,7 +10,7 @@ import numpy as np
 
 from siftline.config.detectors import DETECTORS, RESERVED
 from siftline.errors import ModelError
-from siftline.signals import signals_deferred
+from siftline.system.signals import signals_deferred
 from siftline.types import Float64s, Mask, Matrix
 
 

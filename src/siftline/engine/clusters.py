@@ -10,7 +10,6 @@ from concurrent.futures import Future
 from contextlib import closing, contextmanager, suppress
 from typing import Any
 
-from siftline.addresses import without_password
 from siftline.config.clusters import (
     AddressCluster,
     Cluster,
@@ -31,10 +30,11 @@ from siftline.engine.serial import SerialExecutor
 from siftline.engine.sizing import Sized
 from siftline.engine.workers import prepare_workers, quieten_dask
 from siftline.errors import ClusterError
-from siftline.imports import import_own
-from siftline.machine import this_machine
 from siftline.progress import Incident, emit
-from siftline.signals import hold_signals
+from siftline.system.addresses import without_password
+from siftline.system.imports import import_own
+from siftline.system.machine import this_machine
+from siftline.system.signals import hold_signals
 
 _POLL_SECONDS = 0.1
 _CLOSE_SECONDS = 15.0

@@ -43,7 +43,7 @@ class Sent(Generic[T, R]):
 
     @property
     def began(self) -> Began:
-        """Whether the worker had begun the present item, and whether only that one."""
+        """State of the present item on its worker: not begun, begun alone, or beside others."""
         if self.begun is None:
             return "not"
         return "alone" if self.slots == 1 else "beside others"

@@ -30,7 +30,7 @@ _WORKER = "Dask Worker process"
 
 
 @dataclass(frozen=True)
-class Starting:
+class StartingCluster:
     """A cluster, and the start of its first workers."""
 
     cluster: Any
@@ -43,7 +43,7 @@ class Starting:
 
 
 @contextmanager
-def local_cluster(config: LocalCluster, workers: int, dashboard_after_seconds: float) -> Iterator[Starting]:
+def local_cluster(config: LocalCluster, workers: int, dashboard_after_seconds: float) -> Iterator[StartingCluster]:
     """Start a cluster on this machine and, in the background, its workers; end all of them."""
     prepare_workers()
     before = multiprocessing.active_children()
@@ -58,7 +58,7 @@ def local_cluster(config: LocalCluster, workers: int, dashboard_after_seconds: f
         _end(starting.cluster, before)
 
 
-def _start(config: LocalCluster, workers: int) -> Starting:
+def _start(config: LocalCluster, workers: int) -> StartingCluster:
     import dask.config
     from distributed import LocalCluster as DaskLocalCluster
 
@@ -87,7 +87,7 @@ def _start(config: LocalCluster, workers: int) -> Starting:
             cluster.worker_spec.update(cluster.new_worker_spec())
         await cluster._correct_state()
 
-    return Starting(cluster, asyncio.run_coroutine_threadsafe(start_workers(), cluster.loop.asyncio_loop))
+    return StartingCluster(cluster, asyncio.run_coroutine_threadsafe(start_workers(), cluster.loop.asyncio_loop))
 
 
 def _not_started(error: BaseException) -> ClusterError:

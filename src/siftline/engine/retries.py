@@ -24,7 +24,7 @@ from siftline.engine.adapting import Adapting
 from siftline.engine.base import Answer, Began, Executor, R, T, name_of
 from siftline.errors import Cancelled, OutOfMemory, SiftlineError
 from siftline.progress import Incident, emit
-from siftline.signals import Stop
+from siftline.system.signals import Stop
 
 # Workers that end before they begin an item, one after the other.
 _MOST_LOST = 5

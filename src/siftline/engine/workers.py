@@ -10,8 +10,8 @@ import multiprocessing
 import sys
 from multiprocessing import forkserver
 
-from siftline.imports import children_import_safely, environment
-from siftline.signals import signals_held
+from siftline.system.imports import children_import_safely, environment
+from siftline.system.signals import signals_held
 
 # Dask would have workers return memory after every free, at the cost of a page fault for each temporary
 # array: here arrays up to 32 MiB come from the heap, and 128 MiB of it stay. One compute thread per slot.

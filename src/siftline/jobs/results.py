@@ -134,9 +134,7 @@ class Results:
 
     def _repr_html_(self) -> str:
         title = f"{self.manifest.name}: {self.manifest.summary}"
-        return results_html(
-            title, self.findings, self.top(), self.manifest.features, self.manifest.cautions
-        )
+        return results_html(title, self.findings, self.top(), self.manifest.features, self.manifest.cautions)
 
     def _dataset(self, files: tuple[PublishedFile, ...]) -> ds.Dataset:
         import pyarrow.dataset as ds  # slow to import, and not needed by workers

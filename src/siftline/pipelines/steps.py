@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, field_validator
 from siftline.config.batch import RetriesConfig
 from siftline.config.fields import Section
 from siftline.errors import ConfigError
-from siftline.imports import import_own
+from siftline.system.imports import import_own
 
 STANDARD = ("batch_processing", "result_validation", "notification")
 _IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")

@@ -20,10 +20,10 @@ from siftline.config.clusters import (
     bounds,
 )
 from siftline.errors import ConfigError
-from siftline.machine import Machine
 from siftline.resources.pool import Pool
 from siftline.source.chunks import COPIES, row_bytes
 from siftline.stages.memory import fit_bytes, measure_widths
+from siftline.system.machine import Machine
 
 # A worker with its imports, and what Dask and Arrow hold beside the chunk.
 _BASE = 400 << 20

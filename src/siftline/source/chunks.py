@@ -21,7 +21,7 @@ from siftline.config.clusters import (
 from siftline.config.fields import parse_bytes
 from siftline.config.resources import ResourcesConfig
 from siftline.errors import ConfigError
-from siftline.machine import USUAL_MEMORY, this_machine
+from siftline.system.machine import USUAL_MEMORY, this_machine
 
 _MIN_ROWS = 10_000
 _MAX_ROWS = 1 << 20

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from siftline.detectors.preprocess import is_categorical, is_numeric
 from siftline.source.column_types import select
-from siftline.source.csv_columns import COUNTER_ROWS, CsvFile
+from siftline.source.csv.columns import COUNTER_ROWS, CsvFile
 from siftline.source.files import ParquetFile
 from siftline.source.schemas import column_statistics
 

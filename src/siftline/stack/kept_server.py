@@ -25,12 +25,12 @@ import psutil
 
 from siftline.config.fields import parse_duration
 from siftline.errors import ApiError, ConfigError
-from siftline.imports import children_import_safely
 from siftline.stack.processes import Identity, end
 from siftline.storage.files import digest
 from siftline.storage.layout import Version
 from siftline.storage.locks import locked, try_lock
 from siftline.storage.records import Record, RecordFile
+from siftline.system.imports import children_import_safely
 
 # How long the server is kept without a command; `0` for not at all.
 SETTING = "SIFTLINE_KEEP_SERVER"

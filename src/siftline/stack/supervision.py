@@ -13,12 +13,12 @@ from pathlib import Path
 import psutil
 
 from siftline.errors import StackError
-from siftline.signals import signals_handled
 from siftline.stack import postgresql
 from siftline.stack.config import Stack
 from siftline.stack.processes import MARK, Identity, check_ports, end, kill, marked
 from siftline.stack.record import StackRecord, claimed, read_stack
 from siftline.stack.services import Service, services
+from siftline.system.signals import signals_handled
 
 _POLL_SECONDS = 0.1
 _STOP_SECONDS = 30.0

@@ -23,7 +23,6 @@ from siftline.batch_plan import BatchPlan
 from siftline.engine import Executor, run_with_retries
 from siftline.errors import JobError
 from siftline.progress import Incident, Progress, emit
-from siftline.signals import stop_on_signal
 from siftline.source.reading import only_files
 from siftline.stages.findings.curve import curve_of
 from siftline.stages.findings.find import Evidence, sample_task, write_findings
@@ -37,6 +36,7 @@ from siftline.storage.layout import OutputFiles
 from siftline.storage.owned import publications_of, refuse_links, remove_own
 from siftline.storage.parquet import parquet_writer, published_file, read_part
 from siftline.storage.records import PublishedFile
+from siftline.system.signals import stop_on_signal
 from siftline.types import ChunkReceipt, CombinedScores, DetectorRef, Float64s, Receipts
 
 _CHUNKS_PER_FILE = 256

@@ -9,7 +9,6 @@ from siftline.engine import Adapting, Executor, Settled, run_with_retries
 from siftline.errors import JobError, RowError, SiftlineError
 from siftline.jobs.checkpoint import Checkpoint, CheckpointStore, missing
 from siftline.progress import Incident, Progress, counted, emit
-from siftline.signals import stop_on_signal
 from siftline.source.reading import only_files
 from siftline.stages.rejects import too_many
 from siftline.stages.scoring import ChunkTask, halved, score_chunk
@@ -18,6 +17,7 @@ from siftline.storage.files import write_record
 from siftline.storage.layout import Version
 from siftline.storage.lease import Lease
 from siftline.storage.owned import CHUNK, remove_own
+from siftline.system.signals import stop_on_signal
 from siftline.types import ChunkReceipt, DetectorRef, FailedChunk, Receipts
 
 

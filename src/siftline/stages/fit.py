@@ -15,12 +15,12 @@ from siftline.detectors.preprocess import capped
 from siftline.engine import Executor, run_with_retries
 from siftline.errors import StorageError
 from siftline.progress import Incident, Note, Progress, emit
-from siftline.signals import Stop
 from siftline.stages.training import fit_on_sample, sample_quantile
 from siftline.storage.files import file_digest
 from siftline.storage.layout import Version
 from siftline.storage.owned import plain_name
 from siftline.storage.records import RecordFile
+from siftline.system.signals import Stop
 from siftline.types import DetectorRef
 
 T = TypeVar("T")

@@ -16,7 +16,7 @@ from siftline.detectors.kinds import make_estimator
 from siftline.detectors.preprocess import plain_numbers
 from siftline.errors import FeatureError, ModelError, SourceError
 from siftline.source.chunks import chunk_rows, row_bytes
-from siftline.source.csv_columns import CsvFile, csv_feature_schema, csv_schema, inspect_csv_files
+from siftline.source.csv.columns import CsvFile, csv_feature_schema, csv_schema, inspect_csv_files
 from siftline.source.features import choose_columns, choose_features
 from siftline.source.files import ParquetFile, find_files, open_parquet
 from siftline.source.left_out import left_out_note, not_features, not_features_of_csv

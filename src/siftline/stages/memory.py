@@ -14,8 +14,8 @@ from siftline.config.clusters import LocalCluster, SerialCluster, asked_memory
 from siftline.config.detectors import DETECTORS
 from siftline.detectors.preprocess import as_text, capped, plain_numbers
 from siftline.errors import ConfigError
-from siftline.machine import USUAL_MEMORY, this_machine
 from siftline.source.reading import batch_rows, joined, read_pieces
+from siftline.system.machine import USUAL_MEMORY, this_machine
 
 # A worker with its imports, and the smallest fit worth an estimate; the share at which Dask ends a worker.
 _WORKER = 320 << 20

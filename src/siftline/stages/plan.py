@@ -18,7 +18,7 @@ from siftline.errors import UnknownJob
 from siftline.jobs.plans import read_plan
 from siftline.progress import Note, Progress, emit
 from siftline.source.chunks import cut_chunks
-from siftline.source.csv import csv_notes, open_csv
+from siftline.source.csv.staging import csv_notes, open_csv
 from siftline.source.files import ParquetFile, with_contents
 from siftline.stages.inspection import Inspection, check_values, inspect_batch, planned_chunk_rows, widths_of
 from siftline.storage.files import digest, file_digest, write_record

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Literal, Self, TextIO
 
 from siftline.errors import JobBusy, LeaseLost, storage_error
-from siftline.signals import signals_deferred
 from siftline.storage.layout import AUDIT
 from siftline.storage.lease_file import Holder, LeaseFile, LeaseRecord, find_lease
+from siftline.system.signals import signals_deferred
 
 # A worker may start a run again while its process before is about to end.
 _OWN_END_SECONDS = 20.0

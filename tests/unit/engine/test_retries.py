@@ -30,7 +30,7 @@ from siftline.errors import (
     WorkerLost,
 )
 from siftline.progress import Incident, listening
-from siftline.signals import Stop
+from siftline.system.signals import Stop
 
 Fault = Literal["ok", "io", "timeout", "kill", "memory", "source", "rows", "job"]
 ERRORS: Mapping[str, SiftlineError] = {
@@ -59,7 +59,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr("siftline.engine.retries.time", clock)
-    monkeypatch.setattr("siftline.signals.time", clock)
+    monkeypatch.setattr("siftline.system.signals.time", clock)
     return clock
 
 

@@ -14,10 +14,10 @@ from siftline.config.batch import BatchConfig
 from siftline.config.clusters import AddressCluster, FactoryCluster, LocalCluster, SerialCluster, WorkerRange
 from siftline.config.loading import parse_config
 from siftline.errors import ConfigError
-from siftline.machine import Machine
 from siftline.resources.allocation import JobSize, Requirements, allotted, fitted, requirements, size_of
 from siftline.resources.pool import Pool
 from siftline.stages.plan import plan_batch
+from siftline.system.machine import Machine
 
 GIB = 1 << 30
 MACHINE = Machine(cores=8, memory=64 * GIB)

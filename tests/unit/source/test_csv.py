@@ -15,8 +15,8 @@ import pytest
 from siftline.batch_plan import Feature
 from siftline.config.batch import SourceConfig
 from siftline.errors import SourceError
-from siftline.source.csv import stage_csv
-from siftline.source.csv_columns import CsvFile, csv_schema, inspect_csv
+from siftline.source.csv.columns import CsvFile, csv_schema, inspect_csv
+from siftline.source.csv.staging import stage_csv
 from tests.support import make_config, run_job, visible_files
 
 

@@ -8,8 +8,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from siftline.config.batch import CsvConfig
-from siftline.source.csv_dialect import Head, detect_dialect, guess_encoding
-from siftline.source.csv_text import compression_of, read_head
+from siftline.source.csv.dialect import Head, detect_dialect, guess_encoding
+from siftline.source.csv.text import compression_of, read_head
 
 _MOST_BYTES = 8 << 20
 _MARKS = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from siftline.cli.starter.rows import FirstRows
 from siftline.detectors.preprocess import is_categorical, is_numeric
-from siftline.source.csv_columns import COUNTER_ROWS
+from siftline.source.csv.columns import COUNTER_ROWS
 
 Kind = Literal["number", "boolean", "text", "timestamp", "date", "other"]
 _NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"

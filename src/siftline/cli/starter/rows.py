@@ -18,8 +18,8 @@ from siftline.config.batch import CsvConfig, SourceConfig
 from siftline.detectors.preprocess import is_categorical, is_numeric
 from siftline.errors import SourceError
 from siftline.source.column_types import select
-from siftline.source.csv_columns import CsvFile, csv_schema, inspect_csv, inspect_csv_files
-from siftline.source.csv_reader import CsvReader
+from siftline.source.csv.columns import CsvFile, csv_schema, inspect_csv, inspect_csv_files
+from siftline.source.csv.reader import CsvReader
 from siftline.source.damage import unreadable
 from siftline.source.files import READ_OPTIONS, ParquetFile, find_files, open_parquet
 from siftline.source.schemas import agree, column_statistics, common_schema

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from siftline.errors import StorageError
-from siftline.signals import signals_deferred
 from siftline.storage.files import digest, file_digest
 from siftline.storage.locks import locked
+from siftline.system.signals import signals_deferred
 
 logger = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 from siftline.batch_plan import Feature
 from siftline.config.batch import BatchConfig, ColumnType, SourceConfig
 from siftline.errors import SourceError
-from siftline.source.csv_dialect import Dialect, detect_dialect, grouped
-from siftline.source.csv_reader import CsvReader
+from siftline.source.csv.dialect import Dialect, detect_dialect, grouped
+from siftline.source.csv.reader import CsvReader
 
 Kind = Literal["empty", "integer", "number", "code", "boolean", "timestamp", "date", "text"]
 _TYPES: dict[ColumnType, pa.DataType] = {

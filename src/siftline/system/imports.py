@@ -64,4 +64,4 @@ def _is_here(entry: str) -> bool:
 
 def _holds_us(entry: str) -> bool:
     """Return True if this package lies in a directory of the path, as in a checkout."""
-    return Path(entry).resolve() == Path(__file__).resolve().parents[1]
+    return Path(entry).resolve() == Path(__file__).resolve().parents[2]

@@ -14,8 +14,8 @@ import pyarrow.csv as pcsv
 
 from siftline.errors import SourceError
 from siftline.progress import counted
-from siftline.source.csv_dialect import Dialect, not_utf8
-from siftline.source.csv_text import CsvBytes, open_bytes
+from siftline.source.csv.dialect import Dialect, not_utf8
+from siftline.source.csv.text import CsvBytes, open_bytes
 from siftline.source.damage import unreadable
 
 _UTF8 = ("utf-8", "utf8", "utf-8-sig", "ascii")

@@ -17,7 +17,7 @@ import pyarrow.csv as pcsv
 
 from siftline.config.batch import CsvConfig
 from siftline.errors import SourceError
-from siftline.source.csv_text import HEAD_BYTES, compression_of, read_head
+from siftline.source.csv.text import HEAD_BYTES, compression_of, read_head
 
 # pyarrow's own.
 _NULLS = tuple(pcsv.ConvertOptions().null_values)

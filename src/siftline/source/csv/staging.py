@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from siftline.errors import SourceChanged, SourceError
-from siftline.source.csv_columns import CsvFile, line_break_note
-from siftline.source.csv_reader import CsvReader
+from siftline.source.csv.columns import CsvFile, line_break_note
+from siftline.source.csv.reader import CsvReader
 from siftline.source.damage import unreadable
 from siftline.source.files import ParquetFile, Stamp, open_parquet
 from siftline.source.row_groups import ROW_GROUP_ROWS, row_groups

@@ -11,8 +11,8 @@ from urllib.request import getproxies
 
 import httpx
 
-from siftline.addresses import proxy_for, without_password
 from siftline.errors import ApiError, ConfigError
+from siftline.system.addresses import proxy_for, without_password
 
 _EXAMPLE = "http://127.0.0.1:4200/api"
 _REMEDY = "start it with `prefect server start`, correct PREFECT_API_URL, or unset it"
