@@ -1,6 +1,6 @@
-"""The user's own steps of a job that is resumed by its checkpoint.
+"""Steps of the user's own in a job that is resumed by its checkpoint.
 
-A checkpoint is data: whoever can write there must not choose what is imported. So these steps come from the
+A checkpoint is data: who can write there must not choose what is imported. So these steps come from the
 server: from the run that failed, or the pipeline's deployment. Without them there, they are left out.
 """
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from types import FrameType, ModuleType
 
 from siftline.errors import ConfigError
-from siftline.system.imports import put_working_directory_last
 
 
 def spare_children_prefect() -> None:
@@ -21,7 +20,6 @@ def spare_children_prefect() -> None:
     if main.__spec__ is not None and main.__spec__.name.partition(".")[0] == "prefect":
         main.__spec__ = None
         vars(main).pop("__file__", None)
-        put_working_directory_last()  # Prefect puts it first
 
 
 def refuse_repetition() -> None:

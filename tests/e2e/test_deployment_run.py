@@ -68,7 +68,9 @@ def checkout(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> I
     shell = Shell(directory, prefect_server)
     try:
         with nothing_left_behind():
-            created = shell.run("prefect", "work-pool", "create", "siftline", "--type", "process")
+            created = shell.run(
+                "prefect", "work-pool", "create", "siftline", "--type", "process", "--overwrite"
+            )
             assert created.status == 0, created.err
             deployed = shell.run("prefect", "--no-prompt", "deploy", "--all")
             assert deployed.status == 0, deployed.out + deployed.err

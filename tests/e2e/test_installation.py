@@ -37,7 +37,7 @@ PAGES = [
     "schedule-pipelines",
 ]
 PAGES += ["watch-jobs", "read-the-report", "share-a-machine", "monitor"]
-PAGES += ["read-csv-files", "recover", "prefect-ui", "run-a-stack"]
+PAGES += ["read-csv-files", "read-parquet-files", "recover", "prefect-ui", "run-a-stack"]
 ORDER = [next((ROOT / "docs").rglob(f"{name}.md")) for name in PAGES]
 
 

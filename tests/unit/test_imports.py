@@ -97,6 +97,16 @@ def test_the_environment_is_as_before_even_after_an_error(monkeypatch: pytest.Mo
     assert dict(os.environ) == before
 
 
+def test_a_run_that_prefect_started_imports_no_file_in_place_of_a_library(tmp_path: Path) -> None:
+    (tmp_path / "numpy.py").write_text("raise SystemExit('numpy of the working directory')\n")
+    variables = {**os.environ, "PYTHONPATH": str(tmp_path), "PREFECT__FLOW_RUN_ID": "a run"}
+    code = "import sys, siftline.flows, numpy; print(numpy.__version__, sys.path[-1])"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], cwd=tmp_path, env=variables, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout.split()[-1:]) == (0, [str(tmp_path)]), done.stderr
+
+
 def test_the_command_as_a_module_imports_no_file_of_the_working_directory(tmp_path: Path) -> None:
     # Those that runpy itself imports come before ours.
     for name in ("click", "pydantic", "typing_extensions", "signal", "yaml", "queue", "random"):

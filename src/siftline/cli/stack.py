@@ -15,7 +15,6 @@ import click
 
 from siftline.cli.options import LocalPath
 from siftline.cli.terminal import say
-from siftline.errors import storage_error
 from siftline.stack import Stack, StackRecord, clear, read_stack, supervise
 from siftline.stack.kept_server import end_kept_server
 from siftline.stack.processes import end
@@ -135,11 +134,8 @@ def _print_addresses(stack: Stack) -> None:
 
 def _detach(stack: Stack) -> int:
     """Run ``siftline up`` in the background, and print its output until it is up or has failed."""
+    stack.make_home()
     log = stack.log("stack")
-    try:
-        log.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise storage_error(error, log.parent) from error
     with log.open("ab") as out, log.open("rb") as output:
         output.seek(0, 2)
         child = subprocess.Popen(

@@ -73,9 +73,11 @@ def _check_path(path: str) -> str:
 
 
 def _check_names(names: tuple[str, ...]) -> tuple[str, ...]:
-    for number, name in enumerate(names):
-        if name in names[:number]:
+    known: set[str] = set()
+    for name in names:
+        if name in known:
             raise ValueError(f"names {name!r} twice")
+        known.add(name)
     return names
 
 

@@ -17,8 +17,8 @@ from yaml.nodes import MappingNode, Node, ScalarNode
 
 from siftline.errors import ConfigError
 
-_MOST_BYTES = 256 << 10
-_MOST_VALUES = 10_000
+_MOST_BYTES = 1 << 20
+_MOST_VALUES = 50_000
 _MOST_LEVELS = 50
 
 _TAG = "tag:yaml.org,2002:"
@@ -62,7 +62,7 @@ def read_yaml_file(path: Path) -> Any:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"{path}: {reason}", "give the path of a readable file") from error
     if len(content) > _MOST_BYTES:
-        raise ConfigError(f"{path}: larger than {_MOST_BYTES >> 10} KiB", "give the path of a YAML file")
+        raise ConfigError(f"{path}: larger than {_MOST_BYTES >> 10:,} KiB", "give the path of a YAML file")
     try:
         return parse_yaml(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:

@@ -35,7 +35,8 @@ class Answer(Generic[T, R]):
 
 def name_of(item: object, function: Callable[..., object]) -> str:
     """Name an item by its own text, or else by its function: what it holds may be long or secret."""
-    own = isinstance(item, int) or type(item).__str__ is not object.__str__
+    author = getattr(type(item).__str__, "__module__", None) or "builtins"
+    own = isinstance(item, int | str) or author.partition(".")[0] not in ("builtins", "pydantic")
     return str(item) if own else function.__name__.replace("_", " ")
 
 

@@ -43,7 +43,9 @@ class StartingCluster:
 
 
 @contextmanager
-def local_cluster(config: LocalCluster, workers: int, dashboard_after_seconds: float) -> Iterator[StartingCluster]:
+def local_cluster(
+    config: LocalCluster, workers: int, dashboard_after_seconds: float
+) -> Iterator[StartingCluster]:
     """Start a cluster on this machine and, in the background, its workers; end all of them."""
     prepare_workers()
     before = multiprocessing.active_children()
@@ -87,7 +89,9 @@ def _start(config: LocalCluster, workers: int) -> StartingCluster:
             cluster.worker_spec.update(cluster.new_worker_spec())
         await cluster._correct_state()
 
-    return StartingCluster(cluster, asyncio.run_coroutine_threadsafe(start_workers(), cluster.loop.asyncio_loop))
+    return StartingCluster(
+        cluster, asyncio.run_coroutine_threadsafe(start_workers(), cluster.loop.asyncio_loop)
+    )
 
 
 def _not_started(error: BaseException) -> ClusterError:

@@ -7,10 +7,12 @@ them once, while the coordinator reads the input's metadata.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import sys
 from multiprocessing import forkserver
 
 from siftline.system.imports import children_import_safely, environment
+from siftline.system.owner import OWNER
 from siftline.system.signals import signals_held
 
 # Dask would have workers return memory after every free, at the cost of a page fault for each temporary
@@ -32,7 +34,8 @@ def prepare_workers() -> None:
     """Start importing what workers need, in the background; a second call does nothing."""
     if START_METHOD == "forkserver":
         multiprocessing.set_forkserver_preload([PRELOAD])
-        with environment(ENVIRONMENT), children_import_safely(), signals_held():
+        values = {**ENVIRONMENT, OWNER: str(os.getpid())}
+        with environment(values), children_import_safely(), signals_held():
             forkserver.ensure_running()
 
 

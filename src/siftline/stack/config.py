@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from siftline.errors import StackError
+from siftline.errors import StackError, storage_error
 
 WORK_POOL = "siftline"
 
@@ -29,6 +30,24 @@ class Stack(BaseModel):
     worker_threads: int
     worker_memory: str
     monitor_port: int = 4280  # the stacks of earlier versions have none
+
+    def make_home(self) -> None:
+        """Make the home and its logs, closed to other users; those that are there keep their modes."""
+        # PostgreSQL does not run as root, and passes through the home.
+        passed = self.database == "postgresql" and os.geteuid() == 0
+        try:
+            self.home.parent.mkdir(parents=True, exist_ok=True)
+            self.home.mkdir(mode=0o711 if passed else 0o700, exist_ok=True)
+            self.log("stack").parent.mkdir(mode=0o700, exist_ok=True)
+            if self.sqlite.exists():  # perhaps of an earlier version
+                self.sqlite.chmod(0o600)
+        except OSError as error:
+            raise storage_error(error, error.filename or self.home) from error
+
+    @property
+    def sqlite(self) -> Path:
+        """Database of the Prefect server without PostgreSQL."""
+        return self.home / "prefect.db"
 
     @property
     def ui(self) -> str:

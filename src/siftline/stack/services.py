@@ -64,7 +64,7 @@ def _postgresql(stack: Stack) -> Service:
 
 
 def _server(stack: Stack) -> Service:
-    sqlite = f"sqlite+aiosqlite:///{stack.home / 'prefect.db'}"
+    sqlite = f"sqlite+aiosqlite:///{stack.sqlite}"
     environment = {
         "PREFECT_API_URL": stack.api,
         "PREFECT_API_DATABASE_CONNECTION_URL": sqlite
@@ -81,8 +81,8 @@ def _server(stack: Stack) -> Service:
         (*_PYTHON, "prefect", "server", "start", "--host", stack.host, "--port", str(stack.server_port)),
         lambda: _ask(f"{stack.api}/health") is True,
         {**_QUIET, **environment},
-        # Its Alembic puts the working directory first on its import path.
-        {"cwd": stack.home},
+        # Its Alembic puts the working directory first on its import path; its files may hold secrets.
+        {"cwd": stack.home, "umask": 0o077},
     )
 
 

@@ -45,6 +45,7 @@ def supervise(
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     heeded = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
     asked: list[int] = []
+    stack.make_home()
     with claimed(stack.home), signals_handled(asked.append, heeded):
         left = read_stack(stack.home)
         if left is not None and (ended := clear(left)):
@@ -124,7 +125,6 @@ class _Supervisor:
         log = self._stack.log(service.name)
         environment = {**os.environ, **service.environment, MARK: self.record.mark}
         try:
-            log.parent.mkdir(exist_ok=True)
             with log.open("ab") as file:
                 process = psutil.Popen(
                     service.command,

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import gc
 
+from siftline.system.owner import end_with_owner
+
+end_with_owner()
 gc.disable()
 try:
     import pandas  # noqa: F401

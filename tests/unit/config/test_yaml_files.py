@@ -167,8 +167,8 @@ CHAIN = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}]\n" for n in range(1,
         ("a: " + "[" * 50_000, "nested more than 50 levels deep"),
         ("- " * 50_000, "nested more than 50 levels deep"),
         ("a: " + "{a: " * 50_000, "nested more than 50 levels deep"),
-        ("a: [" + "1," * 100_000 + "]", "more than 10,000 values"),
-        ("#" * 300_000, "larger than 256 KiB"),
+        ("a: [" + "1," * 100_000 + "]", "more than 50,000 values"),
+        ("#" * 1_100_000, "larger than 1,024 KiB"),
         ("a:\n\tb: 1\n", "not YAML at line 2"),
         ("a: 1\nb: \x00\n", "not YAML at line 2: it contains the control character U+0000"),
         ("a: \x1b[31m\n", "not YAML at line 1: it contains the control character U+001B"),
@@ -196,10 +196,18 @@ def test_a_byte_order_mark_is_left_out(tmp_path: Path) -> None:
 
 
 def test_endless_files_are_read_in_part() -> None:
-    with pytest.raises(ConfigError, match="larger than 256 KiB"):
+    with pytest.raises(ConfigError, match="larger than 1,024 KiB"):
         read_yaml_file(Path("/dev/zero"))
 
 
 def test_a_name_with_nul_is_refused() -> None:
     with pytest.raises(ConfigError, match="null byte"):
         read_yaml(Path("a\0b"))
+
+
+def test_thirty_thousand_features_can_be_named(tmp_path: Path) -> None:
+    names = [f"feature_{number}" for number in range(30_000)]
+    path = tmp_path / "wide.yaml"
+    lines = "".join(f"    - {name}\n" for name in names)
+    path.write_text(f"source:\n  path: x.parquet\n  features:\n{lines}output: {{path: r}}\n")
+    assert load_config(path).source.features == tuple(names)

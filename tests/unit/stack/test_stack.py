@@ -222,6 +222,32 @@ def test_what_is_started_reports_to_nobody(tmp_path: Path) -> None:
         assert service.environment["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
 
 
+def mode_of(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+def test_the_home_and_the_database_are_closed_to_others(tmp_path: Path) -> None:
+    stack = stack_in(tmp_path / "state" / "stack")
+    stack.make_home()
+    assert (mode_of(stack.home), mode_of(stack.log("any").parent)) == (0o700, 0o700)
+    stack.sqlite.touch(0o644)  # as of an earlier version
+    stack.make_home()
+    assert mode_of(stack.sqlite) == 0o600
+
+
+def test_the_server_works_in_the_home_and_its_files_are_closed_to_others(tmp_path: Path) -> None:
+    stack = stack_in(tmp_path)
+    (server,) = [one for one in services(stack, datetime.now(UTC)) if one.name == "prefect-server"]
+    assert server.arguments == {"cwd": tmp_path, "umask": 0o077}
+    assert str(stack.sqlite) in server.environment["PREFECT_API_DATABASE_CONNECTION_URL"]
+
+
+def test_a_home_that_cannot_be_made_is_a_one_line_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match=r"file"):
+        stack_in(tmp_path / "file" / "stack").make_home()
+
+
 def test_the_page_has_a_token_of_its_own_on_an_address_that_others_reach(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
