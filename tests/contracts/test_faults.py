@@ -477,6 +477,7 @@ def text_of_timeout(ran: Run, chunk: int, seconds: str) -> str:
     return text
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("no_second_start")
 def test_a_chunk_that_never_comes_to_an_end_fails_the_job_in_the_end(
     dask: Executor, run: Runner, tmp_path: Path, data: Path, undisturbed: Job

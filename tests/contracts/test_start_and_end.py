@@ -65,6 +65,7 @@ def first_worker_frozen() -> Iterator[threading.Event]:
     thread.join()
 
 
+@pytest.mark.soak
 def test_a_worker_that_does_not_come_up_is_done_without_and_ended() -> None:
     with (
         first_worker_frozen(),

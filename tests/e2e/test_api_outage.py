@@ -73,7 +73,7 @@ def ask(server: PrefectServer, kind: str, run: str) -> list[dict[str, Any]]:
     return found
 
 
-@pytest.mark.parametrize("outage", [killed, stopped])
+@pytest.mark.parametrize("outage", [killed, pytest.param(stopped, marks=pytest.mark.soak)])
 def test_chunks_go_on_and_states_and_artifacts_catch_up(
     server: PrefectServer,
     outage: Callable[[PrefectServer], AbstractContextManager[None]],

@@ -137,6 +137,7 @@ def test_failed_runs_and_recoveries_are_recovered_and_those_that_failed_for_good
     assert for_good not in server.recoveries()
 
 
+@pytest.mark.soak
 def test_a_killed_run_is_found_by_its_missing_heartbeats_and_recovered(
     applied: Shell, ended: list[str], server: Server
 ) -> None:

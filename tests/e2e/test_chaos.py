@@ -48,7 +48,10 @@ def published(output: Path) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("number", range(ROUNDS), ids=[f"round-{number}" for number in range(ROUNDS)])
+@pytest.mark.parametrize(
+    "number",
+    [pytest.param(one, marks=[pytest.mark.soak] * (one > 0), id=f"round-{one}") for one in range(ROUNDS)],
+)
 def test_whoever_is_killed_the_job_ends_as_if_nothing_had_happened(
     shell: Shell, undisturbed: dict[str, Any], number: int
 ) -> None:

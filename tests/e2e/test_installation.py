@@ -126,11 +126,13 @@ def reader(project: Installed) -> Iterator[Reader]:
         yield Reader(project)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("page", [pytest.param(page, id=page.stem) for page in ORDER])
 def test_a_page_is_true_word_for_word_beside_the_users_own_packages(page: Path, reader: Reader) -> None:
     reader.do(page)
 
 
+@pytest.mark.soak
 def test_what_ran_was_the_wheel_and_the_users_packages_are_their_own(
     project: Installed, reader: Reader
 ) -> None:

@@ -143,6 +143,7 @@ def test_a_submitted_job_is_named_at_once_and_can_be_cancelled(project: Shell, s
     assert call_siftline(project, "pipelines", "remove", "on-demand").status == 0
 
 
+@pytest.mark.soak
 def test_prefects_retry_of_a_failed_run_does_its_job(project: Shell, server: Server) -> None:
     batch = {**BATCH, "source": {**BATCH["source"], "path": "data/late.parquet"}}
     batch["output"] = {"path": "results/again"}
@@ -182,6 +183,7 @@ def test_a_pipeline_can_be_created_from_python_and_again_without_a_change(
     assert call_siftline(project, "pipelines", "remove", "from-python").status == 0
 
 
+@pytest.mark.soak
 def test_a_backfill_that_is_killed_goes_on_and_every_day_is_published_once(
     project: Shell, server: Server
 ) -> None:

@@ -26,6 +26,8 @@ from tests.faults import nothing_left_behind, wait_until
 from tests.flows.batches import scores_digest, write_rows
 from tests.flows.commands import call_siftline, inside
 
+pytestmark = pytest.mark.soak
+
 
 class Place(Shell):
     """A server here keeps its leases in files, as that of `siftline up`, and looks at them every second."""

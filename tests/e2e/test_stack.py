@@ -102,6 +102,7 @@ def webhook() -> Iterator[Webhook]:
         yield webhook
 
 
+@pytest.mark.soak
 def test_runs_by_schedule_and_by_hand_take_turns_are_published_and_told_until_paused(
     stack: Place, project: Shell, server: Server, webhook: Webhook
 ) -> None:
@@ -197,6 +198,7 @@ def test_a_service_that_is_killed_is_started_again(stack: Place) -> None:
     assert "dask-workers ended (signal 9)" in (stack.home / "logs" / "stack.log").read_text()
 
 
+@pytest.mark.soak
 def test_what_a_killed_stack_left_is_noticed_its_data_is_kept_and_down_stops_the_new_one(
     stack: Place,
 ) -> None:

@@ -35,6 +35,7 @@ SIGNALS = [signal.SIGINT, signal.SIGTERM]
 CHUNKS = 160
 
 
+@pytest.mark.soak
 def test_a_run_stopped_at_any_moment_exits_130_leaves_nobody_and_goes_on(shell: Shell) -> None:
     job, chance = Job(shell, CHUNKS, 500), random.Random(0)
 

@@ -29,6 +29,8 @@ WATCH = """
 import asyncio, sys
 from siftline.monitoring import watch
 
+pytestmark = pytest.mark.soak
+
 async def show():
     async for status in watch(*sys.argv[1:]):
         print(status.model_dump_json(), flush=True)
