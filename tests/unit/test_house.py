@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import importlib
 import re
+import subprocess
+import sys
 import tomllib
 from collections import defaultdict
 from collections.abc import Iterator
@@ -139,3 +141,12 @@ def test_names_in_files_of_earlier_versions_are_found(name: str) -> None:
 
 def test_the_imports_of_the_fork_server_exist() -> None:
     assert importlib.import_module(PRELOAD).__doc__
+
+
+def test_the_flow_imports_no_library_that_it_may_not_need() -> None:
+    code = (
+        "import sys, siftline.flows.batch_detection\n"
+        "print(sorted({'dask', 'distributed', 'matplotlib', 'numba', 'pandas', 'sklearn'} & set(sys.modules)))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert found.stdout.strip() == "[]"

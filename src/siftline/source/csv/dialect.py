@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import csv
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 import pyarrow.csv as pcsv
@@ -31,6 +31,7 @@ _MARKS = {
 }
 _MOST_ROWS = 1_000
 _MOSTLY = 0.9
+_SEPARATOR_LINE = re.compile(r"(?i:sep)=(.)")
 _INTEGER = re.compile(r"[+-]?\d+")
 _COMMA_DECIMAL = re.compile(r"[+-]?\d*,\d+")
 _COMMA_ONLY_DECIMAL = re.compile(r"[+-]?(?:\d{4,}|0\d*)?,\d+|[+-]?\d*,(?:\d{1,2}|\d{4,})")
@@ -42,7 +43,7 @@ class Dialect:
     """The form of one CSV file.
 
     `names` are those of the header, as they are: empty or repeated ones too. `missing` are the spellings of
-    a missing number.
+    a missing number. If `comment_detected`, a line with a field for each name is a row nevertheless.
     """
 
     compression: str | None
@@ -56,13 +57,14 @@ class Dialect:
     header: bool
     missing: tuple[str, ...]
     names: tuple[str, ...]
+    comment_detected: bool = False
 
     @property
     def empty_lines_are_rows(self) -> bool:
         """Return True if an empty line is a row whose only value is missing."""
         return len(self.names) == 1
 
-    def detected(self, config: CsvConfig) -> dict[str, str]:
+    def detected(self, config: CsvConfig) -> dict[str, str | int]:
         """Return what differs from a plain file and is not configured, by field of `source.csv`."""
         found = {
             "delimiter": (self.delimiter, ","),
@@ -70,11 +72,12 @@ class Dialect:
             "thousands": (self.thousands, None),
             "encoding": (self.encoding, "utf-8"),
             "comment": (self.comment, None),
+            "skip_rows": (self.skip_rows, 0),
         }
         return {
-            name: str(value)
+            name: value
             for name, (value, plain) in found.items()
-            if value != plain and value != "utf-8-sig" and getattr(config, name) is None
+            if value is not None and value not in (plain, "utf-8-sig") and not getattr(config, name)
         }
 
 
@@ -101,11 +104,13 @@ def detect_dialect(path: Path, config: CsvConfig) -> Head:
         raise SourceError(f"{path}: the file is empty", "replace it, or leave it out of source.path")
     whole = len(start) < HEAD_BYTES
     encoding = config.encoding or _encoding(path, start)
-    lines = _lines(path, start, encoding, whole)[config.skip_rows :]
-    comment = config.comment or _comment(lines, config)
+    lines = _lines(path, start, encoding, whole)
+    skip, delimiter, comment = _above(lines[config.skip_rows :], config)
+    skip, comment = config.skip_rows + skip, config.comment or comment
+    lines = lines[skip:]
     if comment is not None:
         lines = [line for line in lines if not line.startswith(comment)]
-    delimiter = config.delimiter or _delimiter(lines, config.quote)
+    delimiter = config.delimiter or delimiter or _delimiter(lines, config.quote)
     rows = parse_rows(lines, delimiter, config.quote, whole)
     if not rows:
         raise SourceError(f"{path}: no rows, not even a header", "check source.csv.skip_rows and comment")
@@ -119,10 +124,11 @@ def detect_dialect(path: Path, config: CsvConfig) -> Head:
         decimal=decimal,
         thousands=thousands,
         comment=comment,
-        skip_rows=config.skip_rows,
+        skip_rows=skip,
         header=config.header,
         missing=_NULLS if config.null_values is None else ("", *config.null_values),
         names=tuple(names),
+        comment_detected=comment is not None and config.comment is None,
     )
     return Head(dialect, rows, whole)
 
@@ -199,16 +205,30 @@ def parse_rows(lines: Sequence[str], delimiter: str, quote: str, whole: bool = T
     return rows if whole or not in_quotes else rows[:-1]
 
 
-def _comment(lines: Sequence[str], config: CsvConfig) -> str | None:
-    """Return ``#`` if the file begins with such lines, and they are no rows."""
+def _above(lines: Sequence[str], config: CsvConfig) -> tuple[int, str | None, str | None]:
+    """Return the lines to skip, the delimiter and the character of comments that the first lines tell.
+
+    ``sep=;`` is a line for Excel. ``#`` begins comments if the file begins with some, and no row does.
+    """
     first = next((line for line in lines if line.strip()), "")
-    if not first.startswith("#"):
-        return None
+    told = _SEPARATOR_LINE.fullmatch(first.strip("\r\n"))
+    if told and config.delimiter in (None, told[1]):
+        return lines.index(first) + 1, told[1], None
+    if not first.startswith("#") or config.comment is not None:
+        return 0, None, None
     others = [line for line in lines if not line.startswith("#")]
     delimiter = config.delimiter or _delimiter(others, config.quote)
-    counts = Counter(len(row) for row in parse_rows(others, delimiter, config.quote, whole=False))
-    of_first = len(parse_rows([first], delimiter, config.quote)[0])
-    return "#" if len(counts) == 1 and of_first not in counts else None
+    widths = {len(row) for row in parse_rows(others, delimiter, config.quote, whole=False)}
+    is_row = [
+        line.startswith("#") and len(parse_rows([line], delimiter, config.quote)[0]) in widths
+        for line in lines[:_MOST_ROWS]
+    ]
+    if len(widths) != 1 or is_row[lines.index(first)]:
+        return 0, None, None
+    if not any(is_row):
+        return 0, None, "#"
+    top = takewhile(lambda place: lines[place][:1] in "#\r\n" and not is_row[place], range(len(is_row)))
+    return len(list(top)), None, None
 
 
 def _delimiter(lines: Sequence[str], quote: str) -> str:

@@ -15,10 +15,9 @@ import pyarrow.csv as pcsv
 from siftline.errors import SourceError
 from siftline.progress import counted
 from siftline.source.csv.dialect import Dialect, not_utf8
-from siftline.source.csv.text import CsvBytes, open_bytes
+from siftline.source.csv.lines import CsvLines, open_lines
 from siftline.source.damage import unreadable
 
-_UTF8 = ("utf-8", "utf8", "utf-8-sig", "ascii")
 _RAGGED = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+)")
 _INVALID = re.compile(
     r"CSV column #(\d+): Row #(\d+): CSV conversion error to ([\w\[\], ]+): invalid value '(.*)'", re.DOTALL
@@ -46,12 +45,10 @@ class CsvReader:
         self._stack = ExitStack()
 
     def __enter__(self) -> CsvReader:
-        encoding = "utf-8" if self._dialect.encoding in _UTF8 else self._dialect.encoding
-        opened = open_bytes(self.path, self._dialect.compression, self._dialect.comment, encoding)
-        self._bytes: CsvBytes = self._stack.enter_context(opened)
+        self._lines: CsvLines = self._stack.enter_context(open_lines(self.path, self._dialect))
         try:
-            stream = pa.PythonFile(self._bytes, mode="r")
-            self._reader = self._stack.enter_context(self._open(stream, encoding))
+            stream = pa.PythonFile(self._lines, mode="r")
+            self._reader = self._stack.enter_context(self._open(stream))
         except (pa.ArrowException, OSError, UnicodeError) as error:
             self._stack.close()
             raise self._malformed(error) from error
@@ -68,15 +65,15 @@ class CsvReader:
     @property
     def line_breaks(self) -> int:
         """Line breaks within quotes, so far as they can be counted."""
-        dialect, counted = self._dialect, self._bytes
-        blank = 0 if dialect.empty_lines_are_rows else counted.blank
-        return max(0, counted.lines - blank - dialect.skip_rows - dialect.header - self.rows)
+        dialect, lines = self._dialect, self._lines
+        blank = 0 if dialect.empty_lines_are_rows else lines.blank
+        return max(0, lines.lines - blank - dialect.header - self.rows)
 
     def first(self) -> pa.RecordBatch:
         """Return the first batch, perhaps without rows; all of the file's bytes may have been read then."""
         batches = self.batches()
         found = next(batches, None)
-        if self._bytes.ended:
+        if self._lines.ended:
             next(batches, None)
         return found if found is not None else pa.RecordBatch.from_pylist([], self._reader.schema)
 
@@ -93,7 +90,7 @@ class CsvReader:
             yield batch if self._schema is None else self._typed(batch, self._schema)
             self.rows += batch.num_rows
 
-    def _open(self, stream: pa.NativeFile, encoding: str) -> pcsv.CSVStreamingReader:
+    def _open(self, stream: pa.NativeFile) -> pcsv.CSVStreamingReader:
         dialect = self._dialect
         names = [str(position) for position in range(len(dialect.names))]
         if self._schema is None:
@@ -108,9 +105,7 @@ class CsvReader:
                 use_threads=False,
                 block_size=self._read_bytes,
                 column_names=names,
-                skip_rows=dialect.skip_rows,
                 skip_rows_after_names=int(dialect.header),
-                encoding=encoding,
             ),
             parse_options=pcsv.ParseOptions(
                 delimiter=dialect.delimiter,

@@ -16,8 +16,8 @@ from siftline.shown import shown
 from siftline.source.reading import read_pieces
 from siftline.stages.findings.tally import Labels
 
-_NORMAL = pa.array(["0", "0.0", "false", "no", "normal", "inlier"])
-_ANOMALOUS = pa.array(["1", "1.0", "true", "yes", "anomaly", "anomalous", "abnormal", "outlier"])
+_NORMAL = ("0", "0.0", "false", "no", "normal", "inlier")
+_ANOMALOUS = ("1", "1.0", "true", "yes", "anomaly", "anomalous", "abnormal", "outlier")
 
 
 def read_labels(files: Sequence[SourceFile], pieces: Sequence[Piece], column: str) -> Labels:
@@ -28,7 +28,7 @@ def read_labels(files: Sequence[SourceFile], pieces: Sequence[Piece], column: st
 
 def as_labels(values: pa.Array, column: str) -> Labels:
     """Turn a column into labels; raise `SourceError` at a value that is neither of the two."""
-    normal, anomalous = _NORMAL, _ANOMALOUS
+    normal, anomalous = pa.array(_NORMAL), pa.array(_ANOMALOUS)
     if is_categorical(values.type):
         text = pc.utf8_lower(pc.utf8_trim_whitespace(values.cast(pa.string())))
         found = pc.if_else(pc.equal(text, ""), None, text)
