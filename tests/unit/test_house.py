@@ -146,7 +146,8 @@ def test_the_imports_of_the_fork_server_exist() -> None:
 def test_the_flow_imports_no_library_that_it_may_not_need() -> None:
     code = (
         "import sys, siftline.flows.batch_detection\n"
-        "print(sorted({'dask', 'distributed', 'matplotlib', 'numba', 'pandas', 'sklearn'} & set(sys.modules)))"
+        "heavy = {'dask', 'distributed', 'matplotlib', 'numba', 'pandas', 'sklearn'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
     )
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert found.stdout.strip() == "[]"
