@@ -93,7 +93,7 @@ def plan_backfill(
     intervals = _intervals(deployment.name, assignment, first, last)
     root = working_directory(deployment) / assignment.config.checkpoint.path
     ledger = Ledger(root, assignment.config.name)
-    file = RecordFile(CheckpointFiles(root).backfill(deployment.name), BackfillRecord, Version.BACKFILL)
+    file = RecordFile(CheckpointFiles.at(root).backfill(deployment.name), BackfillRecord, Version.BACKFILL)
     asked: dict[str, Any] = {"first": first, "last": last, "only_missing": only_missing}
     record = file.read_or(None)
     if record is not None and not record.done and record.model_dump(include=set(asked)) == asked:

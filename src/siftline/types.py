@@ -13,6 +13,7 @@ from siftline.config.schedules import Interval
 from siftline.errors import renamed
 from siftline.progress import counted
 from siftline.shown import shown
+from siftline.storage.owned import PlainName
 from siftline.storage.records import PublishedFile, Record, StoredFile
 
 Float64s = npt.NDArray[np.float64]
@@ -263,7 +264,7 @@ class BatchResult(Counts):
 
     name: str
     interval: Interval | None = None
-    job_id: str
+    job_id: PlainName
     flow_run_id: str | None
     state: ResultState
     chunks_reused: int

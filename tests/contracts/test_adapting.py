@@ -282,7 +282,7 @@ def test_two_starts_without_an_end_are_a_timeout_and_another_attempt(
     ]
     assert parts(job) == named(job)
     # What is left behind anyway, is removed by the next run.
-    (job.plan.parts / "chunk-0000005-left.parquet").touch()
+    (job.plan.parts / "chunk-0000005-0123abcd.parquet").touch()
     detect_chunks(job.plan, job.detector, two_workers, store_of(config))
     assert parts(job) == named(job)
 

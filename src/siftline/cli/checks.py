@@ -14,7 +14,7 @@ from siftline.errors import SiftlineError, UnknownJob
 from siftline.jobs.plans import read_plan
 from siftline.jobs.record import read_job
 from siftline.jobs.results import manifest_record
-from siftline.source.csv.staging import csv_stamp, staged_path
+from siftline.source.csv.staging import csv_stamp, staged_copy
 from siftline.stages.inspection import Inspection, inspect_batch
 from siftline.stages.plan import identify_job
 from siftline.stages.publish import published_already
@@ -74,4 +74,4 @@ def _quickly_identified(batch: BatchConfig) -> bool:
         return False
     found: Inspection = inspect_batch(batch)
     staged = CheckpointFiles.at(batch.checkpoint.path).staged
-    return all(staged_path(file, found.schema, staged, csv_stamp(file.path)).exists() for file in found.csv)
+    return all(staged_copy(file, found.schema, staged, csv_stamp(file.path)) for file in found.csv)

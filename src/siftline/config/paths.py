@@ -8,7 +8,9 @@ from urllib.parse import unquote
 
 from siftline.system.addresses import without_password
 
-_FILE_URL = re.compile(r"file:(?://(?:localhost)?)?(/(?!/).*)", re.IGNORECASE | re.DOTALL)
+_FILE_VARIABLE = re.compile(r"\$(?:\w+|\{\w+\})(?:/|\Z)")
+_URL = re.compile(r"file:(?://(?:localhost)?)?(/(?!/).*)", re.IGNORECASE | re.DOTALL)
+_VARIABLE = re.compile(r"\$(?:\w+|\{\w+\})(?:/|\Z)")
 _URL = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.:-]*):/")
 
 
@@ -24,6 +26,8 @@ def local_path(text: str) -> str:
     if _URL.match(text):
         remedy = "copy the data to a local or mounted directory"
         raise ValueError(f"{without_password(text)!r} is not a local path; {remedy}")
+    if _VARIABLE.match(text):
+        raise ValueError(f"{text!r} begins with a variable, which is not filled in; write its value")
     if not text.startswith("~"):
         return text
     try:

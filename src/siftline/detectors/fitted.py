@@ -6,6 +6,7 @@ They are saved with skops, never pickle: a file can only restore the types that 
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -141,10 +142,12 @@ def save_model(model: FittedModel, directory: Path) -> tuple[Path, str]:
 
 def load_model(path: Path) -> FittedModel:
     """Load a saved model; raise `ModelError` for damage, untrusted types or another format version."""
+    remedy = "give the path of a model that Siftline saved"
+    if not os.path.lexists(path):  # before the imports, which take seconds
+        raise ModelError(f"{path}: no such file", remedy)
     import skops.io
     from skops.io.exceptions import UntrustedTypesFoundException
 
-    remedy = "give the path of a model that Siftline saved"
     try:
         record = skops.io.load(path, trusted=_TRUSTED)
         found = record.get("format_version") if isinstance(record, dict) else None

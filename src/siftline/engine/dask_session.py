@@ -216,8 +216,19 @@ class DaskSession(Generic[T, R]):
     def _drop(self, key: str) -> None:
         """Give up the slower of two starts, and free its worker, which nothing else can interrupt."""
         sent = self._give_up(key)
-        if self._ours and sent.begun is not None and self._workers.threads.get(sent.begun[1]) == 1:
+        if sent.begun is None or self._workers.threads.get(sent.begun[1]) != 1:
+            return
+        self._send_elsewhere(sent.begun[1])
+        if self._ours:
             self._workers.restart(sent.begun[1])
+
+    def _send_elsewhere(self, worker: str) -> None:
+        """Send what waits at an occupied worker to others; Dask takes the worker for idle."""
+        others = [other for other in self._workers.threads if other != worker]
+        keys = self._workers.keys_at(worker)
+        waiting = [key for key in keys if key in self._sent and self._sent[key].waits]
+        if waiting and others:
+            self._send([Sent(self._give_up(key).items) for key in waiting], others)
 
     def _give_up(self, key: str) -> Sent[T, R]:
         sent = self._sent.pop(key)

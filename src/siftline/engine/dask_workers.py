@@ -81,6 +81,10 @@ class DaskWorkers:
         self._idle = idle
         return {key: worker for worker, (key, since) in idle.items() if now - since > seconds}
 
+    def keys_at(self, worker: str) -> list[str]:
+        """Return the keys that a worker has been given."""
+        return list(ask(self._client, self._client.scheduler.processing, workers=[worker]).get(worker, ()))
+
     def restart_hung(self, worker: str) -> ClusterError | None:
         """Restart a worker that hangs; return an error if there is no nanny to do so."""
         known = workers_of(self._client).get(worker)

@@ -49,6 +49,11 @@ class Sent(Generic[T, R]):
         return "alone" if self.slots == 1 else "beside others"
 
     @property
+    def waits(self) -> bool:
+        """True before its first item begins, if it was sent once."""
+        return self.begun is None and self.twin is None
+
+    @property
     def size(self) -> int:
         """Rows of the present item."""
         return getattr(self.present, "rows", 1)

@@ -9,7 +9,7 @@ from typing import Any
 
 from siftline.engine.dask_workers import ask, workers_of
 
-_LEAVE_SECONDS = 15.0
+_LEAVE_SECONDS = 5.0
 
 
 @dataclass

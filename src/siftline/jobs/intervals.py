@@ -13,7 +13,8 @@ from typing import Literal
 
 from siftline.config.schedules import Interval
 from siftline.storage.layout import ENTRY, CheckpointFiles, Version
-from siftline.storage.records import Record, RecordFile
+from siftline.storage.owned import refuse_links
+from siftline.storage.records import Moment, Record, RecordFile
 from siftline.types import BatchResult
 
 
@@ -23,7 +24,7 @@ class Entry(Record):
     interval: Interval
     outcome: Literal["published", "failed", "skipped"]
     run: str | None
-    at: str
+    at: Moment
     reason: str | None = None
     result: BatchResult | None = None
 
@@ -33,6 +34,7 @@ class Ledger:
 
     def __init__(self, checkpoint: Path | str, name: str) -> None:
         self._root = CheckpointFiles.at(checkpoint).intervals(name)
+        refuse_links([self._root])
 
     def directory(self, interval: Interval) -> Path:
         """Return the directory of an interval, where its runs take a lease."""
@@ -60,6 +62,7 @@ class Ledger:
         result: BatchResult | None = None,
     ) -> None:
         """Write the outcome of an interval's run; without a result, the last one is kept."""
+        refuse_links([self.directory(interval)])
         entry = Entry(
             interval=interval,
             outcome=outcome,

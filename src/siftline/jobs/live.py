@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import AwareDatetime, Field
 
 from siftline.progress import Queued, Stage, WorkerUsage
 from siftline.storage.layout import JobFiles, Version
+from siftline.storage.owned import Token
 from siftline.storage.records import Record, RecordFile
 
 # Upper bounds of the histogram of seconds per chunk; the last bucket has no bound.
@@ -101,7 +103,7 @@ class LiveRecord(Record):
     interval: str | None = None
     source: str = ""
     output: str = ""
-    token: str = ""
+    token: Token | Literal[""] = ""
     commit_every: int = 1
     started: AwareDatetime
     updated: AwareDatetime

@@ -8,7 +8,7 @@ from typing import Literal
 
 from siftline.errors import UnknownJob
 from siftline.storage.layout import CheckpointFiles, JobFiles, Version
-from siftline.storage.records import Record, RecordFile
+from siftline.storage.records import Moment, Record, RecordFile
 
 Outcome = Literal["interrupted", "published", "failed", "failed for good", "cancelled", "suspended", "queued"]
 
@@ -21,7 +21,7 @@ class JobRecord(Record):
 
     outcome: Outcome = "interrupted"
     run: str | None = None
-    at: str | None = None
+    at: Moment | None = None
     error: str | None = None
     recoveries: int = 0
     told: tuple[str, ...] = ()  # causes of failure that were notified

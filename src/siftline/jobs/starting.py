@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, PositiveInt
 
 from siftline.errors import StorageError
 from siftline.storage.layout import CheckpointFiles, Version
@@ -22,7 +22,7 @@ class Starting(Record):
 
     name: str
     host: str
-    pid: int
+    pid: PositiveInt
     at: AwareDatetime
 
 
@@ -30,7 +30,9 @@ class Starting(Record):
 def starting(checkpoint: Path | str, name: str) -> Iterator[None]:
     """Record within the block that this process starts a run; a failure to do so has no consequences."""
     here = Starting(name=name, host=socket.gethostname(), pid=os.getpid(), at=datetime.now(UTC))
-    record = _record(CheckpointFiles.at(checkpoint).starting / f"{name}-{here.pid}.json")
+    files = CheckpointFiles.at(checkpoint)
+    record = _record(files.starting / f"{name}-{here.pid}.json")
+    ours = [files.starting] if files.root.exists() else [files.starting, files.root]
     with suppress(StorageError):
         record.write(here, durable=False)
     try:
@@ -38,8 +40,8 @@ def starting(checkpoint: Path | str, name: str) -> Iterator[None]:
     finally:
         with suppress(OSError):  # directories that are not empty stay
             record.path.unlink(missing_ok=True)
-            record.path.parent.rmdir()
-            record.path.parent.parent.rmdir()
+            for directory in ours:
+                directory.rmdir()
 
 
 def find_starting(checkpoint: Path | str, name: str) -> Starting | None:

@@ -247,7 +247,7 @@ def _committed(job: Path, token: str, every: int, total: int) -> int:
 
 
 def _since(state: State, record: JobRecord, live: LiveRecord | None, holder: Holder | None) -> dict[str, Any]:
-    started = datetime.fromisoformat(holder.since) if holder is not None else None
+    started = holder.began if holder is not None else None
     if state in ("running", "recovering"):
         return {"since": started, "started": started, "message": None}
     if state == "interrupted":

@@ -125,6 +125,9 @@ def _format_by_name(files: Sequence[Path]) -> str:
     for name, suffixes in _SUFFIXES.items():
         if all(file.name.lower().endswith(suffixes) for file in files):
             return name
+    if len(files) == 1:
+        remedy = "name it .parquet or .csv, or set source.format"
+        raise SourceError(f"{files[0]}: its name does not tell whether it is Parquet or CSV", remedy)
     raise SourceError(
         f"{files[0].parent}: the files' names do not indicate one format",
         "set source.format to parquet or csv, and source.path to a glob of such files",

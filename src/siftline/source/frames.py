@@ -16,6 +16,7 @@ from siftline.errors import SourceError, storage_error
 from siftline.source.column_types import select, stored_type
 from siftline.source.row_groups import ROW_GROUP_ROWS, row_groups
 from siftline.storage.files import file_digest, replacing
+from siftline.storage.owned import remove_staged
 
 # The index of a pandas frame, unless it has a name.
 _UNNAMED_INDEX = re.compile(r"__index_level_\d+__")
@@ -29,7 +30,7 @@ def is_frame(value: object) -> bool:
 def stage_frame(frame: object, directory: Path) -> Path:
     """Write a data frame to a Parquet file named by its content, in bounded memory; return its path.
 
-    The unnamed index of a pandas frame is left out. The same frame gives the same file, left as it is.
+    The unnamed index of a pandas frame is left out. The same frame gives the same whole file, left as it is.
 
     Raises
     ------
@@ -43,7 +44,10 @@ def stage_frame(frame: object, directory: Path) -> Path:
         with TemporaryDirectory(dir=directory, prefix=".frame-") as home:
             written = Path(home) / "frame.parquet"
             _write(frame, written)
-            staged = directory / f"{file_digest(written)[:32]}.parquet"
+            content = file_digest(written)
+            staged = directory / f"{content[:32]}.parquet"
+            if staged.is_file() and file_digest(staged) != content:
+                remove_staged(staged)
             with replacing(staged, keep=True) as temporary:
                 written.rename(temporary)
             return staged

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 from siftline.detectors.preprocess import is_categorical, is_numeric
 from siftline.source.column_types import select
 from siftline.source.csv.columns import COUNTER_ROWS, CsvFile
-from siftline.source.files import ParquetFile
+from siftline.source.damage import unreadable
+from siftline.source.files import READ_OPTIONS, ParquetFile
 from siftline.source.schemas import column_statistics
 
 INDEX = "index of a data frame"
@@ -127,8 +128,11 @@ def _first_rows(files: Sequence[ParquetFile], columns: Sequence[str]) -> pa.Reco
     file = next((file for file in files if file.rows), None)
     if file is None:
         return None
-    with pq.ParquetFile(file.path) as parquet:
-        batch = next(parquet.iter_batches(_FIRST_ROWS, columns=list(columns)), None)
+    try:
+        with pa.OSFile(str(file.path)) as handle, pq.ParquetFile(handle, **READ_OPTIONS) as parquet:
+            batch = next(parquet.iter_batches(_FIRST_ROWS, columns=list(columns)), None)
+    except (pa.ArrowException, OSError) as error:
+        raise unreadable(file.path, error) from error
     if batch is None:
         return None
     return select(batch, [name for name in columns if name in batch.schema.names])

@@ -22,6 +22,7 @@ def check_places(config: BatchConfig) -> None:
     output, checkpoint = Path(config.output.path), Path(config.checkpoint.path)
     for path in (output, checkpoint):
         _check_writable(path)
+    CheckpointFiles.at(checkpoint)
     _check_apart(config, _real(output), _real(checkpoint))
     _check_contents(config, output)
 

@@ -56,7 +56,6 @@ def plan_batch(
     snapshot = _snapshot(inspection, parquet)
     job_id = _job_id(config, inspection.features, snapshot)
     directory = checkpoint.job(job_id).directory
-    refuse_links([checkpoint.root / name for name in checkpoint.OWN])
     refuse_links([directory, *JobFiles(directory).work()])
     if lease is not None:
         lease.take(directory)

@@ -19,7 +19,7 @@
         history/<name>.json           the last publications
         notified/<name>.json          the last notifications
         backfills/<deployment>.json   a backfill that may be continued
-        staged/<digest>.parquet       CSV input, converted
+        staged/<digests>.parquet      CSV input, converted, and data frames
         starting/<name>-<pid>.json    a process that is about to run a batch
     <output.path>/
         manifest.json                 links through .current, like the next five
@@ -37,6 +37,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+
+from siftline.storage.owned import refuse_links
 
 # In the directory of an interval; of a job or an interval.
 ENTRY = "entry.json"
@@ -79,8 +81,10 @@ class CheckpointFiles:
 
     @classmethod
     def at(cls, path: Path | str) -> CheckpointFiles:
-        """Return the files of the checkpoint at a path, made absolute."""
-        return cls(Path(path).absolute())
+        """Return the files of the checkpoint at a path, made absolute; `StorageError` if one is a link."""
+        files = cls(Path(path).absolute())
+        refuse_links(files.root / name for name in cls.OWN)
+        return files
 
     def job(self, job_id: str) -> JobFiles:
         """Return the files of a job."""

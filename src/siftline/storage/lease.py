@@ -19,6 +19,8 @@ from typing import Literal, Self, TextIO
 from siftline.errors import JobBusy, LeaseLost, storage_error
 from siftline.storage.layout import AUDIT
 from siftline.storage.lease_file import Holder, LeaseFile, LeaseRecord, find_lease
+from siftline.storage.locks import open_own
+from siftline.storage.owned import refuse_links
 from siftline.system.signals import signals_deferred
 
 # A worker may start a run again while its process before is about to end.
@@ -78,9 +80,12 @@ class Lease:
         ------
         JobBusy
             When another run is working on the job.
+        StorageError
+            When the directory cannot be written, or is a link.
         """
         if self._taken is not None:
             raise RuntimeError("a run takes one job")
+        refuse_links([directory, directory.parent])
         try:
             with signals_deferred():  # a stop in between would leave a lease that is never released
                 while (taken := self._attempt(directory)) is None:
@@ -192,7 +197,7 @@ class _Taken:
             "by": by and {"run": by.run, "epoch": by.epoch},
         }
         # The lost lease matters more than its line.
-        with suppress(OSError), (self.file.directory / AUDIT).open("ab", buffering=0) as file:
+        with suppress(OSError), open(self.file.directory / AUDIT, "ab", 0, opener=open_own) as file:
             file.write(json.dumps(entry).encode() + b"\n")
 
 

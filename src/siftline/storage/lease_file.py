@@ -18,16 +18,21 @@ import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import IO, TextIO
+
+from pydantic import Field
 
 from siftline.errors import IntegrityError
 from siftline.storage.files import seal, unseal
 from siftline.storage.layout import Version, lease_path
 from siftline.storage.locks import try_lock
-from siftline.storage.records import Record
+from siftline.storage.records import Moment, Record
 
+_UNKNOWN = "unknown"
 _MOST_UNENDED = 10
+_MOST_SECONDS = 86_400.0
 _NAME = re.compile(r"lease-(\d{6,})\.json")
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
@@ -39,18 +44,23 @@ class Holder:
     run: str
     host: str
     pid: int
-    since: str
+    since: Moment
     epoch: int
+
+    @property
+    def began(self) -> datetime | None:
+        """Start of its run; None if it is unknown."""
+        return None if self.since == _UNKNOWN else datetime.fromisoformat(self.since)
 
 
 class LeaseRecord(Record):
     """The content of a lease file; `unended` are earlier holders that did not release the lease."""
 
-    run: str = "unknown"
-    host: str = "unknown"
+    run: str = _UNKNOWN
+    host: str = _UNKNOWN
     pid: int = 0
-    since: str = "unknown"
-    seconds: float = 60.0
+    since: Moment = _UNKNOWN
+    seconds: float = Field(default=60.0, gt=0, le=_MOST_SECONDS)
     unended: tuple[Holder, ...] = ()
     released: bool = False
 

@@ -26,7 +26,7 @@ def locked(path: Path, seconds: float = 0.0, poll_seconds: float = 0.05) -> Iter
     with ExitStack() as stack:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context(open(path, "a", opener=_open))
+            file = stack.enter_context(open(path, "a", opener=open_own))
             while (alone := try_lock(file)) is False and time.monotonic() < deadline:
                 time.sleep(poll_seconds)
         except OSError as error:
@@ -34,7 +34,7 @@ def locked(path: Path, seconds: float = 0.0, poll_seconds: float = 0.05) -> Iter
         yield alone is not False
 
 
-def _open(path: str, flags: int) -> int:
+def open_own(path: str, flags: int) -> int:
     """Open a file of our own: through no link, and without waiting for the reader of a pipe."""
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
 

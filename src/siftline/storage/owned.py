@@ -26,7 +26,7 @@ FORMER = re.compile(rf"former-[a-z.]+-{_TOKEN}")
 TEMPORARY = re.compile(rf"\..+\.{_TOKEN}\.tmp")
 SCORES = re.compile(rf"part-\d+(-{_TOKEN})?\.parquet")
 CHUNK = re.compile(rf"chunk-\d{{7,}}-{_TOKEN}(-candidates)?\.parquet|{TEMPORARY.pattern}")
-_STAGED = re.compile(r"[0-9a-f]{32}\.parquet")
+_STAGED = re.compile(r"[0-9a-f]{32}(-[0-9a-f]{16})?\.parquet")
 # In the directory of a job, until a fresh start.
 WORK = re.compile(rf"(parts|failed)-{_TOKEN}|receipts|model|plan\.json|detector\.json")
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Annotated, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from siftline.errors import IntegrityError, storage_error
 from siftline.storage.files import read_record, write_record
@@ -23,6 +24,15 @@ class Record(BaseModel):
     """Base of what is persisted as JSON."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _moment(text: str) -> str:
+    if datetime.fromisoformat(text).tzinfo is None:
+        raise ValueError("is in no time zone")
+    return text
+
+
+Moment = Annotated[str, AfterValidator(_moment)]
 
 
 class StoredFile(Record):

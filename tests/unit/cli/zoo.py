@@ -233,6 +233,13 @@ CSV: dict[str, Make] = {
     "delimiter at the end": csv(NORMAL, OTHER, [""] * ROWS, names="x,y,"),
     "comments": csv(NORMAL, OTHER, names="# made by a sensor\nx,y"),
     "comments between rows": written("x,y\n" + "1,2\n# pause\n3,5\n" * 50),
+    "rows that begin like comments": csv(
+        [f"#{n}" for n in range(ROWS)], NORMAL, names="# made by a sensor\nid,x"
+    ),
+    "a line for Excel": written("sep=;\r\nx;y\r\n" + "1;2,5\r\n2;3,5\r\n" * 50),
+    "titles and empty lines above": written("\n\nReport\n\nof a sensor\n\nx,y\n" + "1,2\n3,5\n" * 50),
+    "a number among the names": csv(["a", "b", "c"] * (ROWS // 3), NORMAL, OTHER, names="null,1.5,y"),
+    "thousands of India": csv([f'"12,{n % 90 + 10},567"' for n in range(ROWS)], NORMAL, names="x,y"),
     "a title above": written("Report of a sensor\n\nx;y;z\n" + "1;2,5;3\n2;3,5;9\n" * 50),
     "counts above": written("100,2,a,b\n" + "0.5,2,1\n1.5,3,0\n" * 50),
     "blanks between": written("Chins Situps Jumps\n" + "5 162 60\n2 110 61\n" * 20),

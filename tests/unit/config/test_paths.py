@@ -65,9 +65,9 @@ def test_a_remote_path_is_refused_with_a_remedy(given: str) -> None:
         local_path(given)
 
 
-@pytest.mark.parametrize("given", ["", "  ", "\t", "a\0b", "file:///a%00b", "~absent-user/x"])
+@pytest.mark.parametrize("given", ["", "  ", "\t", "a\0b", "file:///a%00b", "~absent-user/x", "$HOME/x", "${HOME}"])
 def test_a_path_that_cannot_be_is_refused(given: str) -> None:
-    with pytest.raises(ValueError, match=r"blank|NUL|no home directory is known for ~absent-user"):
+    with pytest.raises(ValueError, match=r"blank|NUL|no home directory is known for ~absent-user|variable, which is not filled in"):
         local_path(given)
 
 

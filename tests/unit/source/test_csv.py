@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,37 +13,10 @@ import pyarrow.csv as pc
 import pyarrow.parquet as pq
 import pytest
 
-from siftline.batch_plan import Feature
-from siftline.config.batch import SourceConfig
 from siftline.errors import SourceError
-from siftline.source.csv.columns import CsvFile, csv_schema, inspect_csv
-from siftline.source.csv.staging import stage_csv
+from siftline.stages.inspection import inspect_batch
 from tests.support import make_config, run_job, visible_files
-
-
-def looked_at(path: Path, **settings: Any) -> CsvFile:
-    return inspect_csv(path, SourceConfig(path=str(path), **settings))
-
-
-def copied(
-    path: Path, *columns: str, texts: tuple[str, ...] = (), read_bytes: int = 8 << 20, **settings: Any
-) -> Path:
-    """Stage columns: features, but for `texts`."""
-    file = looked_at(path, **settings)
-    features = [Feature(name=name, column=name) for name in columns if name not in texts]
-    schema = csv_schema([file], SourceConfig(path=str(path), **settings), features, columns)
-    return stage_csv(file, schema, path.parent / "staged", read_bytes=read_bytes)
-
-
-def staged(
-    path: Path, *columns: str, texts: tuple[str, ...] = (), read_bytes: int = 8 << 20, **settings: Any
-) -> pa.Table:
-    return pq.read_table(copied(path, *columns, texts=texts, read_bytes=read_bytes, **settings))
-
-
-def written(path: Path, text: str | bytes) -> Path:
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return path
+from tests.unit.source.csv_files import copied, looked_at, staged, written
 
 
 def test_the_columns_asked_for_are_kept(tmp_path: Path) -> None:
@@ -218,15 +192,31 @@ def test_a_header_of_numbers_is_suspected(tmp_path: Path) -> None:
     assert staged(path, "column_1", csv={"header": False})["column_1"].to_pylist() == [5.1, 4.9]
 
 
-def test_comments_and_lines_before_the_header_are_left_out(tmp_path: Path) -> None:
-    path = written(tmp_path / "x.csv", "# made by: hand\n# on Monday\na,b\n1,2\n# end\n3,4\n")
-    assert staged(path, "b")["b"].to_pylist() == [2, 4]
-    path = written(tmp_path / "y.csv", "Report\n2024\na,b\n1,2\n3,4\n")
-    assert staged(path, "b", csv={"skip_rows": 2})["b"].to_pylist() == [2, 4]
+@pytest.mark.parametrize("value", ["1,5", "12,34", "1,2345", ",123", "1,234,56", "0.1,234"])
+def test_separators_where_no_thousands_are_make_no_number(tmp_path: Path, value: str) -> None:
+    path = written(tmp_path / "x.csv", f"a;b\n1,234;2\n1,00,000;3\n{value};4\n")
+    with pytest.raises(SourceError, match=f"row 4, column 'a': '{re.escape(value)}' is not a number"):
+        staged(path, "a", csv={"thousands": ",", "delimiter": ";"})
 
 
-def test_a_header_that_begins_with_a_hash_is_one(tmp_path: Path) -> None:
-    assert looked_at(written(tmp_path / "x.csv", "#a,b\n1,2\n")).dialect.names == ("#a", "b")
+@pytest.mark.parametrize(
+    ("value", "remedy"), [("?", "null_values"), (" ", "null_values"), ("1,234", "thousands"), ("x", "types")]
+)
+def test_a_feature_with_a_value_that_is_no_number_is_refused_with_its_row(
+    tmp_path: Path, value: str, remedy: str
+) -> None:
+    path = written(tmp_path / "x.csv", f"a;b\n1;2\n{value};3\n5;6\n7;8\n")
+    config = make_config(tmp_path, path, source={"features": ["a", "b"]})
+    with pytest.raises(
+        SourceError, match=rf"row 3, column 'a': '{re.escape(value)}' is not a number; .*{remedy}"
+    ):
+        inspect_batch(config)
+
+
+def test_a_type_of_an_unknown_column_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.csv", "a,b\n1,2\n3,5\n")
+    with pytest.raises(SourceError, match=r"source.types: .*x.csv has no column c; it has: a, b"):
+        inspect_batch(make_config(tmp_path, path, source={"features": ["a"], "types": {"c": "text"}}))
 
 
 def test_names_that_a_program_left_out_are_empty(tmp_path: Path) -> None:
@@ -248,7 +238,7 @@ def test_spellings_of_a_missing_number_can_be_declared(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "start", [b"PK\x03\x04\x14", b"\xfd7zXZ\x00", b"PAR1\x15", b"<!DOCTYPE html>", b"%PDF-1.7"]
+    "start", [b"PK\x03\x04\x14", b"\xfd7zXZ\x00", b"PAR1\x15", b"\n<!DOCTYPE html>", b"%PDF-1.7", b'{"a": 1}']
 )
 def test_a_file_that_is_no_csv_is_refused_without_its_bytes(tmp_path: Path, start: bytes) -> None:
     with pytest.raises(SourceError, match=r"x\.csv: it is .*, not CSV; ") as caught:

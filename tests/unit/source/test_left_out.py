@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from siftline.config.loading import parse_config
-from siftline.errors import FeatureError
+from siftline.errors import FeatureError, SourceError
 from siftline.stages.inspection import Inspection, inspect_batch
 
 ROWS = 40
@@ -52,6 +52,23 @@ def test_a_column_that_is_no_feature_by_default_is_named_with_its_reason(tmp_pat
     found = inspected(parquet(tmp_path / "x.parquet", **{name: values}))
     assert features(found) == ["x"]
     assert found.notes == (f"no features by default: {name} ({reason}). source.features chooses others",)
+
+
+def test_a_file_with_a_name_like_an_address_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    parquet(tmp_path / "s3:x.parquet", amount=["1.5", "2"] * (ROWS // 2))
+    assert "amount (numbers as text)" in inspected(Path("s3:x.parquet")).notes[0]
+
+
+def test_damaged_text_is_refused_in_one_line(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "x.parquet", city=["Ulm", "2"] * (ROWS // 2))
+    column = pq.read_metadata(path).row_group(0).column(1)
+    content = bytearray(path.read_bytes())
+    start = column.dictionary_page_offset
+    content[start : start + 20] = bytes(byte ^ 0x5A for byte in content[start : start + 20])
+    path.write_bytes(content)
+    with pytest.raises(SourceError, match=r"x\.parquet: .*; replace the file with an intact one"):
+        inspected(path)
 
 
 def test_numbers_that_only_look_like_counters_are_features(tmp_path: Path) -> None:

@@ -103,8 +103,8 @@ def test_a_name_that_tells_nothing_is_refused_with_the_way_out(tmp_path: Path) -
     with pytest.raises(SourceError) as caught:
         find_files(SourceConfig(path=str(tmp_path / "x.dat")))
     assert str(caught.value) == (
-        f"{tmp_path}: the files' names do not indicate one format; "
-        "set source.format to parquet or csv, and source.path to a glob of such files"
+        f"{tmp_path}/x.dat: its name does not tell whether it is Parquet or CSV; "
+        "name it .parquet or .csv, or set source.format"
     )
 
 

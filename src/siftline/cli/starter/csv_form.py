@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,6 +18,7 @@ _NUMBER = re.compile(r"[+-]?(?:\d+[.,]?\d*|[.,]\d+)(?:[eE][+-]?\d+)?")
 # Spellings of a missing number that pyarrow does not know.
 _NOTHING = re.compile(r"[^\w\s]{1,5}|(?i:none|missing|unknown|nil|void)")
 _FEWEST_NUMBERS = 0.5
+_EMPTY_LINES = 5
 
 
 def csv_form(path: Path) -> CsvConfig:
@@ -39,15 +40,13 @@ def _readable(path: Path, form: CsvConfig) -> tuple[CsvConfig, Head]:
         return form, head
     lengths = [len(head.dialect.names), *map(len, head.rows)]
     usual = max(lengths, key=lengths.count)
-    others: list[dict[str, object]] = [
-        {"comment": "#"},
-        {"skip_rows": lengths.index(usual)},
-        {"delimiter": " "},
-    ]
+    above = head.dialect.skip_rows + lengths.index(usual)  # and empty lines
+    skips = [{"skip_rows": count} for count in range(above, above + _EMPTY_LINES)]
+    others: list[Mapping[str, object]] = [{"comment": "#"}, *skips, {"delimiter": " "}]
     for other in others:
         changed = form.model_copy(update=other)
         found = detect_dialect(path, changed)
-        if found.rows and _columns(found) > 1:
+        if found.rows and _columns(found) > 1 and all(found.dialect.names):
             return changed, found
     return form, head
 
@@ -78,12 +77,25 @@ def _looks_like_a_row(head: Head) -> bool:
     """Return whether the header consists of numbers that are no names such as years or positions."""
     names = [name.strip() for name in head.dialect.names]
     numbers = [name for name in names if _NUMBER.fullmatch(name)]
-    if not head.rows or not numbers:
+    if not head.rows or not numbers or not _fit(names, head):
         return False
     if any(not _INTEGER.fullmatch(name) for name in numbers):
         return True
     places = [int(name) for name in names] if len(numbers) == len(names) else []
     return bool(places) and not _evenly_spaced(places)
+
+
+def _fit(names: Sequence[str], head: Head) -> bool:
+    """Return whether the names of columns of numbers are such too, or missing."""
+    plain = {*head.dialect.missing, "?", "-"}
+    is_number = [
+        all(_NUMBER.fullmatch(one.strip()) for one in column) for column in zip(*head.rows, strict=False)
+    ]
+    return all(
+        _NUMBER.fullmatch(name) or name in plain
+        for name, number in zip(names, is_number, strict=False)
+        if number
+    )
 
 
 def _evenly_spaced(numbers: Sequence[int]) -> bool:

@@ -7,7 +7,7 @@ Numbers are numbers only as features. Keys, labels and carried columns are text,
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -18,8 +18,11 @@ import pyarrow.compute as pc
 from siftline.batch_plan import Feature
 from siftline.config.batch import BatchConfig, ColumnType, SourceConfig
 from siftline.errors import SourceError
-from siftline.source.csv.dialect import Dialect, detect_dialect, grouped
-from siftline.source.csv.reader import CsvReader
+from siftline.shown import listed as listed_names
+from siftline.source.csv.dialect import Dialect, detect_dialect
+from siftline.source.csv.notes import detected_note, header_note, line_break_note, mark_note
+from siftline.source.csv.numbers import NUMBER, plain_numbers
+from siftline.source.csv.reader import CsvReader, misfit
 
 Kind = Literal["empty", "integer", "number", "code", "boolean", "timestamp", "date", "text"]
 _TYPES: dict[ColumnType, pa.DataType] = {
@@ -35,7 +38,6 @@ COUNTER_ROWS = 20
 # Enough of a file whose columns another one has shown.
 _OTHERS_BYTES = 256 << 10
 _INTEGER = r"^\s*[+-]?\d+\s*$"
-_NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$|^\s*[+-]?(?i:inf|infinity)\s*$"
 # Identifiers that a number would not keep.
 _CODE = r"^\s*[+-]?0\d|^\s*\d+[eE]\d+\s*$|^\s*[+-]?\d{19,}\s*$|^\s*\+\d{7,}\s*$"
 _BOOLEAN = r"^(true|false|True|False|TRUE|FALSE)$"
@@ -48,6 +50,7 @@ class CsvFile:
 
     `schema` has the types that the first values suggest: numbers are float64, codes are text. `notes` are to
     be said before the work. `counters` count up from 0 or 1; `constants` have one value in the whole file.
+    `misfits` have the row and the text of a value among numbers that is none, for configured features.
     """
 
     path: Path
@@ -58,6 +61,7 @@ class CsvFile:
     notes: tuple[str, ...] = ()
     counters: tuple[str, ...] = ()
     constants: tuple[str, ...] = ()
+    misfits: Mapping[str, tuple[int, str]] = field(default_factory=dict)
 
 
 def inspect_csv(path: Path, source: SourceConfig, read_bytes: int = 2 << 20) -> CsvFile:
@@ -82,8 +86,8 @@ def inspect_csv(path: Path, source: SourceConfig, read_bytes: int = 2 << 20) -> 
             kinds[name] = kind
             examples[name] = _example(values, kind)
         fields.append(pa.field(name, _arrow_type(source.types.get(name), kind, values)))
-    notes = [*_detected(path, dialect, source), *_suspicions(path, head.rows, dialect)]
-    notes += [f"{path}: {found}" for name in dialect.names if (found := _mark_note(name, table, dialect))]
+    notes = [*detected_note(path, dialect, source), *header_note(path, head.rows, dialect)]
+    notes += [f"{path}: {found}" for name in dialect.names if (found := mark_note(name, table, dialect))]
     if reader.ended and (breaks := reader.line_breaks):
         notes.append(line_break_note(path, breaks, dialect))
     integers = [name for name, kind in kinds.items() if kind == "integer"]
@@ -93,9 +97,34 @@ def inspect_csv(path: Path, source: SourceConfig, read_bytes: int = 2 << 20) -> 
         for name, kind in kinds.items()
         if reader.ended and kind != "empty" and _constant(table.column(dialect.names.index(name)))
     ]
+    misfits = {
+        name: (reader.first_row + place, table.column(dialect.names.index(name))[place].as_py())
+        for name in source.features or ()
+        if kinds.get(name) == "text"
+        and (place := _misfit(table.column(dialect.names.index(name)), dialect)) is not None
+    }
     return CsvFile(
-        path, dialect, kinds, examples, pa.schema(fields), tuple(notes), tuple(counters), tuple(constants)
+        path=path,
+        dialect=dialect,
+        kinds=kinds,
+        examples=examples,
+        schema=pa.schema(fields),
+        notes=tuple(notes),
+        counters=tuple(counters),
+        constants=tuple(constants),
+        misfits=misfits,
     )
+
+
+def _misfit(values: pa.Array, dialect: Dialect) -> int | None:
+    """Return the place of the first value that is no number; None if hardly any is one."""
+    plain = plain_numbers(values, dialect.decimal, dialect.thousands)
+    fits = pc.match_substring_regex(plain, NUMBER)
+    missing = pc.is_in(values, value_set=pa.array(dialect.missing, pa.string()))
+    numbers = pc.sum(fits).as_py() or 0
+    if 2 * numbers < len(values) - (pc.sum(missing).as_py() or 0):
+        return None
+    return int(pc.index(pc.or_(fits, missing), False).as_py())
 
 
 def _counts_rows(values: pa.Array) -> bool:
@@ -122,8 +151,8 @@ def _kind(values: pa.Array, dialect: Dialect) -> Kind:
         return "empty"
     if _all(known, _BOOLEAN):
         return "boolean"
-    plain = _plain(known, dialect)
-    if _all(plain, _NUMBER):
+    plain = plain_numbers(known, dialect.decimal, dialect.thousands)
+    if _all(plain, NUMBER):
         if pc.any(pc.match_substring_regex(plain, _CODE)).as_py():
             return "code"
         return "integer" if _all(plain, _INTEGER) else "number"
@@ -146,15 +175,6 @@ def _example(values: pa.Array, kind: Kind) -> str:
 
 def _all(values: pa.Array, pattern: str) -> bool:
     return bool(pc.all(pc.match_substring_regex(values, pattern)).as_py())
-
-
-def _plain(values: pa.Array, dialect: Dialect) -> pa.Array:
-    """Return numbers as text in their plain form: a point, no thousands."""
-    if dialect.thousands is not None:
-        values = pc.replace_substring(values, dialect.thousands, "")
-    if dialect.decimal != ".":
-        values = pc.replace_substring(values, dialect.decimal, ".")
-    return values
 
 
 def _inferred_time(values: pa.Array) -> pa.DataType | None:
@@ -181,49 +201,6 @@ def _arrow_type(given: ColumnType | None, kind: Kind, values: pa.Array) -> pa.Da
     return pa.bool_() if kind == "boolean" else pa.string()
 
 
-def _detected(path: Path, dialect: Dialect, source: SourceConfig) -> list[str]:
-    found = dialect.detected(source.csv)
-    said = ", ".join(f"{name} {value!r}" for name, value in found.items())
-    return [f"{path}: read with {said} (detected; source.csv changes it)"] if said else []
-
-
-def _suspicions(path: Path, rows: list[list[str]], dialect: Dialect) -> list[str]:
-    """Suspect a header of numbers to be a row."""
-    names = [name.strip() for name in dialect.names]
-    if not dialect.header or not rows or not all(names):
-        return []
-    numbers = pa.array(names)
-    if not _all(_plain(numbers, dialect), _NUMBER):
-        return []
-    return [
-        f"{path}: its header looks like a row ({', '.join(names[:3])}); "
-        "if it has none, set source.csv.header to false"
-    ]
-
-
-def _mark_note(name: str, table: pa.RecordBatch, dialect: Dialect) -> str | None:
-    """Say that numbers have a mark that may be a decimal comma or separate thousands."""
-    position = dialect.names.index(name)
-    values = [one for one in table.column(position).slice(0, 1000).to_pylist() if one.strip()]
-    other = "," if dialect.decimal == "." else "."
-    if dialect.thousands is not None or not values or not grouped(values, other, dialect.decimal):
-        return None
-    example = next(one for one in values if other in one)
-    return (
-        f"column {name} is text: {example!r} may be a decimal fraction or have separated thousands; "
-        "set source.csv.decimal or source.csv.thousands"
-    )
-
-
-def line_break_note(path: Path, breaks: int, dialect: Dialect) -> str:
-    """Return the sentence about line breaks within quotes, which a stray quote makes of rows."""
-    lines = "1 line break lies" if breaks == 1 else f"{breaks:,} line breaks lie"
-    return (
-        f"{path}: {lines} within quotes ({dialect.quote}); if the text has none, a stray quote has joined "
-        "rows: correct it, or set source.csv.quote"
-    )
-
-
 def inspect_csv_files(files: Sequence[Path], source: SourceConfig) -> list[CsvFile]:
     """Inspect CSV files: the first one thoroughly, of the others only their beginning."""
     first = inspect_csv(files[0], source)
@@ -234,9 +211,21 @@ def csv_feature_schema(config: BatchConfig, files: Sequence[CsvFile]) -> pa.Sche
     """Return the types for the choice of features, from the first file with rows.
 
     A code that is named as a feature is a number, unless text can be one.
+
+    Raises
+    ------
+    SourceError
+        When a feature has numbers and other text, or a column of ``source.types`` is not there.
     """
     source, first = config.source, _with_rows(files)
+    unknown = [name for name in source.types if name not in first.kinds]
+    if unknown:
+        what = f"source.types: {first.path} has no column {unknown[0]}"
+        raise SourceError(what, f"it has: {listed_names(first.dialect.names)}")
     listed = set(source.features or ()) if config.preprocess.categorical == "refuse" else set()
+    for name, (row, value) in first.misfits.items():
+        if name in listed and name not in source.types:
+            raise misfit(first.path, row, name, "double", value)
     fields = [
         field.with_type(pa.float64())
         if field.name in listed and first.kinds[field.name] == "code" and field.name not in source.types

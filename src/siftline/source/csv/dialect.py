@@ -10,13 +10,14 @@ import csv
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import dropwhile, takewhile
 from pathlib import Path
 
 import pyarrow.csv as pcsv
 
 from siftline.config.batch import CsvConfig
 from siftline.errors import SourceError
+from siftline.source.csv.numbers import decimal_marks
 from siftline.source.csv.text import HEAD_BYTES, compression_of, read_head
 
 # pyarrow's own.
@@ -30,12 +31,9 @@ _MARKS = {
     b"\xfe\xff": "utf-16",
 }
 _MOST_ROWS = 1_000
+_BLANK = " \t\r\n\v\f"  # of bytes.strip
 _MOSTLY = 0.9
 _SEPARATOR_LINE = re.compile(r"(?i:sep)=(.)")
-_INTEGER = re.compile(r"[+-]?\d+")
-_COMMA_DECIMAL = re.compile(r"[+-]?\d*,\d+")
-_COMMA_ONLY_DECIMAL = re.compile(r"[+-]?(?:\d{4,}|0\d*)?,\d+|[+-]?\d*,(?:\d{1,2}|\d{4,})")
-_POINT_DECIMAL = re.compile(r"[+-]?\d*\.\d*")
 
 
 @dataclass(frozen=True)
@@ -110,12 +108,14 @@ def detect_dialect(path: Path, config: CsvConfig) -> Head:
     lines = lines[skip:]
     if comment is not None:
         lines = [line for line in lines if not line.startswith(comment)]
+    if config.header:
+        lines = list(dropwhile(lambda line: not line.strip(_BLANK), lines))
     delimiter = config.delimiter or delimiter or _delimiter(lines, config.quote)
     rows = parse_rows(lines, delimiter, config.quote, whole)
     if not rows:
         raise SourceError(f"{path}: no rows, not even a header", "check source.csv.skip_rows and comment")
     names, rows = _names(rows, config.header)
-    decimal, thousands = _marks(rows, config)
+    decimal, thousands = decimal_marks(rows, config)
     dialect = Dialect(
         compression=compression,
         encoding=encoding,
@@ -218,12 +218,13 @@ def _above(lines: Sequence[str], config: CsvConfig) -> tuple[int, str | None, st
         return 0, None, None
     others = [line for line in lines if not line.startswith("#")]
     delimiter = config.delimiter or _delimiter(others, config.quote)
-    widths = {len(row) for row in parse_rows(others, delimiter, config.quote, whole=False)}
+    counts = [len(row) for row in parse_rows(others, delimiter, config.quote, whole=False)]
+    widths = {*counts[:1], *counts[1:2]}
     is_row = [
         line.startswith("#") and len(parse_rows([line], delimiter, config.quote)[0]) in widths
         for line in lines[:_MOST_ROWS]
     ]
-    if len(widths) != 1 or is_row[lines.index(first)]:
+    if not widths or is_row[lines.index(first)]:
         return 0, None, None
     if not any(is_row):
         return 0, None, "#"
@@ -260,36 +261,3 @@ def _names(rows: list[list[str]], header: bool) -> tuple[list[str], list[list[st
         trailing = not any(row[-1] for row in below)
         names = [*names, ""] if trailing else ["", *names]
     return names, below
-
-
-def _marks(rows: Sequence[Sequence[str]], config: CsvConfig) -> tuple[str, str | None]:
-    """Return the decimal mark and the separator of thousands."""
-    if config.decimal is not None or config.thousands is not None:
-        other = {",": ".", ".": ","}.get(config.thousands or "", ".")
-        return config.decimal or other, config.thousands
-    columns = [[value.strip() for value in column if value.strip()] for column in zip(*rows, strict=False)]
-    points = commas = only_commas = False
-    thousands: set[str] = set()
-    for column in filter(None, columns):
-        points |= all(_INTEGER.fullmatch(one) or _POINT_DECIMAL.fullmatch(one) for one in column) and any(
-            "." in one for one in column
-        )
-        if all(_INTEGER.fullmatch(one) or _COMMA_DECIMAL.fullmatch(one) for one in column):
-            commas |= any("," in one for one in column)
-            only_commas |= any(_COMMA_ONLY_DECIMAL.fullmatch(one) for one in column)
-        for mark, decimal in ((",", "."), (".", ",")):
-            if grouped(column, mark, decimal, certain=True):
-                thousands.add(mark)
-    if thousands == {","} and not only_commas:
-        return ".", ","
-    if thousands == {"."} and not points:
-        return ",", "."
-    return (",", None) if only_commas and not points and not thousands else (".", None)
-
-
-def grouped(column: Sequence[str], mark: str, decimal: str, certain: bool = False) -> bool:
-    """Return True if all are numbers, some with separated thousands; `certain` if nothing else fits."""
-    group, point = re.escape(mark), re.escape(decimal)
-    number = re.compile(rf"[+-]?\d{{1,3}}(?:{group}\d{{3}})*(?:{point}\d*)?|[+-]?\d+(?:{point}\d*)?")
-    proof = rf"{group}\d{{3}}{group}|{group}\d{{3}}{point}" if certain else group
-    return all(number.fullmatch(one) for one in column) and any(re.search(proof, one) for one in column)

@@ -78,7 +78,7 @@ class CsvLines(io.RawIOBase):
         if not self.ended:
             whole = max(text.rfind(b"\n"), text.rfind(b"\r", 0, -1)) + 1
             text, self._rest = text[:whole], text[whole:]
-        return b"".join(filter(self._keeps, text.splitlines(keepends=True)))
+        return b"".join(line for line in text.splitlines(keepends=True) if self._keeps(line))
 
     def _keeps(self, line: bytes) -> bool:
         if self._started and self._comment is None:
@@ -100,7 +100,7 @@ class CsvLines(io.RawIOBase):
         return len(rows[0]) != len(dialect.names)
 
     def _is_above_header(self, line: bytes) -> bool:
-        return not self._started and self._dialect.header and not line.strip(b"\r\n")
+        return not self._started and self._dialect.header and not line.strip()
 
     def _count(self, given: bytes) -> None:
         if given:

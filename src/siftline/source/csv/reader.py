@@ -16,6 +16,7 @@ from siftline.errors import SourceError
 from siftline.progress import counted
 from siftline.source.csv.dialect import Dialect, not_utf8
 from siftline.source.csv.lines import CsvLines, open_lines
+from siftline.source.csv.numbers import plain_numbers, well_separated
 from siftline.source.damage import unreadable
 
 _RAGGED = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+)")
@@ -23,7 +24,7 @@ _INVALID = re.compile(
     r"CSV column #(\d+): Row #(\d+): CSV conversion error to ([\w\[\], ]+): invalid value '(.*)'", re.DOTALL
 )
 _SEPARATED = re.compile(r"[+-]?\d[\d.,' ]*\d")
-_STANDS_FOR_NOTHING = re.compile(r"\W{1,5}|(?i:none|missing|unknown|nil|void|-?9{3,})")
+_STANDS_FOR_NOTHING = re.compile(r"\W{0,5}|(?i:none|missing|unknown|nil|void|-?9{3,})")
 _NOT_UTF8 = re.compile(r"CSV column #(\d+): Row #(\d+): .*invalid UTF8")
 
 
@@ -61,6 +62,11 @@ class CsvReader:
         traceback: TracebackType | None,
     ) -> None:
         self._stack.close()
+
+    @property
+    def first_row(self) -> int:
+        """Number of the first row below the header."""
+        return self._lines.above + self._dialect.header + 1
 
     @property
     def line_breaks(self) -> int:
@@ -141,18 +147,26 @@ class CsvReader:
         return pa.RecordBatch.from_arrays(columns, schema=schema)
 
     def _numbers(self, values: pa.Array, field: pa.Field) -> pa.Array:
+        decimal, thousands = self._dialect.decimal, self._dialect.thousands
         missing = pc.is_in(values, value_set=pa.array(self._dialect.missing, pa.string()))
-        plain = pc.replace_substring(pc.utf8_trim_whitespace(values), self._dialect.thousands, "")
-        if self._dialect.decimal != ".":
-            plain = pc.replace_substring(plain, self._dialect.decimal, ".")
-        plain = pc.if_else(missing, None, plain)
+        known = pc.if_else(missing, None, pc.utf8_trim_whitespace(values))
+        wrong = pc.fill_null(pc.invert(well_separated(known, decimal, thousands)), False)
+        plain = plain_numbers(known, decimal, thousands)
         try:
-            return plain.cast(field.type)
-        except pa.ArrowInvalid as error:
-            texts = enumerate(plain.to_pylist())
-            wrong = next((number for number, text in texts if text and not _fits(text, field.type)), 0)
-            row = self.rows + wrong + 1 + self._dialect.skip_rows + self._dialect.header
-            raise self._invalid(field.name, row, str(field.type), values[wrong].as_py()) from error
+            numbers = plain.cast(field.type)
+        except pa.ArrowInvalid:
+            fits = [text is None or _fits(text, field.type) for text in plain.to_pylist()]
+            wrong, numbers = pc.or_(wrong, pc.invert(pa.array(fits))), None
+        if numbers is None or pc.any(wrong).as_py():
+            place = pc.index(wrong, True).as_py()
+            raise misfit(
+                self.path,
+                self.first_row + self.rows + place,
+                field.name,
+                str(field.type),
+                values[place].as_py(),
+            )
+        return numbers
 
     def _malformed(self, error: Exception) -> SourceError:
         """Map an error of pyarrow to one that names row and column."""
@@ -162,14 +176,14 @@ class CsvReader:
         if found := _RAGGED.search(text):
             row, expected, got = found.groups()
             return SourceError(
-                f"{self.path}, row {row}: {counted(int(got), 'field')} where the header has {expected} "
-                f"(delimiter {dialect.delimiter!r})",
-                "correct that row, or set source.csv.delimiter, quote or skip_rows",
+                f"{self.path}, row {self._row(row)}: {counted(int(got), 'field')} where the header has "
+                f"{expected} (delimiter {dialect.delimiter!r})",
+                "correct that row, or set source.csv.delimiter, quote, comment or skip_rows",
             )
         if found := _NOT_UTF8.search(text):
-            return not_utf8(self.path, f"row {found[2]}, column {dialect.names[int(found[1])]!r}")
+            return not_utf8(self.path, f"row {self._row(found[2])}, column {dialect.names[int(found[1])]!r}")
         if found := _INVALID.search(text):
-            return self._invalid(dialect.names[int(found[1])], int(found[2]), found[3], found[4])
+            return misfit(self.path, self._row(found[2]), dialect.names[int(found[1])], found[3], found[4])
         if "straddling" in text:
             size = self._read_bytes >> 20
             return SourceError(
@@ -187,17 +201,24 @@ class CsvReader:
         what = " ".join(text.split())
         return SourceError(f"{self.path}: {what[:200]!r}", "correct the file, or see source.csv")
 
-    def _invalid(self, name: str, row: int, kind: str, value: str) -> SourceError:
-        shown = value if len(value) <= 60 else value[:57] + "..."
-        wanted = {"double": "a number", "bool": "true or false", "int64": "an integer"}.get(kind, f"a {kind}")
-        remedy = "correct it, leave the column out of source.features, or set source.types"
-        if _SEPARATED.fullmatch(value.strip()):
-            remedy = "set source.csv.thousands or source.csv.decimal"
-        elif _STANDS_FOR_NOTHING.fullmatch(value.strip()):
-            remedy = (
-                f"correct it, or add {shown!r} to source.csv.null_values if it stands for a missing value"
-            )
-        return SourceError(f"{self.path}, row {row}, column {name!r}: {shown!r} is not {wanted}", remedy)
+    def _row(self, found: str) -> int:
+        """Return the row in the file: pyarrow does not see the lines above the header."""
+        return int(found) + self._lines.above
+
+
+def misfit(path: Path, row: int, name: str, kind: str, value: str) -> SourceError:
+    """Return the error of a value that is none of its column's type."""
+    shown = value if len(value) <= 60 else value[:57] + "..."
+    wanted = {"double": "a number", "bool": "true or false", "int64": "an integer"}
+    remedy = "correct it, leave the column out of source.features, or set source.types"
+    if kind == "double" and _SEPARATED.fullmatch(value.strip()):
+        remedy = "correct it, or set source.csv.thousands or source.csv.decimal"
+    elif kind == "double" and _STANDS_FOR_NOTHING.fullmatch(value.strip()):
+        remedy = f"correct it, or add {shown!r} to source.csv.null_values if it stands for a missing value"
+    elif kind not in wanted:
+        remedy = "correct it, or set source.types"
+    what = wanted.get(kind, f"a {kind.partition('[')[0].removesuffix('32')}")
+    return SourceError(f"{path}, row {row}, column {name!r}: {shown!r} is not {what}", remedy)
 
 
 def _fits(text: str, kind: pa.DataType) -> bool:

@@ -1,6 +1,7 @@
 """Conversion of CSV to Parquet, because quoted newlines make it impossible to split a CSV file safely.
 
-The staged copy is named by a digest of its origin and of how it is read, so that later jobs find it.
+The staged copy is named by a digest of its origin and of how it is read, so that later jobs find it, and
+by one of its own footer, so that they believe no other. Its pages have checksums.
 """
 
 from __future__ import annotations
@@ -8,17 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from siftline.errors import SourceChanged, SourceError
-from siftline.source.csv.columns import CsvFile, line_break_note
+from siftline.errors import SourceChanged, SourceError, storage_error
+from siftline.source.csv.columns import CsvFile
+from siftline.source.csv.notes import line_break_note
 from siftline.source.csv.reader import CsvReader
 from siftline.source.damage import unreadable
-from siftline.source.files import ParquetFile, Stamp, open_parquet
+from siftline.source.files import ParquetFile, Stamp, open_parquet, read_footer
 from siftline.source.row_groups import ROW_GROUP_ROWS, row_groups
 from siftline.storage.files import digest, file_digest, replacing
+from siftline.storage.owned import refuse_links, remove_staged
 
 _LINE_BREAKS = b"siftline:line_breaks"
 
@@ -51,9 +55,10 @@ def csv_stamp(path: Path, content: bool = False) -> Stamp:
         raise unreadable(path, error) from error
 
 
-def staged_path(file: CsvFile, schema: pa.Schema, directory: Path, stamp: Stamp) -> Path:
-    """Return the path of the staged copy, which need not exist."""
-    return directory / f"{digest([stamp, _form(file), *map(str, schema)])[:32]}.parquet"
+def staged_copy(file: CsvFile, schema: pa.Schema, directory: Path, stamp: Stamp) -> Path | None:
+    """Return the staged copy with its own footer, if there is one."""
+    copies = directory.glob(f"{_name(file, schema, stamp)}-*.parquet")
+    return next((path for path in sorted(copies) if _is_whole(path)), None)
 
 
 def stage_csv(
@@ -75,18 +80,33 @@ def stage_csv(
         When the file changes during the conversion.
     """
     stamp = stamp or csv_stamp(file.path)
-    staged = staged_path(file, schema, directory, stamp)
-    if staged.exists():
+    refuse_links([directory])
+    if (staged := staged_copy(file, schema, directory, stamp)) is not None:
         return staged
-    # Another run may have staged the same file meanwhile, and planned with its copy.
-    with replacing(staged, keep=True) as temporary:
-        try:
-            _convert(file, schema, temporary, read_bytes)
-        except SourceError:
-            _check_stamp(file.path, stamp)  # an unfinished file ends in a torn line
-            raise
-        _check_stamp(file.path, stamp)
-    return staged
+    name = _name(file, schema, stamp)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for damaged in directory.glob(f"{name}-*.parquet"):
+            remove_staged(damaged)
+        with TemporaryDirectory(dir=directory, prefix=".csv-") as home:
+            written = Path(home) / "copy.parquet"
+            _convert_unchanged(file, schema, written, stamp, read_bytes)
+            staged = directory / f"{name}-{_footer(written)}.parquet"
+            # Another run may have staged the same file meanwhile, and planned with its copy.
+            with replacing(staged, keep=True) as temporary:
+                written.rename(temporary)
+            return staged
+    except OSError as error:
+        raise storage_error(error, directory) from error
+
+
+def _convert_unchanged(file: CsvFile, schema: pa.Schema, target: Path, stamp: Stamp, read_bytes: int) -> None:
+    try:
+        _convert(file, schema, target, read_bytes)
+    except SourceError:
+        _check_stamp(file.path, stamp)  # an unfinished file ends in a torn line
+        raise
+    _check_stamp(file.path, stamp)
 
 
 def _convert(file: CsvFile, schema: pa.Schema, target: Path, read_bytes: int) -> None:
@@ -97,6 +117,23 @@ def _convert(file: CsvFile, schema: pa.Schema, target: Path, read_bytes: int) ->
         for table in row_groups(reader.batches()):
             writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
         writer.add_key_value_metadata({_LINE_BREAKS: str(reader.line_breaks)})
+
+
+def _name(file: CsvFile, schema: pa.Schema, stamp: Stamp) -> str:
+    return digest([stamp, _form(file), *map(str, schema)])[:32]
+
+
+def _footer(path: Path) -> str:
+    with pa.OSFile(str(path)) as handle:
+        return read_footer(handle).digest[:16]
+
+
+def _is_whole(path: Path) -> bool:
+    """Return True if a staged copy has the footer that it is named by."""
+    try:
+        return path.is_file() and not path.is_symlink() and path.stem.endswith(f"-{_footer(path)}")
+    except OSError:
+        return False
 
 
 def _form(file: CsvFile) -> list[str]:

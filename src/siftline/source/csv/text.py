@@ -33,6 +33,9 @@ _OTHERS = {
     b"<!doctype": ("a web page", "download the file itself"),
     b"<html": ("a web page", "download the file itself"),
     b"<?xml": ("an XML file", "convert it to CSV or Parquet"),
+    b'{"': ("JSON", "convert it to CSV or Parquet"),
+    b'[{"': ("JSON", "convert it to CSV or Parquet"),
+    b"version https://git-lfs": ("a Git LFS pointer", "fetch the file with `git lfs pull`"),
 }
 HEAD_BYTES = 256 << 10
 
@@ -41,7 +44,7 @@ def compression_of(path: Path) -> str | None:
     """Return the compression by the file's first bytes; raise `SourceError` for a file that is no CSV."""
     try:
         with path.open("rb") as file:
-            start = file.read(16)
+            start = file.read(64).lstrip()
     except OSError as error:
         raise unreadable(path, error) from error
     for magic, (what, remedy) in _OTHERS.items():
