@@ -31,6 +31,8 @@ def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
         "http:/user:secret@host/api",
         "http://:secret@host",
         "https://secret@host/api",
+        "https://host/api?token=secret",
+        "https://u:secret@host/api?a=secret&b=secret#x",
     ],
 )
 def test_a_password_is_never_shown_however_wrong_the_address(url: str) -> None:

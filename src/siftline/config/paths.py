@@ -8,8 +8,7 @@ from urllib.parse import unquote
 
 from siftline.system.addresses import without_password
 
-_FILE_VARIABLE = re.compile(r"\$(?:\w+|\{\w+\})(?:/|\Z)")
-_URL = re.compile(r"file:(?://(?:localhost)?)?(/(?!/).*)", re.IGNORECASE | re.DOTALL)
+_FILE_URL = re.compile(r"file:(?://(?:localhost)?)?(/(?!/).*)", re.IGNORECASE | re.DOTALL)
 _VARIABLE = re.compile(r"\$(?:\w+|\{\w+\})(?:/|\Z)")
 _URL = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.:-]*):/")
 

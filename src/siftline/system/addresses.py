@@ -11,11 +11,12 @@ from urllib.request import getproxies, proxy_bypass
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 # Up to the last @, for people write passwords unescaped; a name alone may be a token.
 _CREDENTIALS = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*:/{0,2})?.*@", re.DOTALL)
+_QUERY = re.compile(r"([?&][^=&#\s]*=)[^&#\s]*")
 
 
 def without_password(url: object) -> str:
-    """Return an address as text to show: its user and password are hidden, if it has any."""
-    return _CREDENTIALS.sub(r"\1***@", str(url))
+    """Return an address as text to show: its user, password and the values of its query are hidden."""
+    return _QUERY.sub(r"\1***", _CREDENTIALS.sub(r"\1***@", str(url)))
 
 
 def proxy_for(url: str) -> str | None:

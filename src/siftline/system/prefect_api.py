@@ -17,6 +17,7 @@ from siftline.system.addresses import proxy_for, without_password
 _EXAMPLE = "http://127.0.0.1:4200/api"
 _REMEDY = "start it with `prefect server start`, correct PREFECT_API_URL, or unset it"
 SILENT_SECONDS = 8.0
+_MOST_BYTES = 4_096
 _ATTEMPTS = 2
 _PAUSE_SECONDS = 1.0
 
@@ -76,7 +77,22 @@ def _ask(url: str, seconds: float) -> httpx.Response:
     """Ask for the health, without credentials; Prefect's own client checks the certificate."""
     health = httpx.URL(f"{url.rstrip('/')}/health").copy_with(userinfo=b"")
     with httpx.Client(verify=False, timeout=seconds, follow_redirects=True) as client:  # noqa: S501
-        return client.get(health)
+        with client.stream("GET", health) as answer:
+            content = _beginning(answer, time.monotonic() + seconds)
+            headers = {"content-type": answer.headers.get("content-type", "text/plain")}
+            return httpx.Response(answer.status_code, headers=headers, content=content)
+
+
+def _beginning(answer: httpx.Response, until: float) -> bytes:
+    """Read an answer, of a few bytes if it is the right one: others may be large, or have no end."""
+    content = b""
+    for part in answer.iter_bytes():
+        content += part
+        if len(content) > _MOST_BYTES:
+            break
+        if time.monotonic() > until:
+            raise httpx.ReadTimeout("the answer does not end")
+    return content
 
 
 def _check_answer(url: str, answer: httpx.Response) -> None:

@@ -269,6 +269,7 @@ def test_the_comment_on_thousands_of_columns_is_short_and_wrapped(tmp_path: Path
 def test_more_features_than_a_configuration_can_list_are_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("siftline.cli.starter.configuration._MOST_BYTES", 180_000)
     data = write(tmp_path / "d.parquet", **{f"{'x' * 190}{one}": X[:20] * one for one in range(1, 1_500)})
     config = started(data, monkeypatch)
     assert 500 <= len(config.source.features or ()) <= 1_000

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,7 +18,6 @@ _NUMBER = re.compile(r"[+-]?(?:\d+[.,]?\d*|[.,]\d+)(?:[eE][+-]?\d+)?")
 # Spellings of a missing number that pyarrow does not know.
 _NOTHING = re.compile(r"[^\w\s]{1,5}|(?i:none|missing|unknown|nil|void)")
 _FEWEST_NUMBERS = 0.5
-_EMPTY_LINES = 5
 
 
 def csv_form(path: Path) -> CsvConfig:
@@ -40,15 +39,23 @@ def _readable(path: Path, form: CsvConfig) -> tuple[CsvConfig, Head]:
         return form, head
     lengths = [len(head.dialect.names), *map(len, head.rows)]
     usual = max(lengths, key=lengths.count)
-    above = head.dialect.skip_rows + lengths.index(usual)  # and empty lines
-    skips = [{"skip_rows": count} for count in range(above, above + _EMPTY_LINES)]
-    others: list[Mapping[str, object]] = [{"comment": "#"}, *skips, {"delimiter": " "}]
+    others: list[dict[str, object]] = [
+        {"comment": "#"},
+        {"skip_rows": _lines_above(head, lengths.index(usual))},
+        {"delimiter": " "},
+    ]
     for other in others:
         changed = form.model_copy(update=other)
         found = detect_dialect(path, changed)
         if found.rows and _columns(found) > 1 and all(found.dialect.names):
             return changed, found
     return form, head
+
+
+def _lines_above(head: Head, row: int) -> int:
+    """Return the number of lines above a row, as far as that has no line breaks."""
+    filled = [place for place, line in enumerate(head.lines) if line.strip()]
+    return head.dialect.skip_rows + filled[row]
 
 
 def _columns(head: Head) -> int:

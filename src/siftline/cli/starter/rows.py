@@ -55,7 +55,7 @@ def read_first_rows(path: str) -> FirstRows:
     source = SourceConfig(path=path)
     files, kind = find_files(source)
     found = _of_csv(path, files) if kind == "csv" else _of_parquet(path, files)
-    if not found.count:
+    if not (found.count or found.total):
         raise SourceError(f"source.path {path}: no rows", "use an input with rows")
     return found
 

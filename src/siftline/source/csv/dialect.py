@@ -81,11 +81,15 @@ class Dialect:
 
 @dataclass(frozen=True)
 class Head:
-    """The first rows of a file, as text, and its dialect; `whole` is true if there are no others."""
+    """The first rows of a file, as text, and its dialect; `whole` is true if there are no others.
+
+    `lines` are those from the header on, and empty ones before.
+    """
 
     dialect: Dialect
     rows: list[list[str]]
     whole: bool
+    lines: list[str]
 
 
 def detect_dialect(path: Path, config: CsvConfig) -> Head:
@@ -108,10 +112,9 @@ def detect_dialect(path: Path, config: CsvConfig) -> Head:
     lines = lines[skip:]
     if comment is not None:
         lines = [line for line in lines if not line.startswith(comment)]
-    if config.header:
-        lines = list(dropwhile(lambda line: not line.strip(_BLANK), lines))
+    filled = list(dropwhile(lambda line: not line.strip(_BLANK), lines)) if config.header else lines
     delimiter = config.delimiter or delimiter or _delimiter(lines, config.quote)
-    rows = parse_rows(lines, delimiter, config.quote, whole)
+    rows = parse_rows(filled, delimiter, config.quote, whole)
     if not rows:
         raise SourceError(f"{path}: no rows, not even a header", "check source.csv.skip_rows and comment")
     names, rows = _names(rows, config.header)
@@ -130,7 +133,7 @@ def detect_dialect(path: Path, config: CsvConfig) -> Head:
         names=tuple(names),
         comment_detected=comment is not None and config.comment is None,
     )
-    return Head(dialect, rows, whole)
+    return Head(dialect, rows, whole, lines)
 
 
 def guess_encoding(start: bytes) -> str:
