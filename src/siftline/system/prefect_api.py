@@ -76,11 +76,13 @@ def check_proxies() -> None:
 def _ask(url: str, seconds: float) -> httpx.Response:
     """Ask for the health, without credentials; Prefect's own client checks the certificate."""
     health = httpx.URL(f"{url.rstrip('/')}/health").copy_with(userinfo=b"")
-    with httpx.Client(verify=False, timeout=seconds, follow_redirects=True) as client:  # noqa: S501
-        with client.stream("GET", health) as answer:
-            content = _beginning(answer, time.monotonic() + seconds)
-            headers = {"content-type": answer.headers.get("content-type", "text/plain")}
-            return httpx.Response(answer.status_code, headers=headers, content=content)
+    with (
+        httpx.Client(verify=False, timeout=seconds, follow_redirects=True) as client,  # noqa: S501
+        client.stream("GET", health) as answer,
+    ):
+        content = _beginning(answer, time.monotonic() + seconds)
+        headers = {"content-type": answer.headers.get("content-type", "text/plain")}
+        return httpx.Response(answer.status_code, headers=headers, content=content)
 
 
 def _beginning(answer: httpx.Response, until: float) -> bytes:
