@@ -22,6 +22,8 @@ from tests.e2e.proxies import proxied
 from tests.faults import wait_until
 from tests.flows.commands import call_siftline
 
+pytestmark = pytest.mark.soak
+
 STAGES = ["plan", "fit", "detect", "combine", "validate", "publish", "notify"]
 CHUNKS, FREE = 12, 4
 # As a program of a user does.
@@ -29,7 +31,6 @@ WATCH = """
 import asyncio, sys
 from siftline.monitoring import watch
 
-pytestmark = pytest.mark.soak
 
 async def show():
     async for status in watch(*sys.argv[1:]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -27,7 +27,8 @@ def answering(status: int, kind: str, body: bytes) -> Iterator[str]:
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body)
+            with suppress(OSError):  # a large one is not read to its end
+                self.wfile.write(body)
 
         def log_message(self, *given: object) -> None:
             """Keep quiet."""
@@ -40,6 +41,45 @@ def answering(status: int, kind: str, body: bytes) -> Iterator[str]:
         finally:
             http.shutdown()
             thread.join()
+
+
+@contextmanager
+def dripping() -> Iterator[str]:
+    """A server whose answers begin and never end."""
+    over = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            with suppress(OSError):
+                while not over.wait(0.02):
+                    self.wfile.write(b" ")
+
+        def log_message(self, *given: object) -> None:
+            """Keep quiet."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        thread = threading.Thread(target=http.serve_forever)
+        thread.start()
+        try:
+            yield f"127.0.0.1:{http.server_port}"
+        finally:
+            over.set()
+            http.shutdown()
+            thread.join()
+
+
+def test_an_answer_without_end_is_none() -> None:
+    with dripping() as host:
+        assert "does not answer (no answer within 0.2 s, 2 times)" in complaint(
+            f"http://{host}/api", seconds=0.2
+        )
+
+
+def test_a_large_answer_is_something_else() -> None:
+    with answering(200, "application/json", b"x" * 5_000_000) as host:
+        assert "something else (status 200) is there" in complaint(f"http://{host}/api")
 
 
 def complaint(url: str, kind: type[SiftlineError] = ApiError, seconds: float = 5.0) -> str:

@@ -6,6 +6,7 @@ Exit status: 0 completed, 1 failed, 2 bad configuration or input, 130 interrupte
 from __future__ import annotations
 
 import atexit
+import errno
 import gc
 import os
 import signal
@@ -19,10 +20,11 @@ from click.shell_completion import CompletionItem
 
 from siftline.cli.streams import lost_output, make_output_safe
 from siftline.errors import RenamedWarning, SiftlineError
-from siftline.shown import terminal_text
+from siftline.shown import shown, terminal_text
 from siftline.system.imports import SAFE_PATH
 
 _INTERRUPTED = 130
+_BAD_PATH = {errno.ENAMETOOLONG, errno.ELOOP}
 # The module of each command, imported when it is called, and its line in the help of all.
 _COMMANDS = {
     "automations": ("pipelines", "Manage the automations of a Prefect server, which start recoveries."),
@@ -106,6 +108,10 @@ def _call() -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
+    except OSError as error:
+        if error.errno not in _BAD_PATH:
+            raise
+        return _complain(f"{shown(error.filename)}: {error.strerror}; choose another path", 2)
     except (KeyboardInterrupt, click.Abort):
         problem = "interrupted; run the same command again to go on: finished chunks are kept"
         return _complain(problem, _INTERRUPTED)

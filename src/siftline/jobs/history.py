@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from siftline.errors import StorageError
 from siftline.jobs.results import Manifest
 from siftline.storage.layout import Version
-from siftline.storage.records import RecordFile
+from siftline.storage.records import Moment, RecordFile
 
 _MOST = 30
 
@@ -24,7 +24,7 @@ class Publication(BaseModel):
     model_config = ConfigDict(frozen=True)  # records of earlier versions have more fields
 
     publication: str
-    published_at: str
+    published_at: Moment
     job_id: str
     rows: int
     anomalies: int

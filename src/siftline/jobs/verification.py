@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -91,7 +92,13 @@ def _link_damages(files: OutputFiles, manifest: Manifest) -> Iterator[str]:
     if files.current.readlink() != home.relative_to(files.root):
         yield f"{files.current.name}: does not lead to publication {manifest.publication}"
     for name in files.SHOWN:
-        if (home / name).exists() and not (files.root / name).exists():
+        path = files.root / name
+        if path.is_symlink() and str(path.readlink()) == f"{files.current.name}/{name}":
+            if not path.exists():
+                yield f"{name}: is gone"
+        elif os.path.lexists(path):
+            yield f"{name}: is not of the publication"
+        elif (home / name).exists():
             yield f"{name}: is gone"
 
 

@@ -151,6 +151,7 @@ def _start(home: Path, idle: timedelta) -> _Server:
             stderr=log,
             env={**os.environ, **settings},
             start_new_session=True,
+            umask=0o077,  # parameters of runs, in its database, may have secrets
         )
     started = _Server(process=Identity.of(psutil.Process(process.pid)), port=port, settings=_settings())
     _record(home).write(started)

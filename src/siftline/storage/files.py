@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import secrets
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -155,10 +156,21 @@ def record_text(sealed: Mapping[str, Any]) -> str:
     return json.dumps(sealed, indent=1, allow_nan=False) + "\n"
 
 
+def open_regular(path: str, flags: int) -> int:
+    """Open a file as `os.open` does; a pipe, whose writer may never come, or a device is refused."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK)
+    mode = os.fstat(descriptor).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        os.close(descriptor)
+        raise IntegrityError(f"{path}: not a file", "move it away and run again: it is recreated")
+    return descriptor
+
+
 def read_record(path: Path, version: int) -> dict[str, Any]:
     """Read a sealed record; raise `IntegrityError` if it is torn, altered or of another version."""
     try:
-        record = json.loads(path.read_bytes())
+        with open(path, "rb", opener=open_regular) as file:
+            record = json.loads(file.read())
     except ValueError as error:
         raise IntegrityError(f"{path}: not JSON", "delete it and run again: it is recreated") from error
     return unseal(record, version, path)

@@ -25,7 +25,7 @@ from typing import IO, TextIO
 from pydantic import Field
 
 from siftline.errors import IntegrityError
-from siftline.storage.files import seal, unseal
+from siftline.storage.files import open_regular, seal, unseal
 from siftline.storage.layout import Version, lease_path
 from siftline.storage.locks import try_lock
 from siftline.storage.records import Moment, Record
@@ -179,10 +179,12 @@ def find_lease(directory: Path) -> FoundLease:
     newest = LeaseFile(directory, 0)
     try:
         newest = LeaseFile(directory, max(_epochs(directory), default=0))
-        with newest.path.open("rb") as file:
+        with open(newest.path, "rb", opener=open_regular) as file:
             # Before reading: once the lock is gone nothing is written. Shared: readers exclude no reader.
             unlocked = try_lock(file, shared=True) is True
             record, touched = _read(file), os.fstat(file.fileno()).st_mtime
+    except IntegrityError:  # not a file, and so no lease
+        return FoundLease(newest, free=True)
     except FileNotFoundError:  # none yet, or removed since: creating the next one decides
         return FoundLease(newest, free=True)
     # Some shared file systems lock within each machine only: there the heartbeat of others has to do.

@@ -8,7 +8,7 @@ import sys
 import click
 import pytest
 
-from siftline.cli import commands
+from siftline.cli import _call, commands
 
 NAMES = commands.list_commands(click.Context(commands))
 LISTING = """
@@ -37,3 +37,14 @@ def test_a_command_has_its_name_and_a_help_that_begins_with_a_short_sentence(nam
     assert command.name == name
     first = (command.help or "").partition("\n")[0]
     assert 3 <= len(first.split()) <= 17, first
+
+
+@pytest.mark.parametrize("arguments", [["show"], ["verify"], ["jobs", "--checkpoint"]])
+def test_a_path_that_cannot_be_is_one_line(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["siftline", *arguments, "x" * 300])
+    assert _call() == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.endswith(": File name too long; choose another path\n")

@@ -193,6 +193,13 @@ def test_a_job_without_a_run_is_interrupted_since_no_known_time(config: BatchCon
     assert (status.state, status.flow_run_id, status.since, status.error) == ("interrupted", None, None, None)
 
 
+def test_a_torn_lease_is_that_of_an_unknown_run_since_no_known_time(config: BatchConfig) -> None:
+    plan = plan_batch(config)
+    (plan.directory / "lease-000001.json").write_text('{"format_version": 2, "ru')
+    status = job_status(plan.directory)
+    assert (status.state, status.flow_run_id, status.since) == ("running", "unknown", None)
+
+
 def finish(config: BatchConfig, outcome: Outcome = "published") -> BatchPlan:
     """Do a job, and record what its run would."""
     job = run_job(config)

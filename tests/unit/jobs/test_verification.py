@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -187,6 +188,29 @@ def test_what_is_gone_torn_linked_or_added_is_named(output: Path, tmp_path: Path
     ]
     first.symlink_to(tmp_path / "elsewhere.parquet")
     assert found_in(output)[0] == f"{manifest.scores[0].name}: is reached through a link, {first}"
+
+
+@pytest.mark.parametrize("name", ["scores", "anomalies.parquet", "findings.json", "manifest.json"])
+def test_a_shown_name_that_leads_elsewhere_is_found(output: Path, tmp_path: Path, name: str) -> None:
+    shutil.copytree(output / ".current" / "scores", tmp_path / "other")
+    content = tmp_path / "other" if name == "scores" else (output / name).resolve()
+    (output / name).unlink()
+    (output / name).symlink_to(content)
+    assert found_in(output) == [f"{name}: is not of the publication"]
+
+
+def test_findings_that_are_gone_and_files_that_never_were_are_found(output: Path) -> None:
+    (output / "findings.json").resolve().unlink()
+    (output / "report.html").write_text("another")
+    assert found_in(output) == ["findings.json: is gone", "report.html: is not of the publication"]
+
+
+def test_a_pipe_in_place_of_a_record_is_found_without_waiting(output: Path) -> None:
+    manifest = (output / "manifest.json").resolve()
+    manifest.unlink()
+    os.mkfifo(manifest)
+    found = CliRunner().invoke(verify, [str(output)], standalone_mode=False)
+    assert found.output == f"damaged: {output}/manifest.json: not a file\n"
 
 
 def test_a_damaged_manifest_is_named(output: Path) -> None:

@@ -2,57 +2,39 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
+import pyarrow.csv as pc
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from siftline.config.batch import BatchConfig
-from siftline.errors import OutputConflict, SiftlineError
+from siftline.config.schedules import Interval
+from siftline.errors import LeaseLost, OutputConflict, SiftlineError, StorageError
+from siftline.flows.run.frames import with_file
 from siftline.jobs.history import remember
+from siftline.jobs.intervals import Ledger
 from siftline.jobs.plans import read_plan
 from siftline.jobs.results import open_results
+from siftline.jobs.starting import starting
 from siftline.stages.inspection import inspect_batch
 from siftline.stages.plan import plan_batch
 from siftline.stages.publish import publish_results, published_already
 from siftline.stages.validate import validate_results
 from siftline.storage.files import seal
+from siftline.storage.layout import CheckpointFiles
+from siftline.storage.lease import Lease
 from tests.support import Job, make_config, make_table, run_job, stage_job, store_of, write_files
+from tests.unit.stages.outside import FOREIGN, altered, leaves, nothing_outside_changes
 
-FOREIGN = ["../victim", "x/../../victim", "/tmp", "..", "", "a\0b", "a" * 300, "victim/a.parquet", "~"]
-
-
-def photograph(directory: Path) -> dict[str, str]:
-    """Every file below a directory with its content, links and times."""
-    found = {}
-    for path in sorted(directory.rglob("*")):
-        what = str(path.readlink()) if path.is_symlink() else "directory"
-        if path.is_file():
-            what = hashlib.sha256(path.read_bytes()).hexdigest()
-        found[str(path)] = f"{what} {path.lstat().st_mtime_ns}"
-    return found
-
-
-@contextmanager
-def nothing_outside_changes(home: Path) -> Iterator[Path]:
-    """A directory of others, full of names like ours, that stays as it is."""
-    victim = home / "victim"
-    if not victim.exists():
-        for name in ("a.parquet", "manifest.json", "chunk-0000000-00000000.parquet", "scores/part-0.parquet"):
-            (victim / name).parent.mkdir(parents=True, exist_ok=True)
-            (victim / name).write_text(name)
-        (victim / "0123456789abcdef-01234567-89abcdef").mkdir()
-    before = photograph(victim)
-    yield victim
-    assert photograph(victim) == before
+INTERVAL = Interval(start=datetime(2026, 1, 1, tzinfo=UTC), end=datetime(2026, 1, 2, tzinfo=UTC))
 
 
 @pytest.fixture
@@ -83,6 +65,51 @@ def test_a_link_in_the_output_is_refused_in_one_line(
             run_job(flagging(config, 0.05))
         assert "\n" not in str(caught.value)
         assert path.readlink() == victim
+
+
+@pytest.mark.parametrize("name", CheckpointFiles.OWN)
+@pytest.mark.parametrize("kind", ["parquet", "csv", "frame"])
+def test_nothing_is_written_through_a_link_in_a_new_checkpoint(tmp_path: Path, name: str, kind: str) -> None:
+    table = make_table(60)
+    data = write_files(tmp_path / "data", table)
+    if kind == "csv":
+        data = tmp_path / "data.csv"
+        pc.write_csv(table, data)
+    config = make_config(tmp_path, data)
+    with nothing_outside_changes(tmp_path) as victim:
+        (tmp_path / "work").mkdir()
+        (tmp_path / "work" / name).symlink_to(victim)
+        work = {"path": config.checkpoint.path}
+        begin: Callable[[], object] = partial(run_job, config)
+        if kind == "frame":
+            begin = partial(with_file, {"source": table, "checkpoint": work})
+        with pytest.raises(StorageError, match="is a link, and Siftline does not write through it"):
+            begin()
+        with pytest.raises(StorageError), starting(config.checkpoint.path, "batch"):
+            pass
+
+
+@pytest.mark.parametrize("place", ["intervals/batch", "intervals/batch/{key}", "jobs/{job}"])
+def test_no_lease_is_taken_and_nothing_recorded_through_a_link(tmp_path: Path, place: str) -> None:
+    with nothing_outside_changes(tmp_path) as victim:
+        link = tmp_path / "work" / place.format(key=INTERVAL.key, job="0123456789abcdef")
+        link.parent.mkdir(parents=True)
+        link.symlink_to(victim)
+        with pytest.raises(StorageError), Lease("a") as lease:
+            lease.take(link)
+        if "intervals" in place:
+            with pytest.raises(StorageError):
+                Ledger(tmp_path / "work", "batch").write(INTERVAL, "skipped", "run")
+
+
+def test_a_loss_is_not_noted_through_a_link(tmp_path: Path) -> None:
+    with nothing_outside_changes(tmp_path) as victim, Lease("a") as lease:
+        job = tmp_path / "jobs" / "a"
+        lease.take(job)
+        (job / "audit.jsonl").symlink_to(victim / "a.parquet")
+        (job / "lease-000002.json").touch()
+        with pytest.raises(LeaseLost):
+            lease.check()
 
 
 @pytest.mark.parametrize("name", ["parts", "failed", "receipts", "model"])
@@ -152,27 +179,6 @@ def test_the_loser_of_two_pipelines_keeps_its_work(tmp_path: Path, source: Path)
     )
     again = run_job(elsewhere)
     assert (again.receipts.computed, again.manifest.name) == (0, "second")
-
-
-def leaves(node: Any) -> int:
-    """The number of texts, numbers and so on in a record."""
-    if isinstance(node, (dict, list)):
-        return sum(map(leaves, node.values() if isinstance(node, dict) else node))
-    return 1
-
-
-def altered(node: Any, at: int, value: object) -> Any:
-    """The record with its text or number at a place changed."""
-    if isinstance(node, dict):
-        names = list(node)
-        return dict(zip(names, altered(list(node.values()), at, value), strict=True))
-    if not isinstance(node, list):
-        return value if at == 0 else node
-    changed = []
-    for one in node:
-        changed.append(altered(one, at, value))
-        at -= leaves(one)
-    return changed
 
 
 def records(job: Job) -> dict[str, Path]:

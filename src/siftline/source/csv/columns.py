@@ -21,7 +21,7 @@ from siftline.errors import SourceError
 from siftline.shown import listed as listed_names
 from siftline.source.csv.dialect import Dialect, detect_dialect
 from siftline.source.csv.notes import detected_note, header_note, line_break_note, mark_note
-from siftline.source.csv.numbers import NUMBER, plain_numbers
+from siftline.source.csv.numbers import NUMBER, unmarked_numbers
 from siftline.source.csv.reader import CsvReader, misfit
 
 Kind = Literal["empty", "integer", "number", "code", "boolean", "timestamp", "date", "text"]
@@ -118,7 +118,7 @@ def inspect_csv(path: Path, source: SourceConfig, read_bytes: int = 2 << 20) -> 
 
 def _misfit(values: pa.Array, dialect: Dialect) -> int | None:
     """Return the place of the first value that is no number; None if hardly any is one."""
-    plain = plain_numbers(values, dialect.decimal, dialect.thousands)
+    plain = unmarked_numbers(values, dialect.decimal, dialect.thousands)
     fits = pc.match_substring_regex(plain, NUMBER)
     missing = pc.is_in(values, value_set=pa.array(dialect.missing, pa.string()))
     numbers = pc.sum(fits).as_py() or 0
@@ -151,7 +151,7 @@ def _kind(values: pa.Array, dialect: Dialect) -> Kind:
         return "empty"
     if _all(known, _BOOLEAN):
         return "boolean"
-    plain = plain_numbers(known, dialect.decimal, dialect.thousands)
+    plain = unmarked_numbers(known, dialect.decimal, dialect.thousands)
     if _all(plain, NUMBER):
         if pc.any(pc.match_substring_regex(plain, _CODE)).as_py():
             return "code"

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from siftline.config.batch import SourceConfig
 from siftline.source.csv.dialect import Dialect
-from siftline.source.csv.numbers import NUMBER, grouped, plain_numbers
+from siftline.source.csv.numbers import NUMBER, grouped, unmarked_numbers
 
 
 def detected_note(path: Path, dialect: Dialect, source: SourceConfig) -> list[str]:
@@ -26,7 +26,7 @@ def header_note(path: Path, rows: list[list[str]], dialect: Dialect) -> list[str
         return []
     numbers = pa.array(names)
     if not pc.all(
-        pc.match_substring_regex(plain_numbers(numbers, dialect.decimal, dialect.thousands), NUMBER)
+        pc.match_substring_regex(unmarked_numbers(numbers, dialect.decimal, dialect.thousands), NUMBER)
     ).as_py():
         return []
     return [

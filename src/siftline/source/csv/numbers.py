@@ -63,7 +63,7 @@ def well_separated(values: pa.Array, decimal: str, thousands: str | None) -> pa.
     )
 
 
-def plain_numbers(values: pa.Array, decimal: str, thousands: str | None) -> pa.Array:
+def unmarked_numbers(values: pa.Array, decimal: str, thousands: str | None) -> pa.Array:
     """Return numbers in their plain form: a point, no thousands."""
     if thousands is not None:
         values = pc.replace_substring(values, thousands, "")

@@ -16,7 +16,7 @@ from siftline.errors import SourceError
 from siftline.progress import counted
 from siftline.source.csv.dialect import Dialect, not_utf8
 from siftline.source.csv.lines import CsvLines, open_lines
-from siftline.source.csv.numbers import plain_numbers, well_separated
+from siftline.source.csv.numbers import unmarked_numbers, well_separated
 from siftline.source.damage import unreadable
 
 _RAGGED = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+)")
@@ -151,7 +151,7 @@ class CsvReader:
         missing = pc.is_in(values, value_set=pa.array(self._dialect.missing, pa.string()))
         known = pc.if_else(missing, None, pc.utf8_trim_whitespace(values))
         wrong = pc.fill_null(pc.invert(well_separated(known, decimal, thousands)), False)
-        plain = plain_numbers(known, decimal, thousands)
+        plain = unmarked_numbers(known, decimal, thousands)
         try:
             numbers = plain.cast(field.type)
         except pa.ArrowInvalid:

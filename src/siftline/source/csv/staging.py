@@ -129,9 +129,13 @@ def _footer(path: Path) -> str:
 
 
 def _is_whole(path: Path) -> bool:
-    """Return True if a staged copy has the footer that it is named by."""
+    """Return True if a staged copy begins as Parquet does, and has the footer that it is named by."""
     try:
-        return path.is_file() and not path.is_symlink() and path.stem.endswith(f"-{_footer(path)}")
+        if not path.is_file() or path.is_symlink():
+            return False
+        with path.open("rb") as file:
+            begins = file.read(4) == b"PAR1"
+        return begins and path.stem.endswith(f"-{_footer(path)}")
     except OSError:
         return False
 

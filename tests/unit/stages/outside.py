@@ -1,0 +1,57 @@
+"""A directory of others that stays as it is, and records altered in any place."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+FOREIGN = ["../victim", "x/../../victim", "/tmp", "..", "", "a\0b", "a" * 300, "victim/a.parquet", "~"]
+
+
+def photograph(directory: Path) -> dict[str, str]:
+    """Every file below a directory with its content, links and times."""
+    found = {}
+    for path in sorted(directory.rglob("*")):
+        what = str(path.readlink()) if path.is_symlink() else "directory"
+        if path.is_file():
+            what = hashlib.sha256(path.read_bytes()).hexdigest()
+        found[str(path)] = f"{what} {path.lstat().st_mtime_ns}"
+    return found
+
+
+@contextmanager
+def nothing_outside_changes(home: Path) -> Iterator[Path]:
+    """A directory of others, full of names like ours, that stays as it is."""
+    victim = home / "victim"
+    if not victim.exists():
+        for name in ("a.parquet", "manifest.json", "chunk-0000000-00000000.parquet", "scores/part-0.parquet"):
+            (victim / name).parent.mkdir(parents=True, exist_ok=True)
+            (victim / name).write_text(name)
+        (victim / "0123456789abcdef-01234567-89abcdef").mkdir()
+    before = photograph(victim)
+    yield victim
+    assert photograph(victim) == before
+
+
+def leaves(node: Any) -> int:
+    """The number of texts, numbers and so on in a record."""
+    if isinstance(node, (dict, list)):
+        return sum(map(leaves, node.values() if isinstance(node, dict) else node))
+    return 1
+
+
+def altered(node: Any, at: int, value: object) -> Any:
+    """The record with its text or number at a place changed."""
+    if isinstance(node, dict):
+        names = list(node)
+        return dict(zip(names, altered(list(node.values()), at, value), strict=True))
+    if not isinstance(node, list):
+        return value if at == 0 else node
+    changed = []
+    for one in node:
+        changed.append(altered(one, at, value))
+        at -= leaves(one)
+    return changed
