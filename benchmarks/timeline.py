@@ -48,7 +48,7 @@ class Lane:
 
 @dataclass
 class Timeline:
-    """What was seen of a command and its children."""
+    """Processes and messages of a command, and its seconds."""
 
     lanes: dict[int, Lane]
     marks: list[tuple[float, str]]

@@ -1,4 +1,4 @@
-"""What follows a publication fails, each part in turn: the run is completed, and its log has the reasons."""
+"""Faults after a publication: the run is completed all the same, and its log has the reasons."""
 
 from __future__ import annotations
 

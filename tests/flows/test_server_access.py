@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from siftline.errors import ApiError, SiftlineError
 from siftline.flows.server import reach_api, server
+from tests.web import served
 
 
 @contextmanager
@@ -29,17 +29,8 @@ def answering(version: str) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, *given: object) -> None:
-            """Keep quiet."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        thread = threading.Thread(target=http.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{http.server_port}/api"
-        finally:
-            http.shutdown()
-            thread.join()
+    with served(Handler) as port:
+        yield f"http://127.0.0.1:{port}/api"
 
 
 def complaint(url: str | None) -> str:

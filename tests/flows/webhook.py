@@ -7,10 +7,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
+
+from tests.web import served
 
 
 @dataclass(frozen=True)
@@ -85,17 +87,10 @@ def serving() -> Iterator[Webhook]:
                 self.end_headers()
                 self.wfile.write(b"ok")
 
-        def log_message(self, *given: object) -> None:
-            """Keep quiet."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        webhook = Webhook(server.server_port)
+    with served(Handler) as port:
+        webhook = Webhook(port)
         webhook.reset()
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
         try:
             yield webhook
         finally:
             webhook.reset()
-            server.shutdown()
-            thread.join()

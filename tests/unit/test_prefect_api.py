@@ -6,12 +6,13 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 
 from siftline.errors import ApiError, ConfigError, SiftlineError
 from siftline.system.prefect_api import check_api, check_proxies
+from tests.web import served
 
 PAGE = (200, "text/html; charset=utf-8", b"<!doctype html>true")
 HEALTHY = (200, "application/json", b"true")
@@ -30,17 +31,8 @@ def answering(status: int, kind: str, body: bytes) -> Iterator[str]:
             with suppress(OSError):  # a large one is not read to its end
                 self.wfile.write(body)
 
-        def log_message(self, *given: object) -> None:
-            """Keep quiet."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        thread = threading.Thread(target=http.serve_forever)
-        thread.start()
-        try:
-            yield f"127.0.0.1:{http.server_port}"
-        finally:
-            http.shutdown()
-            thread.join()
+    with served(Handler) as port:
+        yield f"127.0.0.1:{port}"
 
 
 @contextmanager
@@ -56,18 +48,11 @@ def dripping() -> Iterator[str]:
                 while not over.wait(0.02):
                     self.wfile.write(b" ")
 
-        def log_message(self, *given: object) -> None:
-            """Keep quiet."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        thread = threading.Thread(target=http.serve_forever)
-        thread.start()
+    with served(Handler) as port:
         try:
-            yield f"127.0.0.1:{http.server_port}"
+            yield f"127.0.0.1:{port}"
         finally:
             over.set()
-            http.shutdown()
-            thread.join()
 
 
 def test_an_answer_without_end_is_none() -> None:

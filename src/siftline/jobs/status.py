@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import AwareDatetime, Field
 
-from siftline.errors import UnknownJob
+from siftline.errors import StorageError, UnknownJob
 from siftline.jobs.live import Alert, ChunkCounts, ChunkSeconds, LiveRecord, RowCounts, StageTime, live_record
 from siftline.jobs.plans import read_plan
 from siftline.jobs.record import JobRecord, job_directories, read_job
@@ -188,10 +188,13 @@ def _state(record: JobRecord, lease: str, manifest: Manifest | None) -> State:
 
 
 def _manifest(live: LiveRecord | None, job: Path) -> Manifest | None:
-    """Return the published manifest, if it is this job's."""
+    """Return the published manifest, if it is this job's and can be read."""
     if live is None:
         return None
-    found = manifest_record(Path(live.output)).read_or(None)
+    try:
+        found = manifest_record(Path(live.output)).read_or(None)
+    except StorageError:  # the checkpoint says enough
+        return None
     return found if found is not None and found.job_id == job.name else None
 
 

@@ -36,7 +36,7 @@ def started(data: Path, monkeypatch: pytest.MonkeyPatch, **asked: Any) -> BatchC
 
 
 def comments(data: Path, **asked: Any) -> str:
-    """What a starter says in comments, on one line."""
+    """Return the comments of a starter, joined to one line."""
     lines = starter_config(data, Asked(**asked)).splitlines()
     return " ".join(line.partition("#")[2].strip() for line in lines if "#" in line)
 

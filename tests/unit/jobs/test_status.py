@@ -273,6 +273,14 @@ def test_a_live_record_that_is_torn_or_forged_counts_as_none(config: BatchConfig
     assert (status.stages, status.chunks.total, status.updated) == ((), len(plan.chunks), None)
 
 
+def test_a_job_whose_output_cannot_be_read_has_the_state_of_its_checkpoint(config: BatchConfig) -> None:
+    plan = finish(config)
+    live = live_record(plan.directory)
+    live.write(live.read().model_copy(update={"output": "a" * 300}))
+    status = job_status(plan.directory)
+    assert (status.state, status.threshold, status.output) == ("completed", None, "a" * 300)
+
+
 def test_a_live_record_alone_gives_the_status_of_a_run_elsewhere(config: BatchConfig) -> None:
     plan = plan_batch(config)
     live = half_done(plan).record()

@@ -3,12 +3,42 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.support import Job, make_config, make_table, run_job, write_files
+
 FOREIGN = ["../victim", "x/../../victim", "/tmp", "..", "", "a\0b", "a" * 300, "victim/a.parquet", "~"]
+
+
+def published_job(directory: Path) -> Job:
+    """Publish a job of few rows, all of whose files are in one new directory."""
+    home = directory / "home"
+    home.mkdir()
+    data = write_files(home / "data", make_table(60))
+    return run_job(make_config(home, data, source={"key": ["id"]}, chunking={"rows": 30}))
+
+
+def home_of(job: Job) -> Path:
+    """Return the directory with all files of a published job."""
+    return Path(job.plan.config.output.path).parent
+
+
+def save(job: Job) -> None:
+    """Save the files of a job, to be restored."""
+    home = home_of(job)
+    shutil.copytree(home, home.with_name("saved"), symlinks=True)
+
+
+def restore(job: Job) -> Path:
+    """Restore the saved files of a job; return their directory."""
+    home = home_of(job)
+    shutil.rmtree(home)
+    shutil.copytree(home.with_name("saved"), home, symlinks=True)
+    return home
 
 
 def photograph(directory: Path) -> dict[str, str]:

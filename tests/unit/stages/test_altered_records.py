@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -31,8 +30,16 @@ from siftline.storage.lease import Lease
 from siftline.storage.lease_file import LeaseRecord
 from siftline.storage.records import RecordFile
 from siftline.types import BatchResult
-from tests.support import Job, make_config, make_table, run_job, write_files
-from tests.unit.stages.outside import FOREIGN, altered, leaves, nothing_outside_changes
+from tests.support import Job, make_config, make_table, run_job
+from tests.unit.stages.outside import (
+    FOREIGN,
+    altered,
+    leaves,
+    nothing_outside_changes,
+    published_job,
+    restore,
+    save,
+)
 
 NOW = datetime.now(UTC)
 INTERVAL = Interval(start=NOW - timedelta(days=1), end=NOW)
@@ -117,20 +124,14 @@ def use_records_of_runs(job: Job) -> None:
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Job:
     """A published job of few rows."""
-    home = tmp_path_factory.mktemp("kept") / "home"
-    home.mkdir()
-    config = make_config(
-        home, write_files(home / "data", make_table(60)), source={"key": ["id"]}, chunking={"rows": 30}
-    )
-    return run_job(config)
+    return published_job(tmp_path_factory.mktemp("kept"))
 
 
 @pytest.fixture(scope="module")
 def worked(kept: Job) -> dict[str, Path]:
     """The records of runs of a job, saved with it."""
-    home = Path(kept.plan.config.output.path).parent
     found = records_of_runs(kept)
-    shutil.copytree(home, home.with_name("worked"), symlinks=True)
+    save(kept)
     return found
 
 
@@ -140,9 +141,7 @@ def worked(kept: Job) -> dict[str, Path]:
 def test_a_record_of_a_run_with_anything_altered_is_refused_or_harmless(
     kept: Job, worked: dict[str, Path], kind: str, data: st.DataObject
 ) -> None:
-    home = Path(kept.plan.config.output.path).parent
-    shutil.rmtree(home)
-    shutil.copytree(home.with_name("worked"), home, symlinks=True)
+    home = restore(kept)
     path = worked[kind]
     record = json.loads(path.read_bytes())
     body = {name: one for name, one in record.items() if name not in ("format_version", "digest")}

@@ -32,7 +32,15 @@ from siftline.storage.files import seal
 from siftline.storage.layout import CheckpointFiles
 from siftline.storage.lease import Lease
 from tests.support import Job, make_config, make_table, run_job, stage_job, store_of, write_files
-from tests.unit.stages.outside import FOREIGN, altered, leaves, nothing_outside_changes
+from tests.unit.stages.outside import (
+    FOREIGN,
+    altered,
+    leaves,
+    nothing_outside_changes,
+    published_job,
+    restore,
+    save,
+)
 
 INTERVAL = Interval(start=datetime(2026, 1, 1, tzinfo=UTC), end=datetime(2026, 1, 2, tzinfo=UTC))
 
@@ -211,14 +219,9 @@ def use_everything(config: BatchConfig) -> None:
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Job:
     """A published job of few rows with its history."""
-    home = tmp_path_factory.mktemp("kept") / "home"
-    home.mkdir()
-    config = make_config(
-        home, write_files(home / "data", make_table(60)), source={"key": ["id"]}, chunking={"rows": 30}
-    )
-    job = run_job(config)
-    remember(job.plan.files.checkpoint.history(config.name), job.manifest)
-    shutil.copytree(home, home.with_name("saved"), symlinks=True)
+    job = published_job(tmp_path_factory.mktemp("kept"))
+    remember(job.plan.files.checkpoint.history(job.plan.config.name), job.manifest)
+    save(job)
     return job
 
 
@@ -228,9 +231,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Job:
 def test_a_record_with_any_altered_field_touches_nothing_outside(
     kept: Job, kind: str, data: st.DataObject
 ) -> None:
-    home = Path(kept.plan.config.output.path).parent
-    shutil.rmtree(home)
-    shutil.copytree(home.with_name("saved"), home, symlinks=True)
+    home = restore(kept)
     path = records(kept)[kind]
     record = json.loads(path.read_bytes())
     body = {name: one for name, one in record.items() if name not in ("format_version", "digest")}

@@ -28,7 +28,7 @@ ROWS = 400
 
 
 def key_of(home: Path, *columns: Any, **limits: int) -> KeyFacts:
-    """What a job in chunks of 50 rows tells of a key of these columns."""
+    """Return the facts about a key of these columns, from a job in chunks of 50 rows."""
     table = make_table(ROWS)
     names = [f"k{number}" for number in range(len(columns))]
     for name, column in zip(names, columns, strict=True):
