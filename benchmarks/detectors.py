@@ -66,7 +66,7 @@ def made(seed: int, rows: int) -> Iterator[Data]:
 
 
 def measure(data: Data, kind: str, params: dict[str, Any], seed: int) -> list[float]:
-    """Return ROC AUC, average precision, the share of anomalies among as many top rows, and CPU seconds."""
+    """Return ROC AUC, average precision, precision at the number of anomalies, and CPU seconds."""
     sample, rows = data.values, ELLIPTIC_ROWS if kind == "elliptic_envelope" else SAMPLE_ROWS
     if len(sample) > rows:
         sample = sample[np.random.default_rng(seed).choice(len(sample), rows, replace=False)]

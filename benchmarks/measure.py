@@ -138,12 +138,17 @@ class _Sampler:
             pause = max(_SECONDS_BETWEEN_SUMS, (time.thread_time() - started) / _SHARE_FOR_SUMS)
 
     def _tree(self) -> list[psutil.Process]:
-        try:
-            descendants = self._root.children(recursive=True)
-        except psutil.Error:
-            descendants = []
-        self.known.update(descendants)
-        return [self._root, *descendants]
+        processes = tree(self._root)
+        self.known.update(processes[1:])
+        return processes
+
+
+def tree(root: psutil.Process) -> list[psutil.Process]:
+    """A process and all that descend from it; alone once it has ended."""
+    try:
+        return [root, *root.children(recursive=True)]
+    except psutil.Error:
+        return [root]
 
 
 def kernel_bytes(pid: int, file: str, name: str) -> int:

@@ -1,4 +1,4 @@
-"""The timeline of one small job: which process runs when, on how much of a core, and what is waited for.
+"""Timeline of one small job: which process runs when, and on how much of a core.
 
     python -m benchmarks.timeline [--rows 1000] [--command 'siftline run CONFIG']
 
@@ -24,11 +24,14 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.measure import tree
+
 _STEP = 0.02
 _WIDTH = 72
 _SHADES = " .:-=+*#%@"
 _NAMES = (
     ("prefect.server", "Prefect server"),
+    ("siftline.stack.keeper", "Prefect server"),
     ("forkserver", "fork server, workers"),
     ("resource_tracker", "resource tracker"),
     ("sys.stdin.read", "guard"),
@@ -79,7 +82,7 @@ def _read(process: subprocess.Popen[str], started: float, marks: list[tuple[floa
 
 
 def _sample(root: psutil.Process, lanes: dict[int, Lane], step: int) -> None:
-    for process in _tree(root):
+    for process in tree(root):
         try:
             times = process.cpu_times()
             used = times.user + times.system
@@ -91,14 +94,6 @@ def _sample(root: psutil.Process, lanes: dict[int, Lane], step: int) -> None:
             lane.cores.add(process.cpu_num())
         except psutil.Error:  # it has just ended
             continue
-
-
-def _tree(root: psutil.Process) -> Iterator[psutil.Process]:
-    try:
-        yield root
-        yield from root.children(recursive=True)
-    except psutil.Error:
-        return
 
 
 def _name(command: list[str]) -> str:
@@ -118,7 +113,7 @@ def base_seconds() -> float:
 
 
 def draw(timeline: Timeline, base: float) -> Iterator[str]:
-    """Yield the lines of the picture: a lane for each process, its shade the share of a core."""
+    """Yield the picture's lines: a lane for each process, shaded by its share of a core."""
     yield f"wall {timeline.wall:.2f} s = {timeline.wall / base:.2f} B (B = {base:.2f} s)"
     per_column = timeline.wall / _WIDTH
     for pid, lane in timeline.lanes.items():

@@ -1,4 +1,4 @@
-"""The embedded Prefect server, which ends with the process that started it, even if that is killed."""
+"""Embedded Prefect server: it ends with its starter, even a killed one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _guards: list[subprocess.Popen[bytes]] = []
 
 
 def start_embedded_server() -> None:
-    """Start the server that Prefect's clients in this process use without an address; once."""
+    """Start the server of this process's clients without an address, once."""
     server = SubprocessASGIServer()
     if server.running:
         return

@@ -38,9 +38,8 @@ def reach_api() -> None:
     if url is None:
         _start_server()
         return
-    check_api(url)
-    with get_client(sync_client=True) as client, _errors_mapped(client):
-        _check_version(client, exact=1)
+    with _connected(url, exact=1):
+        pass
 
 
 def _start_server() -> None:
@@ -55,7 +54,7 @@ def _start_server() -> None:
 
 
 def _away() -> AbstractContextManager[object]:
-    """Leave the working directory while a server starts: Alembic puts that first on its import path."""
+    """Leave the working directory while a server starts: its Alembic would import from there."""
     home, database = PREFECT_HOME.value(), PREFECT_API_DATABASE_CONNECTION_URL.value()
     return chdir(home) if home.is_absolute() and str(home) in str(database) else nullcontext()
 
@@ -73,10 +72,17 @@ def server(seconds: float | None = None) -> Iterator[SyncPrefectClient]:
         )
         raise ApiError("no Prefect server is configured", remedy)
     ask_loopback_directly(url)
+    with _connected(url, exact=2, seconds=seconds) as client:
+        yield client
+
+
+@contextmanager
+def _connected(url: str, exact: int, seconds: float | None = None) -> Iterator[SyncPrefectClient]:
+    """Connect to a server of a suitable version; map its errors."""
     check_api(url, seconds or SILENT_SECONDS)
     http = {"timeout": seconds} if seconds is not None else None
     with get_client(httpx_settings=http, sync_client=True) as client, _errors_mapped(client):
-        _check_version(client, exact=2)
+        _check_version(client, exact)
         yield client
 
 
@@ -99,7 +105,7 @@ def _errors_mapped(client: SyncPrefectClient) -> Iterator[None]:
 
 
 def _check_version(client: SyncPrefectClient, exact: int) -> None:
-    """Check that a server has our major version, and its first `exact` numbers are not less than ours."""
+    """Check a server's version: our major one, its first `exact` numbers not below ours."""
     theirs, ours = str(client.api_version()), prefect.__version__
     url = without_password(client.api_url)
     their, our = _numbers(theirs), _numbers(ours)
@@ -136,7 +142,7 @@ def flow_errors() -> Iterator[None]:
 
 
 def news_sent(seconds: float) -> bool:
-    """Send the events and log lines of this process that wait; return False if that takes longer."""
+    """Send pending events and log lines of this process; return False if time runs out."""
     deadline = time.monotonic() + seconds
     left: set[object] = set()
     for service in (EventsWorker, APILogWorker):
@@ -186,7 +192,7 @@ def working_directory(deployment: DeploymentResponse) -> Path:
 
 
 def page_of_run(flow_run_id: UUID | str) -> str | None:
-    """Return the address of a run's page; None with an embedded server, which has none."""
+    """Return the address of a run's page; None with an embedded server."""
     return url_for("flow-run", obj_id=UUID(str(flow_run_id))) if api_address() else None
 
 

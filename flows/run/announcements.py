@@ -32,11 +32,6 @@ def announce_result(config: BatchConfig, result: BatchResult, job: Path | None, 
 def _announce_result(config: BatchConfig, result: BatchResult, job: Path | None, recovered: bool) -> None:
     checkpoint = _checkpoint(config, job)
     history = CheckpointFiles(checkpoint).history(config.name) if checkpoint is not None else None
-    previous: tuple[float, ...] = ()
-    if history is not None:
-        previous = aside(
-            "the usual rate is unknown", lambda: previous_rates(history, result.job_id), previous
-        )
     report = OutputFiles(Path(result.output)).report
     run = replace(
         this_run(config.name, result.interval),
@@ -46,7 +41,9 @@ def _announce_result(config: BatchConfig, result: BatchResult, job: Path | None,
     message = completed_message(
         run,
         result,
-        previous,
+        aside("the usual rate is unknown", lambda: previous_rates(history, result.job_id), ())
+        if history is not None
+        else (),
         aside("the message lacks the top rows", lambda: top_of(result, count=3), ()),
         recovered,
         aside("the message lacks the groups", lambda: groups_of(result, count=3), ()),

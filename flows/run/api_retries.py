@@ -1,4 +1,4 @@
-"""Longer retries, with which a run outlasts an outage of the Prefect API, and their end."""
+"""Retries long enough to outlast an outage of the Prefect API, and their end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 _RETRIES = 7  # after 2, 4, … 128 s, on the side of the run
 _HEARTBEAT_SECONDS = 30
 # A run waits that long for an API that is gone; with what else its end takes, that is below two minutes.
-PATIENCE_SECONDS = 80.0
+_PATIENCE_SECONDS = 80.0
 _ATTEMPT_SECONDS = 20.0
 _BRIEF_SECONDS = 8.0
 _PAUSE_SECONDS = 2.0
@@ -69,7 +69,7 @@ def longer_api_retries() -> Iterator[None]:
 
 @contextmanager
 def brief_api_requests() -> Iterator[None]:
-    """Ask the API twice at most within the block, which the end of a run waits for."""
+    """Ask the API at most twice within the block."""
     with temporary_settings({"client.max_retries": 1, "api.request_timeout": _BRIEF_SECONDS}):
         yield
 
@@ -86,14 +86,14 @@ def _asked_patiently(client: httpx.Client) -> Iterator[None]:
 
 
 class PatientSend:
-    """Sends a request of this thread until it is answered, for `seconds`; then each one once, until one is.
+    """Repeats each request of this thread for `seconds`; once that failed, tries the next ones once.
 
     Prefect counts its attempts instead: with a silent API they take a quarter of an hour, for each request.
     """
 
-    def __init__(self, send: Send, seconds: float | None = None, pause: float = _PAUSE_SECONDS) -> None:
+    def __init__(self, send: Send, seconds: float = _PATIENCE_SECONDS, pause: float = _PAUSE_SECONDS) -> None:
         self._send = send
-        self._seconds = PATIENCE_SECONDS if seconds is None else seconds
+        self._seconds = seconds
         self._pause = pause
         self._thread = threading.get_ident()
         self._lost = False

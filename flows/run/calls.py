@@ -1,4 +1,4 @@
-"""Calls of a flow in this process, whose result does not depend on the Prefect API."""
+"""Calls of flows in this process, with a result even without the Prefect API."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ P = ParamSpec("P")
 
 
 def call_flow(flow: Callable[P, BatchResult], *args: P.args, **kwargs: P.kwargs) -> BatchResult:
-    """Call a flow; return its result, or raise its error, also if the Prefect API was lost meanwhile.
+    """Return a flow's result or raise its error, even after a loss of the API.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Steps of the user's own in a job that is resumed by its checkpoint.
+"""The user's own steps in a job resumed from its checkpoint.
 
 A checkpoint is data: who can write there must not choose what is imported. So these steps come from the
 server: from the run that failed, or the pipeline's deployment. Without them there, they are left out.
@@ -24,7 +24,7 @@ from siftline.storage.lease import last_holder
 
 
 def with_steps_of_server(assignment: Assignment, job: Path) -> Assignment:
-    """Return the assignment that a checkpoint has for a job, with own steps only as the server has them."""
+    """Return an assignment with the user's own steps as the server has them, or without."""
     own = {step.uses for step in assignment.steps if step.own}
     if not own:
         return assignment

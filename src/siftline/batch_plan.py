@@ -17,6 +17,15 @@ from siftline.storage.layout import JobFiles, OutputFiles
 from siftline.storage.records import Record
 from siftline.types import Ints
 
+# Most rows, and cells, that are read and scored at once.
+BATCH_ROWS = 65_536
+_BATCH_CELLS = 1 << 22
+
+
+def batch_rows(columns: int, most: int = BATCH_ROWS) -> int:
+    """Return the rows of so many columns that are read, and scored, at once."""
+    return max(1, min(most, _BATCH_CELLS // max(1, columns)))
+
 
 class SourceFile(Record):
     """One file of the input at planning: `path` is read, `origin` given by the user (for CSV they differ)."""

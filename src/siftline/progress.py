@@ -59,8 +59,9 @@ class Incident:
     """Something that went wrong and was dealt with.
 
     `kind` is ``retried``, ``split``, ``worker lost``, ``recomputed``, ``rejected``, ``chunk failed``,
-    ``slower``, ``less memory``, ``adapted``, ``repeated``, ``not notified`` or ``not closed``; `text` says
-    what, where, and what is done; `chunk` is the number of its chunk, if any.
+    ``slower``, ``less memory``, ``adapted``, ``repeated``, ``damaged``, ``key``, ``findings``,
+    ``steps left out``, ``not notified`` or ``not closed``; `text` says what, where, and what is done; `chunk`
+    is the number of its chunk, if any.
     """
 
     kind: str

@@ -34,7 +34,7 @@ def plain_text(value: object) -> str:
 
 
 def shown(value: object, longest: int = _LONGEST) -> str:
-    """Return a value as one line of at most `longest` visible characters; it may still be markup."""
+    """Return a value as one visible line of limited length; it may be markup."""
     text = plain_text(value)
     # Only the beginning matters, and it may be all that fits in memory twice.
     line = one_line(" ".join(text[: 4 * longest].split()))
@@ -49,7 +49,7 @@ def listed(names: Collection[object], most: int = 20) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return a text of any length as one visible line: nothing in it forges a line or moves the cursor."""
+    """Return any text as one visible line, without forged lines and moved cursors."""
     if not text.isprintable():
         text = "".join(one if one.isprintable() else " " if one.isspace() else "�" for one in text)
     return _BLANK.sub("�", text)
@@ -61,29 +61,24 @@ def terminal_text(text: str) -> str:
 
 
 def log_line(value: object) -> str:
-    """Return a value, such as the error of a library, as one line of a log."""
+    """Return a value, such as a foreign error, as one line of a log."""
     return shown(value, _LONGEST_LINE)
 
 
-def html(value: object, longest: int = _LONGEST_LINE) -> str:
+def html(value: object) -> str:
     """Return a value as one line of HTML text."""
-    return escape(shown(value, longest))
+    return escape(log_line(value))
 
 
-def markdown(value: object, longest: int = _LONGEST_LINE) -> str:
+def markdown(value: object) -> str:
     """Return a value as one line of Markdown text: no markup, link, image or HTML."""
-    return _MARKUP.sub(r"\\\1", shown(value, longest))
+    return _MARKUP.sub(r"\\\1", log_line(value))
 
 
-def message_text(value: object, longest: int = _LONGEST_LINE) -> str:
-    """Return a value as one line of a message to people: it calls none of them, and hides no link."""
-    line = one_line(plain_text(value)[: longest + 1]).translate(_CALLS)
-    return _cut(line.replace("](", "] ("), longest)
-
-
-def yaml_comment(value: object, longest: int = _LONGEST_LINE) -> str:
-    """Return a value as one line of a comment in YAML, without the sign before it."""
-    return shown(value, longest)
+def message_text(value: object) -> str:
+    """Return a value as one line of a message, without calls and hidden links."""
+    line = one_line(plain_text(value)[: _LONGEST_LINE + 1]).translate(_CALLS)
+    return _cut(line.replace("](", "] ("), _LONGEST_LINE)
 
 
 def _cut(line: str, longest: int, more: bool = False) -> str:

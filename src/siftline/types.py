@@ -36,10 +36,14 @@ class DetectorRef(Record):
     )
 
 
+# Leading bits of a score, by which scores are counted.
+BUCKET_BITS = 18
+
+
 class ScoreSummary(Record):
     """Summary of scores; merging summaries is exact, associative and commutative.
 
-    `buckets` and `counts` are a sparse histogram of the leading bits, see `siftline.stages.threshold`.
+    `buckets` and `counts` are a sparse histogram of their leading bits, see `siftline.stages.threshold`.
     """
 
     rows: int = 0

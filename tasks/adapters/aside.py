@@ -1,4 +1,4 @@
-"""Work beside the result, such as messages: its failure is a line in the log, never that of the run."""
+"""Work beside the result, such as messages: a failure is only logged."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def aside(what: str, call: Callable[[], T], otherwise: T) -> T:
-    """Return what a call returns; if it fails, log `what` that means, and return `otherwise`."""
+    """Return the result of a call; on failure log `what`, and return `otherwise`."""
     try:
         return call()
     except Exception as error:  # noqa: BLE001  the result is the same without it

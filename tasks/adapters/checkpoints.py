@@ -36,7 +36,7 @@ class PrefectCheckpoints:
             raise CheckpointError(problem, f"{_REMEDY}: finished chunks are kept") from error
 
     def load(self, key: str) -> Any | None:
-        """Return a record, an empty one if it is torn or foreign; None if it is missing."""
+        """Return a record, empty if torn or foreign; None if missing."""
         try:
             content = resolve(self._storage.read_path(self._prefix + key))
         except Exception as error:  # every storage block has errors of its own

@@ -23,11 +23,10 @@ def spare_children_prefect() -> None:
 
 
 def refuse_repetition() -> None:
-    """Raise ConfigError for a call that each worker would repeat when it imports the main module."""
+    """Raise ConfigError for a call repeated by each worker's import of the main module."""
     line = _line_on_import(sys.modules["__main__"])
-    repeated = getattr(
-        multiprocessing.current_process(), "_inheriting", False
-    )  # as multiprocessing checks it
+    # As multiprocessing checks it.
+    repeated = getattr(multiprocessing.current_process(), "_inheriting", False)
     if repeated or line is not None:
         where = f"{sys.modules['__main__'].__file__}, line {line}: " if line is not None else ""
         problem = f"{where}every worker of a local cluster imports the script, and would repeat this call"
@@ -35,7 +34,7 @@ def refuse_repetition() -> None:
 
 
 def _line_on_import(main: ModuleType) -> int | None:
-    """Return the line of the main module that is executed now, if an import would execute it, too."""
+    """Return the running line of the main module, if an import would run it, too."""
     name, file = getattr(main.__spec__, "name", ""), getattr(main, "__file__", None)
     frame = _frame_of(main)
     if frame is None or file is None or name.endswith("__main__"):  # which no child imports

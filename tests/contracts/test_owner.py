@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
+from siftline.stack.processes import is_alive
 from tests.faults import wait_until
 
 pytestmark = pytest.mark.e2e
@@ -54,14 +55,7 @@ def end(owner: subprocess.Popen[str], number: signal.Signals) -> None:
     owner.send_signal(number)
     owner.wait(30)
     # Far less than the imports take, or a frozen worker would.
-    wait_until(lambda: not any(map(alive, children)), "the children are gone", seconds=5)
-
-
-def alive(process: psutil.Process) -> bool:
-    try:
-        return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+    wait_until(lambda: not any(map(is_alive, children)), "the children are gone", seconds=5)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])

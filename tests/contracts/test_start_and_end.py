@@ -16,11 +16,13 @@ from typing import Any, cast
 
 import psutil
 import pytest
+from distributed import LocalCluster as DaskLocalCluster
 
 from siftline.config.batch import RetriesConfig
 from siftline.config.clusters import AddressCluster, LocalCluster
 from siftline.engine import DaskExecutor, Executor, open_executor, prepare_workers, run_with_retries
 from siftline.errors import Cancelled, ClusterError
+from siftline.progress import NOT_CLOSED, Incident, Report, listening
 from siftline.system.signals import Stop
 from tests.faults import nothing_left_behind, wait_until
 
@@ -88,6 +90,24 @@ def test_workers_that_lack_the_memory_to_start_are_an_error_that_says_so() -> No
             error = caught
     # They may come up for a moment, and begin.
     assert "cluster.memory_limit" in str(error)
+
+
+def test_a_cluster_that_does_not_close_in_order_is_named_and_loses_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def not_closed(cluster: Any, timeout: float) -> None:
+        end(cluster, timeout=timeout)
+        raise RuntimeError("scripted")
+
+    end = DaskLocalCluster.close
+    monkeypatch.setattr(DaskLocalCluster, "close", not_closed)
+    said: list[Report] = []
+    with nothing_left_behind(), listening(said.append), open_executor(LocalCluster(workers=1)) as executor:
+        (settled,) = run_with_retries(executor, double, [1], RetriesConfig())
+    assert settled.result() == 2
+    assert [report for report in said if isinstance(report, Incident)] == [
+        Incident(NOT_CLOSED, "the Dask cluster did not close in order: scripted")
+    ]
 
 
 def test_a_stop_while_a_cluster_starts_is_heeded() -> None:

@@ -61,7 +61,7 @@ class _Commands(click.Group):
         return sorted(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        module = _FORMER.get(cmd_name) or next(iter(_COMMANDS.get(cmd_name, ())), None)
+        module = _FORMER.get(cmd_name) or _COMMANDS.get(cmd_name, (None, ""))[0]
         if module is None:
             return None
         command: click.Command = getattr(import_module(f"siftline.cli.{module}"), cmd_name)

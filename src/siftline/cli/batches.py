@@ -21,7 +21,7 @@ from siftline.config.clusters import Cluster
 from siftline.config.fields import Section
 from siftline.config.loading import load_config, resolve_config
 from siftline.errors import ApiError, Cancelled, OutputConflict, SiftlineError
-from siftline.progress import NOT_CLOSED, NOT_NOTIFIED, Incident, Report, listening
+from siftline.progress import NOT_CLOSED, NOT_NOTIFIED, Incident, Report, counted, listening
 from siftline.shown import listed
 from siftline.types import BatchResult
 
@@ -49,8 +49,8 @@ def run(config: Path, overrides: tuple[str, ...], fresh: bool, as_json: bool, ve
 
     with _errors_as_json(as_json):
         batch = load_config(config, overrides)
-        check_batch(batch)
-        result = None if fresh else published_result(batch)
+        checked = check_batch(batch)
+        result = published_result(*checked) if checked is not None and not fresh else None
         if result is None or _has_server():
             with starting(batch.checkpoint.path, batch.name), _in_this_process(batch.cluster, verbose):
                 from siftline.flows.batch_detection import batch_detection
@@ -145,7 +145,7 @@ def validate(config: Path, overrides: tuple[str, ...]) -> None:
 
     batch = resolve_config(load_config(config, overrides), datetime.now(UTC))
     found = inspect_batch(batch)
-    files = f"{len(found.files)} {found.format} file{'s' if len(found.files) > 1 else ''}"
+    files = counted(len(found.files), f"{found.format} file")
     rows = "rows are counted by the run" if found.rows is None else f"{found.rows:,} rows"
     say(f"{config}: ready to run")
     say(f"  source    {files}, {rows}")

@@ -1,4 +1,4 @@
-"""Checks of a batch before anything is started: impossible jobs, and those that are done already."""
+"""Checks of a batch before anything starts: impossible jobs, and finished ones."""
 
 from __future__ import annotations
 
@@ -23,29 +23,30 @@ from siftline.storage.lease import last_holder
 from siftline.types import BatchResult
 
 
-def check_batch(batch: BatchConfig) -> None:
-    """Raise the error with which a run of a batch would end at once.
+def check_batch(batch: BatchConfig) -> tuple[BatchConfig, Inspection] | None:
+    """Return the resolved batch and its inspection, or raise the error of its run.
 
-    Faults that may pass are left to the retries of the run. If notifications of failures are wanted, the
-    error is shown, and the run sends them.
+    None for faults that may pass: its retries may get over them. None, too, for an error whose notification
+    is wanted: it is shown, and the run sends it.
     """
     try:
-        inspect_batch(resolve_config(batch, datetime.now(UTC)))
+        resolved = resolve_config(batch, datetime.now(UTC))
+        return resolved, inspect_batch(resolved)
     except SiftlineError as error:
         if error.fault == "transient":
-            return
+            return None
         if not any("failed" in rule.on for rule in batch.notify):
             raise
         click.echo(f"siftline: {error}\nnotifications of it are sent now", err=True)
-
-
-def published_result(batch: BatchConfig) -> BatchResult | None:
-    """Return the result of a checked batch, if it is published, and its last run left nothing to do."""
-    batch = resolve_config(batch, datetime.now(UTC))
-    manifest = manifest_record(Path(batch.output.path)).read_or(None)
-    if manifest is None or not _quickly_identified(batch):
         return None
-    job = CheckpointFiles.at(batch.checkpoint.path).job(identify_job(batch)[0]).directory
+
+
+def published_result(batch: BatchConfig, found: Inspection) -> BatchResult | None:
+    """Return the published result of a checked batch, unless something is left to do."""
+    manifest = manifest_record(Path(batch.output.path)).read_or(None)
+    if manifest is None or not _quickly_identified(batch, found):
+        return None
+    job = CheckpointFiles.at(batch.checkpoint.path).job(identify_job(batch, found)[0]).directory
     try:
         plan = replace(read_plan(job), config=batch)
     except UnknownJob:
@@ -68,10 +69,9 @@ def published_result(batch: BatchConfig) -> BatchResult | None:
     )
 
 
-def _quickly_identified(batch: BatchConfig) -> bool:
-    """Return True if only metadata must be read for the job's id: of Parquet, or of staged CSV."""
+def _quickly_identified(batch: BatchConfig, found: Inspection) -> bool:
+    """Return True if metadata, of Parquet or staged CSV, are enough for the job's id."""
     if batch.source.verify == "content":
         return False
-    found: Inspection = inspect_batch(batch)
     staged = CheckpointFiles.at(batch.checkpoint.path).staged
     return all(staged_copy(file, found.schema, staged, csv_stamp(file.path)) for file in found.csv)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from siftline.cli.terminal import duration, say
-from siftline.progress import Incident, Listener, Note, Progress, Queued, Report, listening
+from siftline.progress import Incident, Listener, Note, Progress, Queued, Report, counted, listening
 from siftline.shown import log_line
 
 _SECONDS_BETWEEN_LINES = 5.0
@@ -49,10 +49,8 @@ def _bar(stream: TextIO, rate: _Rate) -> Iterator[tuple[Listener, Say]]:
         task = bar.add_task("starting", total=None, detail="")
 
         def listen(what: Report) -> None:
-            if isinstance(what, Incident):
-                bar.console.print(_incident(what), markup=False, highlight=False)
-            if isinstance(what, Note):
-                bar.console.print(_note(what), markup=False, highlight=False)
+            if isinstance(what, (Incident, Note)):
+                bar.console.print(_text(what), markup=False, highlight=False)
             if isinstance(what, Queued):
                 bar.update(task, description=_place(what))
             if not isinstance(what, Progress):
@@ -70,10 +68,8 @@ def _lines(stream: TextIO, rate: _Rate) -> Iterator[tuple[Listener, Say]]:
 
     def listen(what: Report) -> None:
         nonlocal last, place
-        if isinstance(what, Incident):
-            say(_incident(what), file=stream)
-        if isinstance(what, Note):
-            say(_note(what), file=stream)
+        if isinstance(what, (Incident, Note)):
+            say(_text(what), file=stream)
         if isinstance(what, Queued) and what.place != place:
             place = what.place
             say(_place(what), file=stream)
@@ -109,16 +105,12 @@ class _Rate:
         return (progress.rows_done - self._rows_before) / max(self.clock() - self._since, 1e-9)
 
 
-def _incident(what: Incident) -> str:
-    return f"{what.kind}: {log_line(what.text)}"
-
-
-def _note(what: Note) -> str:
-    return f"note: {log_line(what.text)}"
+def _text(what: Incident | Note) -> str:
+    return f"{what.kind if isinstance(what, Incident) else 'note'}: {log_line(what.text)}"
 
 
 def _place(queued: Queued) -> str:
-    slots = f"{queued.slots} slot{'s' if queued.slots > 1 else ''} of pool {queued.pool}"
+    slots = f"{counted(queued.slots, 'slot')} of pool {queued.pool}"
     wait = "" if queued.seconds is None else f", about {duration(queued.seconds)}"
     return f"waiting for {slots}: place {queued.place}{wait}"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from siftline.system.addresses import ask_loopback_directly
-from siftline.system.prefect_api import check_address, check_api, check_proxies
+from siftline.system.prefect_api import NO_TELEMETRY, check_address, check_api, check_proxies
 
 # Prefect itself would try for a quarter of an hour when its API is gone, and hold up the end of the process.
 _LEAVING_SECONDS = 15.0
@@ -23,8 +23,7 @@ def prepare_prefect(verbose: bool = False) -> None:
         # A silent API is given up below two minutes: Prefect's own values make six.
         "PREFECT_API_REQUEST_TIMEOUT": "15",
         "PREFECT_CLIENT_MAX_RETRIES": "4",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
+        **NO_TELEMETRY,
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     }
     if not verbose:
@@ -36,7 +35,7 @@ def prepare_prefect(verbose: bool = False) -> None:
 
 
 def reach_given_api() -> None:
-    """Check that the API of the environment answers, if one is given, without Prefect's slow import."""
+    """Check that a given API answers, without Prefect's slow import."""
     url = _given_address()
     if url is not None:
         check_api(url)

@@ -18,10 +18,12 @@ from siftline.types import BatchResult
 
 
 def print_summary(result: BatchResult) -> None:
-    """Print the result of a run; a part of it that cannot be read is named, and changes nothing else."""
+    """Print the result of a run; an unreadable part is named, and changes nothing else."""
     say(result.summary)
+    results = None
     with _beside(result):
-        for caution in open_results(result.output).manifest.cautions:
+        results = open_results(result.output)
+        for caution in results.manifest.cautions:
             say(caution)
     if result.rows_failed:
         say(
@@ -34,10 +36,10 @@ def print_summary(result: BatchResult) -> None:
             f"{counted(result.chunks, 'chunk')}, {result.chunks_computed:,} computed, "
             f"{result.chunks_reused:,} reused, {result.wall_seconds:.1f} s, job {result.job_id}"
         )
-    with _beside(result):
-        results = open_results(result.output)
-        print_groups(results, most=5)
-        print_top_rows(results)
+    if results is not None:
+        with _beside(result):
+            print_groups(results, most=5)
+            print_top_rows(results)
     say(f"\nResults: {result.output} (in Python: siftline.open_results({result.output!r}))")
     report = OutputFiles(Path(result.output)).report
     if report.exists():
@@ -46,7 +48,7 @@ def print_summary(result: BatchResult) -> None:
 
 @contextmanager
 def _beside(result: BatchResult) -> Iterator[None]:
-    """Say what goes wrong in the block: the run has succeeded all the same."""
+    """Print an error in the block: the run has succeeded all the same."""
     try:
         yield
     except Exception as error:  # noqa: BLE001  files may be replaced or lost meanwhile

@@ -104,8 +104,9 @@ def verify(result: str, checkpoint: str, as_json: bool) -> None:
     elif results is not None and not found:
         files = counted(len(named_files(results.manifest)), "file")
         say(f"{results.path}: intact, {files}, {results.manifest.summary}")
-    for damage in found if not as_json else ():
-        say(f"damaged: {damage}")
+    else:
+        for damage in found:
+            say(f"damaged: {damage}")
     if found:
         click.get_current_context().exit(1)
 

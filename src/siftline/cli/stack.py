@@ -19,7 +19,8 @@ from siftline.stack import Stack, StackRecord, clear, read_stack, supervise
 from siftline.stack.kept_server import end_kept_server
 from siftline.stack.processes import end
 from siftline.stack.services import services
-from siftline.stack.token import TOKEN_VARIABLE, is_loopback, token_file
+from siftline.stack.token import TOKEN_VARIABLE, token_file
+from siftline.system.addresses import is_loopback
 
 _DOWN_SECONDS = 180.0
 

@@ -1,4 +1,4 @@
-"""Output that cannot fail a command: no reader, a full disk and a small character set are no errors."""
+"""Output without errors: for a lost reader, a full disk, a small character set."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ERRORS = "siftline.escape"
 
 
 class _Output(io.FileIO):
-    """A file descriptor whose output is lost once a write fails; `failed` keeps the first error."""
+    """A file descriptor without output after a failed write; `failed` is the first error."""
 
     failed: OSError | None = None
 
@@ -33,7 +33,7 @@ class _Output(io.FileIO):
 
 
 def make_output_safe() -> None:
-    """Replace the output streams of this process by such that never raise."""
+    """Replace the output streams of this process by safe ones."""
     codecs.register_error(_ERRORS, _escape)
     for number in (0, 1, 2):
         _fill(number)
@@ -58,7 +58,7 @@ def _failure(stream: TextIO) -> OSError | None:
 
 
 def _fill(number: int) -> None:
-    """Open a standard stream that is closed: a file of ours must not take its place."""
+    """Open a closed standard stream: a file of ours must not take its place."""
     try:
         os.fstat(number)
     except OSError:
@@ -80,7 +80,7 @@ def _safe(stream: TextIO | None, number: int) -> TextIO:
 
 
 def _escape(error: UnicodeError) -> tuple[str, int]:
-    """Write characters that an encoding lacks as JSON does, so that JSON stays JSON."""
+    """Escape characters beyond an encoding as JSON does, so that JSON stays JSON."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     return json.dumps(error.object[error.start : error.end])[1:-1], error.end

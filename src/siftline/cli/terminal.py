@@ -21,7 +21,7 @@ def say(text: str, *, err: bool = False, file: TextIO | None = None) -> None:
 
 
 def say_json(value: object) -> None:
-    """Print a value as one line of JSON in ASCII; a number that JSON does not have becomes null."""
+    """Print a value as a line of ASCII JSON, with null for NaN and infinity."""
     click.echo(json.dumps(_finite(value), default=plain_text, allow_nan=False))
 
 

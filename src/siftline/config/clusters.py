@@ -109,7 +109,7 @@ def bounds(workers: int | WorkerRange) -> tuple[int, int]:
 
 
 def asked_workers(cluster: Cluster, resources: ResourcesConfig) -> int | WorkerRange | None:
-    """Return the workers that are configured, or usual for the cluster; None if any number will do."""
+    """Return the configured or usual number of workers; None if any will do."""
     usual = 2 if isinstance(cluster, FactoryCluster) else None
     return getattr(cluster, "workers", None) or resources.workers or usual
 
@@ -120,21 +120,21 @@ def asked_threads(cluster: Cluster, resources: ResourcesConfig) -> int:
 
 
 def asked_memory(cluster: Cluster, resources: ResourcesConfig) -> int | None:
-    """Return the bytes of each worker that are configured, or usual for a cluster of others."""
+    """Return the configured or usual bytes of each worker; None if Siftline's own choice."""
     usual = "2GiB" if isinstance(cluster, (AddressCluster, FactoryCluster)) else None
     size = getattr(cluster, "memory_limit", None) or resources.memory or usual
     return None if size is None else parse_bytes(size)
 
 
 def with_memory(cluster: Cluster, resources: ResourcesConfig) -> Cluster:
-    """Return a cluster; with the memory that its chunks are sized for, if its scheduler runs already."""
+    """Return a cluster; if it runs already, with the memory for sizing chunks."""
     if not isinstance(cluster, AddressCluster):
         return cluster
     return cluster.model_copy(update={"memory_limit": str(asked_memory(cluster, resources))})
 
 
 def overruled(cluster: Cluster, resources: ResourcesConfig) -> list[str]:
-    """Return a line for each field of the resources that contradicts one of the cluster, which wins."""
+    """Return a line for each conflict of the cluster with the resources; the cluster wins."""
     names = {"workers": "workers", "threads": "threads", "memory_limit": "memory"}
     found = []
     for name, other in names.items():

@@ -22,7 +22,7 @@ RESERVED = {
 
 
 def _forest_bytes(params: Mapping[str, Any], rows: int, width: int) -> int:
-    """Return the bytes of trees, and of the rows of one; what scikit-learn would refuse is left to it."""
+    """Return the bytes of trees, and of the rows of one; parameters may be invalid."""
     trees, asked = params.get("n_estimators", 100), params.get("max_samples", "auto")
     drawn = min(256, rows)
     if isinstance(asked, (int, float)):
@@ -31,7 +31,7 @@ def _forest_bytes(params: Mapping[str, Any], rows: int, width: int) -> int:
 
 
 def _envelope_bytes(params: Mapping[str, Any], rows: int, width: int) -> int:
-    """Return the bytes of copies of all rows, and of ten covariances for every 300 of them, as in FastMCD."""
+    """Return the bytes of copies of all rows, and of the covariances of FastMCD."""
     return 32 * rows * width + 8 * width**2 * (10 * (rows // 300) + 60)
 
 

@@ -67,7 +67,7 @@ def _check_message(template: str) -> str:
 
 
 def _check_path(path: str) -> str:
-    """Return a local path; one with a template is checked again when that is filled in."""
+    """Return a local path; templates stay, and the filled path is checked again."""
     local = local_path(path)
     return path if has_template(path) else local
 

@@ -20,8 +20,8 @@ from siftline.config.yaml_files import Refused, parse_yaml, read_yaml_file
 from siftline.errors import ConfigError
 
 S = TypeVar("S", bound=Section)
-# Rendered when the message is sent.
 _LONGEST = 200  # of templates in errors
+# Rendered when the message is sent.
 _MESSAGE_TEMPLATE = re.compile(r"notify\.\d+\.(subject|template)")
 # Names of columns, which may have braces that are no template.
 _COLUMN = re.compile(r"source\.((key|features)\.\d+|label|timestamp)|output\.columns\.\d+")

@@ -14,7 +14,7 @@ _URL = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.:-]*):/")
 
 
 def local_path(text: str) -> str:
-    """Return a path with the home directory filled in; raise ValueError if it is not local."""
+    """Fill in the home directory of a path; raise ValueError if it is not local."""
     if not text.strip():
         raise ValueError("is blank; give a path")
     if "\0" in text:

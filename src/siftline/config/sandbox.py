@@ -1,4 +1,4 @@
-"""A sandbox for Jinja templates, in which time and memory are bounded.
+"""A sandbox for Jinja templates, with bounded time and memory.
 
 Every value that a template makes is measured, every item that it loops over is counted, and what can grow by
 more than the sum of its operands (``*``, ``center``, ``join``, ``format`` ...) is refused beforehand.
@@ -62,7 +62,7 @@ _OPERANDS = {
 
 
 def units_of(value: object) -> int:
-    """Return the units of a value with all that it contains; raise SecurityError if there are too many."""
+    """Return the units of a value with its contents; raise SecurityError on too many."""
     units, left = 0, [value]
     while left:
         one = left.pop()
@@ -160,7 +160,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         return self._measured(super().call_binop(context, operator, left, right))
 
     def call(self, context: Context, obj: Any, *args: Any, **named: Any) -> Any:
-        """Call a method of a plain value or a function of Jinja, unless the result would be too large."""
+        """Call a method or a function of Jinja, unless the result would be too large."""
         size = units_of([args, named])
         # What may call itself costs more.
         self._spend(size * (_CALL + self._text) if isinstance(obj, (Macro, LoopContext)) else size)

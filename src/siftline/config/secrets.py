@@ -12,7 +12,7 @@ UNSHOWN = "unshown"  # of errors
 
 
 class Secret(Generic[T]):
-    """A value whose text shows nothing of it; only `reveal` and JSON for Prefect's parameters have it."""
+    """A value without a text; only `reveal` and JSON for Prefect's parameters have it."""
 
     def __init__(self, value: T) -> None:
         self._value = value

@@ -1,8 +1,10 @@
-"""Jinja templates of users, rendered in a sandbox: they cannot run code, or run for long."""
+"""Jinja templates of users, in a sandbox: no code runs, and nothing runs long."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+
+_TOO_DEEP = "too deep a nesting or recursion; simplify the template"
 
 
 def has_template(text: str) -> bool:
@@ -69,6 +71,3 @@ def check_template(template: str, known: Collection[str]) -> None:
     unknown = sorted(asked - set(known) - environment.globals.keys())
     if unknown:
         raise ValueError(f"unknown variable {unknown[0]!r}; allowed: {', '.join(known)}")
-
-
-_TOO_DEEP = "too deep a nesting or recursion; simplify the template"

@@ -35,7 +35,7 @@ _PLAIN = {
 
 
 class Refused(yaml.MarkedYAMLError):
-    """YAML that is well-formed, and refused; `problem` and `remedy` say why."""
+    """Refusal of well-formed YAML; `problem` and `remedy` say why."""
 
     def __init__(self, problem: str, remedy: str, where: Any) -> None:
         super().__init__(problem=problem, problem_mark=where.start_mark)
@@ -89,7 +89,7 @@ def _described(error: yaml.YAMLError, content: bytes) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader with the words of YAML 1.2, without types that JSON does not have."""
+    """PyYAML's safe loader with the words of YAML 1.2 and the types of JSON."""
 
     yaml_implicit_resolvers: dict[str | None, list[Any]] = {}  # noqa: RUF012  as in PyYAML
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from siftline.batch_plan import Feature
+from siftline.batch_plan import BATCH_ROWS, Feature, batch_rows
 from siftline.config.detectors import DETECTORS
 from siftline.detectors.kinds import Scorer, make_scorer, sensitive
 from siftline.detectors.preprocess import raw_matrix, refuse_infinite, rows_of
@@ -33,15 +33,6 @@ _TRUSTED = [
     "siftline.preprocess.cyclic",  # in models saved by earlier versions
     *(name for kind in DETECTORS.values() for name in kind.trusted),
 ]
-
-# Most rows, and cells of a matrix, that are scored at once.
-ROWS = 65_536
-CELLS = 1 << 22
-
-
-def rows_within(width: int, most: int = ROWS) -> int:
-    """Return the rows of a width that are scored at once."""
-    return max(1, min(most, CELLS // max(1, width)))
 
 
 @dataclass(frozen=True)
@@ -68,14 +59,14 @@ class FittedModel:
         dtype = np.float32 if self.transform is None else np.float64
         return raw_matrix(table, self.features, self.categories, dtype)
 
-    def score(self, matrix: Matrix, rows_at_once: int = ROWS) -> Float64s:
+    def score(self, matrix: Matrix, rows_at_once: int = BATCH_ROWS) -> Float64s:
         """Score a raw matrix of shape (n, d), float64 of shape (n,): higher is more anomalous.
 
         `rows_at_once` bounds the estimator's memory; wide rows are fewer at once. A value that is missing and
         needed, or becomes infinite, raises `RowError`.
         """
         scores = np.empty(len(matrix), dtype=np.float64)
-        step = rows_within(max(matrix.shape[1], self._width), rows_at_once)
+        step = batch_rows(max(matrix.shape[1], self._width), rows_at_once)
         for start in range(0, len(matrix), step):
             rows = self._transformed(matrix[start : start + step], start)
             if not DETECTORS[self.kind].takes_missing:

@@ -17,7 +17,8 @@ from typing import cast
 import numpy as np
 import pyarrow as pa
 
-from siftline.detectors.fitted import ROWS, FittedModel, rows_within
+from siftline.batch_plan import BATCH_ROWS, batch_rows
+from siftline.detectors.fitted import FittedModel
 from siftline.detectors.preprocess import UNKNOWN
 from siftline.types import Float64s, Ints, Mask, Matrix
 
@@ -34,7 +35,7 @@ def explain(
     model: FittedModel,
     matrix: Matrix,
     scores: Float64s,
-    rows_at_once: int = ROWS,
+    rows_at_once: int = BATCH_ROWS,
     texts: Mapping[str, pa.ChunkedArray] | None = None,
 ) -> pa.Array:
     """Return the reasons for the scores, of shape (n,), of a raw matrix of shape (n, d).
@@ -62,7 +63,7 @@ def _top_contributions(
     rows, width = matrix.shape
     top = np.empty((rows, min(width, _TOP)), dtype=np.int64)
     contributions = np.empty(top.shape)
-    step = rows_within(width, rows_at_once)
+    step = batch_rows(width, rows_at_once)
     for start in range(0, rows, step):
         these = slice(start, start + step)
         found = _contributions(model, matrix[these], scores[these], step)

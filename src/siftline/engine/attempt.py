@@ -55,7 +55,7 @@ class Bundle(Generic[T]):
 
 @dataclass(frozen=True)
 class AttemptAll(Generic[T, R]):
-    """Attempts a bundle on a Dask worker; `topic` gets an event for each item that begins, and its answer.
+    """Attempts a bundle on a Dask worker; `topic` gets each item's start and answer as events.
 
     Answers travel as events: a result on the worker is lost with it, and a frozen worker blocks the fetch.
     """
@@ -88,7 +88,7 @@ class AttemptAll(Generic[T, R]):
 
 
 def _tell_scheduler(worker: Any, topic: str, message: dict[str, Any]) -> None:
-    """Hand an event to the system, which delivers it in order even if this process is killed now.
+    """Send an event at once and in order, even if this process is killed next.
 
     Dask would collect events for some milliseconds.
     """

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Generic, Literal, Protocol, TypeVar
 
-from siftline.progress import WorkerUsage
+from siftline.progress import Incident, WorkerUsage, emit
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -21,7 +21,7 @@ Began = Literal["not", "beside others", "alone"]
 
 @dataclass(frozen=True)
 class Answer(Generic[T, R]):
-    """Result of one attempt at an item: a value or an error, and the seconds that it took, if known.
+    """Result of one attempt at an item: value or error, and its seconds, if known.
 
     `began` says whether a lost worker had begun the item at all, and whether only that one.
     """
@@ -34,10 +34,15 @@ class Answer(Generic[T, R]):
 
 
 def name_of(item: object, function: Callable[..., object]) -> str:
-    """Name an item by its own text, or else by its function: what it holds may be long or secret."""
+    """Name an item by its own text, or its function: contents may be long or secret."""
     author = getattr(type(item).__str__, "__module__", None) or "builtins"
     own = isinstance(item, int | str) or author.partition(".")[0] not in ("builtins", "pydantic")
     return str(item) if own else function.__name__.replace("_", " ")
+
+
+def report_incident(kind: str, item: object, function: Callable[..., object], text: str) -> None:
+    """Emit an incident of an item."""
+    emit(Incident(kind, f"{name_of(item, function)}: {text}", getattr(item, "number", None)))
 
 
 class Session(Protocol[T, R]):

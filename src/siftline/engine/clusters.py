@@ -16,7 +16,6 @@ from siftline.config.clusters import (
     FactoryCluster,
     LocalCluster,
     SerialCluster,
-    WorkerRange,
     asked_memory,
     asked_workers,
     bounds,
@@ -30,7 +29,8 @@ from siftline.engine.serial import SerialExecutor
 from siftline.engine.sizing import Sized
 from siftline.engine.workers import prepare_workers, quieten_dask
 from siftline.errors import ClusterError
-from siftline.progress import Incident, emit
+from siftline.progress import NOT_CLOSED, Incident, emit
+from siftline.shown import log_line
 from siftline.system.addresses import without_password
 from siftline.system.imports import import_own
 from siftline.system.machine import this_machine
@@ -74,11 +74,12 @@ def open_executor(
         with _connected(cluster, warm_up) as client:
             yield DaskExecutor(lambda: client, slots=slots)
         return
-    start = _Start(cluster, warm_up, dashboard_after_seconds)
+    workers = bounds(asked_workers(cluster, ResourcesConfig()) or this_machine().cores)
+    start = _Start(cluster, workers[0], warm_up, dashboard_after_seconds)
     threads = (cluster.threads or 1) if isinstance(cluster, LocalCluster) else 1
     resize = Sized(start.client, permit).resize
     try:
-        yield DaskExecutor(start.client, bounds(_workers(cluster)), threads, None, resize, start.over)
+        yield DaskExecutor(start.client, workers, threads, None, resize, start.over)
     finally:
         start.close()
 
@@ -89,14 +90,17 @@ class _Start:
     def __init__(
         self,
         config: LocalCluster | FactoryCluster,
+        workers: int,
         warm_up: Callable[[], None] | None,
         dashboard_after_seconds: float,
     ) -> None:
         self._config = config
+        self._workers = workers
         self._warm_up = warm_up
         self._dashboard_after_seconds = dashboard_after_seconds
         self._seconds = config.timeout_seconds if isinstance(config, FactoryCluster) else _LOCAL_SECONDS
         self._client: Future[Any] = Future()
+        self._not_closed: Exception | None = None
         self._unwanted = threading.Event()
         # A foreign class may never return, and must not keep this process.
         self._thread = threading.Thread(target=self._run, name="siftline-cluster", daemon=True)
@@ -118,6 +122,10 @@ class _Start:
         """Close the cluster, or what there is of it."""
         self._unwanted.set()
         self._thread.join(3 * _CLOSE_SECONDS)  # client, cluster, and what it still starts
+        if self._not_closed is not None:
+            emit(
+                Incident(NOT_CLOSED, f"the Dask cluster did not close in order: {log_line(self._not_closed)}")
+            )
 
     def _run(self) -> None:
         # Workers must outlive a Ctrl-C by as long as it takes to close them in order.
@@ -126,26 +134,26 @@ class _Start:
             with self._cluster() as (cluster, check):
                 client = _client_of(cluster)
                 try:
-                    name, workers = "the Dask cluster", bounds(_workers(self._config))[0]
-                    _ready(client, workers, self._seconds, name, self._warm_up, self._unwanted, check)
+                    name = "the Dask cluster"
+                    _ready(client, self._workers, self._seconds, name, self._warm_up, self._unwanted, check)
                     self._client.set_result(client)
                     self._unwanted.wait()
                 finally:
                     client.close(timeout=_CLOSE_SECONDS)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  foreign classes close, too
             if self._client.done():
-                raise
-            self._client.set_exception(error)  # for the thread that waits
+                self._not_closed = error
+            else:
+                self._client.set_exception(error)  # for the thread that waits
 
     @contextmanager
     def _cluster(self) -> Iterator[tuple[Any, Callable[[], None]]]:
         """Start a cluster, and close it; yield it, and a check of its start."""
         if isinstance(self._config, LocalCluster):
-            workers = bounds(_workers(self._config))[0]
-            with local_cluster(self._config, workers, self._dashboard_after_seconds) as starting:
+            with local_cluster(self._config, self._workers, self._dashboard_after_seconds) as starting:
                 yield starting.cluster, starting.check
             return
-        cluster = _start_factory(self._config)
+        cluster = _start_factory(self._config, self._workers)
         try:
             yield cluster, lambda: None
         finally:
@@ -165,11 +173,7 @@ def _client_of(cluster: Any) -> Any:
     return client
 
 
-def _workers(cluster: LocalCluster | FactoryCluster) -> int | WorkerRange:
-    return asked_workers(cluster, ResourcesConfig()) or this_machine().cores
-
-
-def _start_factory(config: FactoryCluster) -> Any:
+def _start_factory(config: FactoryCluster, workers: int) -> Any:
     import dask.config
 
     factory = _factory(config.factory)
@@ -177,7 +181,7 @@ def _start_factory(config: FactoryCluster) -> Any:
     try:
         with dask.config.set(SCHEDULING):
             started = factory(**config.kwargs.reveal())
-        started.scale(bounds(_workers(config))[0])
+        started.scale(workers)
     except Exception as error:  # whatever a foreign class raises
         if started is not None:
             with suppress(TimeoutError):

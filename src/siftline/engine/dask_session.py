@@ -12,13 +12,13 @@ from contextlib import suppress
 from typing import Any, Generic
 
 from siftline.engine.attempt import MORE_MEMORY, AttemptAll, Bundle
-from siftline.engine.base import Answer, R, T, name_of
+from siftline.engine.base import Answer, R, T, report_incident
 from siftline.engine.dask_workers import AGAIN, DaskWorkers
 from siftline.engine.in_flight import Sent
 from siftline.engine.stragglers import Pace
 from siftline.engine.worker_reports import WorkerReports
 from siftline.errors import ChunkTimeout, ClusterError, WorkerLost
-from siftline.progress import Incident, WorkerUsage, emit
+from siftline.progress import WorkerUsage
 
 _WINDOW_PER_SLOT = 8
 _MIN_WINDOW = 32
@@ -120,9 +120,8 @@ class DaskSession(Generic[T, R]):
         answers: list[Answer[T, R]] = []
         arrived = self._arrived(seconds)
         for key, message in arrived:
-            if (
-                key in self._sent
-            ):  # a bundle ends by its last answer and by Dask; or it was given up meanwhile
+            # A bundle ends by its last answer and by Dask; or it was given up meanwhile.
+            if key in self._sent:
                 answers += self._answers(key, self._sent[key], message)
         if not arrived:
             self._workers.check(self._begun)
@@ -202,9 +201,8 @@ class DaskSession(Generic[T, R]):
                 (sent.twin,) = self._send([Sent(left, twin=key, repeated=True)], others)
                 sent.repeated = True
                 idle -= 1
-                item, long = sent.present, f"{sent.seconds:.0f} s, far longer than its peers"
-                text = f"{name_of(item, self._function)}: takes {long}; another worker starts it, too"
-                emit(Incident("repeated", text, getattr(item, "number", None)))
+                text = f"takes {sent.seconds:.0f} s, far longer than its peers; another worker starts it, too"
+                report_incident("repeated", sent.present, self._function, text)
 
     def _has_twin(self, sent: Sent[T, R]) -> bool:
         """Return True if the other start of a bundle goes on; it is the only one from now on."""

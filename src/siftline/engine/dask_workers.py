@@ -63,7 +63,7 @@ class DaskWorkers:
         check_ends(self._client.cluster, ends - self._ends)
 
     def stuck(self, waiting: Collection[str], seconds: float) -> dict[str, str]:
-        """Return keys that have waited so long at a worker with a free slot, and that worker.
+        """Return keys waiting that long at a worker with a free slot, and that worker.
 
         It is frozen: a worker that lives says at once that it begins.
         """

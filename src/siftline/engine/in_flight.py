@@ -11,7 +11,7 @@ from siftline.engine.base import Answer, Began, R, T
 
 @dataclass(eq=False)
 class Sent(Generic[T, R]):
-    """A bundle in flight: its answers, when and where its present item began, and the key of its other start.
+    """Bundle in flight: its answers, its present item's start, and its other start's key.
 
     `begun` is None before the first item; `slots` are those of the worker. While another start of the bundle
     goes on, answers are kept: those of the first to end count. `repeated` ones are not started again.
@@ -37,7 +37,7 @@ class Sent(Generic[T, R]):
         return time.monotonic() - self.begun[0] if self.begun is not None else 0.0
 
     def failed(self, error: Exception, began: Began) -> list[Answer[T, R]]:
-        """Answer all that is left by an error; only the present item can have begun."""
+        """Answer the remaining items with an error; only the present one can have begun."""
         first, *others = (Answer[T, R](item, None, error) for item in self.items[self.answered :])
         return [replace(first, began=began), *(replace(other, began="not") for other in others)]
 

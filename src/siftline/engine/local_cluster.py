@@ -1,4 +1,4 @@
-"""Workers on this machine: a cluster that starts as far as its workers come, and always ends."""
+"""Local cluster: it starts with the workers that come up, and always ends."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class StartingCluster:
 def local_cluster(
     config: LocalCluster, workers: int, dashboard_after_seconds: float
 ) -> Iterator[StartingCluster]:
-    """Start a cluster on this machine and, in the background, its workers; end all of them."""
+    """Start a cluster here, and its workers in the background; end all of them."""
     prepare_workers()
     before = multiprocessing.active_children()
     starting = _start(config, workers)
@@ -110,16 +110,18 @@ def _add_dashboard(cluster: Any) -> None:
 
 
 def _end(cluster: Any, before: Collection[BaseProcess]) -> None:
-    """Close a cluster in order if that takes seconds; kill what is left of the workers started since."""
+    """Close a cluster in order for some seconds; kill workers started since that are left."""
     for nanny in list(cluster._created):  # those that start are nowhere else
         if nanny.status.name == "running":
             nanny.close_gracefully()  # it revives no worker any more
         if nanny.worker_address is None and nanny.pid is not None:
             with suppress(ProcessLookupError):
                 os.kill(nanny.pid, signal.SIGKILL)  # Dask would wait until it is up
-    with suppress(TimeoutError):
-        cluster.close(timeout=_CLOSE_SECONDS)
-    for process in multiprocessing.active_children():
-        # They do not heed the signal by which Python would end them, and it would wait for ever.
-        if process not in before and process.name.startswith(_WORKER):
-            process.kill()
+    try:
+        with suppress(TimeoutError):
+            cluster.close(timeout=_CLOSE_SECONDS)
+    finally:
+        for process in multiprocessing.active_children():
+            # They do not heed the signal by which Python would end them, and it would wait for ever.
+            if process not in before and process.name.startswith(_WORKER):
+                process.kill()

@@ -1,4 +1,4 @@
-"""Nannies of the workers of a local cluster: Dask's own, which also count how often their worker ended."""
+"""Nannies of a local cluster: Dask's own, with a count of their worker's ends."""
 
 from __future__ import annotations
 
@@ -29,6 +29,6 @@ def ends_of(cluster: Any) -> int:
 
 
 def check_ends(cluster: Any, ends: int) -> None:
-    """Raise if workers have ended that often without any work: their nannies would revive them for ever."""
+    """Raise if workers keep ending without work: nannies would revive them for ever."""
     if ends > _MOST_ENDS * max(1, len(getattr(cluster, "workers", ()))):
         raise ClusterError(f"workers end as soon as they have started, {ends} times by now", MORE_MEMORY)

@@ -21,9 +21,8 @@ from typing import Generic
 
 from siftline.config.batch import RetriesConfig
 from siftline.engine.adapting import Adapting
-from siftline.engine.base import Answer, Began, Executor, R, T, name_of
+from siftline.engine.base import Answer, Began, Executor, R, T, report_incident
 from siftline.errors import Cancelled, OutOfMemory, SiftlineError
-from siftline.progress import Incident, emit
 from siftline.system.signals import Stop
 
 # Workers that end before they begin an item, one after the other.
@@ -137,7 +136,7 @@ def attempt_again(what: str, action: Callable[[], R], retries: RetriesConfig) ->
         except SiftlineError as error:
             if error.fault != "transient" or number >= retries.attempts:
                 raise
-            time.sleep(_next_delay(what, None, error, number, retries))
+            time.sleep(_next_delay(what, action, error, number, retries))
             number += 1
 
 
@@ -228,8 +227,7 @@ class _Attempts(Generic[T, R]):
     def _again(self, attempt: _Attempt[T], error: SiftlineError) -> SiftlineError | None:
         if attempt.number >= self._retries.attempts:
             return error
-        name = name_of(attempt.item, self._function)
-        seconds = _next_delay(name, _chunk(attempt.item), error, attempt.number, self._retries)
+        seconds = _next_delay(attempt.item, self._function, error, attempt.number, self._retries)
         later = replace(attempt, number=attempt.number + 1)
         heapq.heappush(self.delayed, (time.monotonic() + seconds, next(self._order), later))
         return None
@@ -238,7 +236,7 @@ class _Attempts(Generic[T, R]):
         smaller = self._split(attempt.item)
         if smaller is None:
             return error
-        self._report("split", attempt, f"{error.problem}; it is done in halves")
+        report_incident("split", attempt.item, self._function, f"{error.problem}; it is done in halves")
         # Alone, because the others may take the memory that it lacks.
         self._suspects.append(_Attempt(smaller, attempt.number + 1, alone=True))
         return None
@@ -260,33 +258,23 @@ class _Attempts(Generic[T, R]):
         if attempt.number >= self._retries.attempts and (attempt.alone or began == "alone"):
             return guilty
         if not attempt.alone:
-            self._report("worker lost", attempt, f"{error.problem}; it is tried alone")
+            text = f"{error.problem}; it is tried alone"
         elif self._halve(attempt, guilty) is None:
             return None
         else:
-            self._report("worker lost", attempt, f"{guilty.problem}; attempt {attempt.number + 1}")
+            text = f"{guilty.problem}; attempt {attempt.number + 1}"
+        report_incident("worker lost", attempt.item, self._function, text)
         self._suspects.append(replace(attempt, number=attempt.number + 1, alone=True))
         return None
 
-    def _report(self, kind: str, attempt: _Attempt[T], text: str) -> None:
-        _report(kind, name_of(attempt.item, self._function), _chunk(attempt.item), text)
-
 
 def _next_delay(
-    name: str, chunk: int | None, error: SiftlineError, number: int, retries: RetriesConfig
+    item: object, function: Callable[..., object], error: SiftlineError, number: int, retries: RetriesConfig
 ) -> float:
     """Report the attempt after this number; return its delay in seconds."""
     seconds = delay_after(retries, number)
-    _report("retried", name, chunk, f"{error.problem}; attempt {number + 1} in {seconds:.1f} s")
+    report_incident("retried", item, function, f"{error.problem}; attempt {number + 1} in {seconds:.1f} s")
     return seconds
-
-
-def _report(kind: str, name: str, chunk: int | None, text: str) -> None:
-    emit(Incident(kind, f"{name}: {text}", chunk))
-
-
-def _chunk(item: object) -> int | None:
-    return getattr(item, "number", None)
 
 
 def delay_after(retries: RetriesConfig, number: int) -> float:

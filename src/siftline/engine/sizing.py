@@ -1,4 +1,4 @@
-"""Number of workers of a cluster of ours: more as permitted, fewer as some are idle."""
+"""Worker count of a cluster of ours: more as permitted, fewer as some are idle."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Sized:
     permit: Callable[[int], int]
 
     def resize(self, workers: int) -> int:
-        """Scale to more workers as far as it is permitted, or to fewer as far as some are idle."""
+        """Scale up as far as permitted, or down as far as workers are idle."""
         client = self.connected()
         present = ask(client, client.scheduler.ncores)
         # Workers that are still starting count, too.

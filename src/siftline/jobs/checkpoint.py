@@ -19,10 +19,8 @@ from siftline.storage.files import seal, unseal
 from siftline.storage.layout import Version
 from siftline.storage.lease import Lease
 from siftline.storage.parquet import is_intact
-from siftline.types import ChunkReceipt
+from siftline.types import BUCKET_BITS, ChunkReceipt
 
-# Of `siftline.stages.threshold`: 18 bits.
-_BUCKETS = 1 << 18
 _PLACES = ("", "-partial", "-partial2")
 
 
@@ -30,7 +28,7 @@ class CheckpointStore(Protocol):
     """Keeps records by key."""
 
     def load(self, key: str) -> Any | None:
-        """Return the record of a key, an empty one if it is torn, None if it is missing.
+        """Return the record of a key, empty if torn, None if missing.
 
         On failure it raises CheckpointError.
         """
@@ -171,7 +169,7 @@ def _adds_up(receipt: ChunkReceipt) -> bool:
         and len(counts) == len(buckets)
         and all(0 < count <= receipt.rows for count in counts)
         and all(low < high for low, high in pairwise(buckets))
-        and all(0 <= bucket < _BUCKETS for bucket in buckets)
+        and all(0 <= bucket < 1 << BUCKET_BITS for bucket in buckets)
         and (summary.minimum is None) == (summary.maximum is None) == (not counts)
     )
 

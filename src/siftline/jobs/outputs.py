@@ -1,4 +1,4 @@
-"""Outputs: whose a directory of results is, checked before a job and again before its publication."""
+"""Owners of outputs, checked before a job and again before its publication."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _HAS_OTHERS = "use an empty directory, or move it away"
 
 
 def check_owner(files: OutputFiles, name: str, manifest: Manifest | None) -> None:
-    """Raise `OutputConflict` if an output has results of another pipeline, or anything in place of ours."""
+    """Raise `OutputConflict` for another pipeline's results, or foreign files in place of ours."""
     if manifest is not None and manifest.name != name:
         raise OutputConflict(
             f"output.path {files.root}: contains the results of {manifest.name!r}, this is {name!r}",
@@ -41,6 +41,6 @@ def _check_links(files: OutputFiles) -> None:
 
 
 def is_former(path: Path) -> bool:
-    """Return True for a link, or a directory of publications or scores alone: former layouts, and copies."""
+    """Return True for links, and directories of results alone: former layouts, and copies."""
     forms = (PUBLICATION, SCORES, TEMPORARY)
     return path.is_symlink() or all(any(form.fullmatch(one.name) for form in forms) for one in path.iterdir())

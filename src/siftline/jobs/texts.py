@@ -1,4 +1,4 @@
-"""Values of tables for people: as Python has them, or as text where it has none; nothing here raises."""
+"""Values of tables for people, in Python or as text; nothing here raises."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def table_rows(table: pa.Table) -> list[dict[str, Any]]:
 
 
 def value_of(value: pa.Scalar) -> Any:
-    """Return a value; as text if it is a time beyond Python's years, of an unknown zone, or malformed."""
+    """Return a value; as text if beyond Python's times, of an unknown zone, or malformed."""
     if pa.types.is_time(value.type) and value.is_valid:
         return _arrow_text(value)  # Python has no nanoseconds, and wraps around what is beyond a day
     try:

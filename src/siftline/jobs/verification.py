@@ -22,8 +22,8 @@ from siftline.storage.owned import TEMPORARY
 from siftline.storage.records import PublishedFile
 from siftline.types import Float64s, Ints
 
+_MOST = 3  # damages in an error
 # Files that a manifest does not name; a report is drawn after publication, and may be drawn again.
-_NAMED = 3  # damages in an error
 _UNNAMED = (OutputFiles.MANIFEST, OutputFiles.FINDINGS, OutputFiles.REPORT)
 
 
@@ -33,7 +33,7 @@ def named_files(manifest: Manifest) -> tuple[PublishedFile, ...]:
 
 
 def file_damages(output: Path, manifest: Manifest, digests: bool) -> Iterator[str]:
-    """Yield, in words, the files that are not as published; with `digests` every byte is read."""
+    """Yield damages of files in words; with `digests`, every byte is read."""
     for file in named_files(manifest):
         try:
             yield from _file_damage(output, file, digests)
@@ -43,7 +43,7 @@ def file_damages(output: Path, manifest: Manifest, digests: bool) -> Iterator[st
 
 
 def damages(results: Results) -> list[str]:
-    """Return, in words, all that is not as published in a result, in memory for its anomalies only."""
+    """Return all damages of a result in words; only anomalies take memory."""
     output, manifest = results.path, results.manifest
     found = list(file_damages(output, manifest, digests=True))
     found += _record_damages(output, manifest)
@@ -65,8 +65,8 @@ def check_intact(results: Results) -> None:
     """Raise `IntegrityError` with the damages of a result, if it has any."""
     found = damages(results)
     if found:
-        more = f", and {len(found) - _NAMED:,} more" if len(found) > _NAMED else ""
-        problem = f"{results.path}: the result is damaged: {'; '.join(found[:_NAMED])}{more}"
+        more = f", and {len(found) - _MOST:,} more" if len(found) > _MOST else ""
+        problem = f"{results.path}: the result is damaged: {'; '.join(found[:_MOST])}{more}"
         raise IntegrityError(problem, "run its job again: it is published anew")
 
 
@@ -85,7 +85,7 @@ def _file_damage(output: Path, file: PublishedFile, digests: bool) -> Iterator[s
 
 
 def _link_damages(files: OutputFiles, manifest: Manifest) -> Iterator[str]:
-    """Compare the names that readers see with the publication; without links there is only the manifest."""
+    """Compare visible names with the publication; without links there is only the manifest."""
     home = files.publications / manifest.publication
     if not files.current.is_symlink():
         return
@@ -94,7 +94,7 @@ def _link_damages(files: OutputFiles, manifest: Manifest) -> Iterator[str]:
     for name in files.SHOWN:
         path = files.root / name
         if path.is_symlink() and str(path.readlink()) == f"{files.current.name}/{name}":
-            if not path.exists():
+            if not path.exists() and name != files.REPORT:  # it is drawn again
                 yield f"{name}: is gone"
         elif os.path.lexists(path):
             yield f"{name}: is not of the publication"
@@ -103,7 +103,7 @@ def _link_damages(files: OutputFiles, manifest: Manifest) -> Iterator[str]:
 
 
 def _record_damages(output: Path, manifest: Manifest) -> Iterator[str]:
-    """Yield what is wrong with the records of a publication, and files that it does not name."""
+    """Yield damages of the records of a publication, and unknown files."""
     home = OutputFiles(output).publications / manifest.publication
     if not home.is_dir():  # the former layout
         return
@@ -127,7 +127,7 @@ def _record_damages(output: Path, manifest: Manifest) -> Iterator[str]:
 
 
 def _as_written(record: Path) -> bool:
-    """Return True if a record is the text that Siftline writes, too: digests know values only."""
+    """Return True if a record has Siftline's own spelling: digests know values only."""
     text = record.read_bytes()
     return record_text(json.loads(text)).encode() == text
 
@@ -190,7 +190,7 @@ def _read_scores(output: Path, file: PublishedFile, scored: _Scored) -> None:
 
 
 def _positions(table: pa.Table | pa.RecordBatch) -> Ints | None:
-    """Return the positions in the source; None for results of earlier versions, or if a key has the name."""
+    """Return the positions in the source; None for earlier versions, or a key `row`."""
     if "row" not in table.schema.names or table.schema.field("row").type != pa.int64():
         return None
     column = table["row"]

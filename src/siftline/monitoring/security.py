@@ -20,7 +20,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from siftline.errors import ConfigError
-from siftline.stack.token import TOKEN_VARIABLE, is_loopback
+from siftline.stack.token import TOKEN_VARIABLE
+from siftline.system.addresses import is_loopback
 
 # The page sets it for the address of one report, which a browser opens without other headers.
 COOKIE = "siftline-token"

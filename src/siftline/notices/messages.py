@@ -148,7 +148,7 @@ def _message(
     variables: TemplateVariables,
     cause: str = "",
 ) -> Message:
-    """Return a message of these lines and links; nothing in it, or in the variables, calls people."""
+    """Return a message of lines and links; neither text nor variables call people."""
     body = "\n".join(map(message_text, [*lines, *_links(variables)]))
     known = TemplateVariables(**{name: _safe(value) for name, value in vars(variables).items()})
     return Message(events, message_text(subject), body, known, cause)

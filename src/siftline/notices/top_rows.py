@@ -50,7 +50,7 @@ def groups_of(result: BatchResult, count: int) -> tuple[str, ...]:
 
 
 def cautions_of(result: BatchResult) -> tuple[str, ...]:
-    """Return what readers of a run's result must know; none if it is unreadable or was replaced."""
+    """Return the cautions of a run's result; none if it is unreadable or was replaced."""
     return _of(result, lambda results: results.manifest.cautions)
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from siftline.batch_plan import BatchPlan
+from siftline.batch_plan import BatchPlan, Piece
 from siftline.config.batch import BatchConfig
 from siftline.config.clusters import (
     Cluster,
@@ -55,19 +55,20 @@ class Requirements:
 
 @dataclass(frozen=True)
 class JobSize:
-    """Rows and chunks of a job, rows of the largest chunk, its number of features, and bytes of its fit."""
+    """Rows and chunks of a job, largest chunk, features, and bytes of the fit."""
 
     rows: int
     chunks: int
     chunk_rows: int
     features: int
-    fit: int = field(default=0, compare=False)
+    fit: int = 0
 
 
 def size_of(plan: BatchPlan) -> JobSize:
     """Return the size of a planned job."""
     rows = np.diff(plan.chunks.first_rows)
-    widths = measure_widths(plan.config, plan.features, plan.snapshot.files, plan.chunks.row_groups())
+    file, group, size = plan.chunks.row_groups()[0]
+    widths = measure_widths(plan.config, plan.features, plan.snapshot.files, Piece(file, group, 0, size))
     fit = fit_bytes(plan.config, plan.features, widths.total, plan.rows)
     return JobSize(plan.rows, len(plan.chunks), int(rows.max(initial=0)), len(plan.features), fit)
 

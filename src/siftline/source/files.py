@@ -16,7 +16,7 @@ from siftline.config.batch import SourceConfig
 from siftline.errors import SourceError
 from siftline.source.column_types import stored_type
 from siftline.source.damage import damaged, unreadable
-from siftline.source.owners import places, refuse_own, refuse_tables
+from siftline.source.owners import homes, refuse_own, refuse_tables
 from siftline.source.tree import files_below, is_directory, matching, once
 from siftline.storage.files import digest
 
@@ -98,7 +98,7 @@ def find_files(source: SourceConfig) -> tuple[list[Path], str]:
     for file in files:
         _check_name(file)
     kind = source.format if source.format != "auto" else _format_by_name(files)
-    directories = list(dict.fromkeys(place.parent for file in files for place in places(file)))
+    directories = homes(files)
     if kind == "parquet":
         refuse_tables(directories)
     refuse_own(directories, staged=files == [root])
@@ -141,9 +141,9 @@ def open_parquet(path: Path) -> ParquetFile:
             stat = os.fstat(handle.fileno())
             footer = read_footer(handle)
             _check_magic(path, handle)
-            metadata = parse_footer(footer)
-            _check_encryption(path, footer, metadata)
-            with pq.ParquetFile(handle, metadata=metadata, **READ_OPTIONS) as file:
+            with pq.ParquetFile(pa.BufferReader(footer.tail), **READ_OPTIONS) as file:
+                metadata = file.metadata
+                _check_encryption(path, footer, metadata)
                 schema = file.schema_arrow
             groups = (metadata.row_group(group) for group in range(metadata.num_row_groups))
             return ParquetFile(

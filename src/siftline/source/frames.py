@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from siftline.errors import SourceError, storage_error
 from siftline.source.column_types import select, stored_type
-from siftline.source.row_groups import ROW_GROUP_ROWS, row_groups
+from siftline.source.row_groups import write_row_groups
 from siftline.storage.files import file_digest, replacing
 from siftline.storage.owned import remove_staged
 
@@ -62,8 +62,7 @@ def _write(frame: object, path: Path) -> None:
         fields = map(reader.schema.field, columns)
         schema = pa.schema([pa.field(field.name, stored_type(field.type)) for field in fields])
         with pq.ParquetWriter(path, schema, write_page_checksum=True) as writer:
-            for table in row_groups(select(batch, columns) for batch in reader):
-                writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
+            write_row_groups(writer, (select(batch, columns) for batch in reader))
     except (pa.ArrowException, ValueError, TypeError, KeyError) as error:
         what = " ".join(str(error).split())[:200]
         remedy = "give every column a name of its own and values of one type"

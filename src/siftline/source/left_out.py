@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from siftline.detectors.preprocess import is_categorical, is_numeric
 from siftline.source.column_types import select
 from siftline.source.csv.columns import COUNTER_ROWS, CsvFile
+from siftline.source.csv.numbers import FINITE, all_match
 from siftline.source.damage import unreadable
 from siftline.source.files import READ_OPTIONS, ParquetFile
 from siftline.source.schemas import column_statistics
@@ -30,7 +30,6 @@ _INDEX = re.compile(r"|__index_level_\d+__|Unnamed: \d+(?:_level_\d+)?")
 _IDENTIFIER = re.compile(
     r"(?i:id|uuid|guid)|(?i:.*[_. -](?:id|uuid|guid|key))|.*[a-z](?:Id|ID|Uuid|UUID|Guid|GUID)"
 )
-_NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
 _FIRST_ROWS = 1_000
 _TEXTS = 50
 _SHOWN = 5
@@ -41,11 +40,12 @@ def not_features(schema: pa.Schema, files: Sequence[ParquetFile]) -> dict[str, s
     reasons = _by_name_and_type(schema)
     numbers = [field.name for field in schema if field.name not in reasons]
     reasons |= _by_statistics(schema, files, numbers)
-    texts = [name for name, reason in reasons.items() if reason == TEXT][:_TEXTS]
+    once = (name for name in reasons if len(schema.get_all_field_indices(name)) == 1)
+    texts = [name for name in once if reasons[name] == TEXT][:_TEXTS]
     if texts and (rows := _first_rows(files, texts)) is not None:
-        for name in rows.schema.names:
+        for name in texts:
             values = rows[name].cast(pa.string()).drop_null()
-            if len(values) and pc.all(pc.match_substring_regex(values, _NUMBER)).as_py():
+            if len(values) and all_match(values, FINITE):
                 reasons[name] = NUMBERS_AS_TEXT
     return reasons
 
@@ -95,8 +95,8 @@ def _by_statistics(schema: pa.Schema, files: Sequence[ParquetFile], names: Seque
     """Find counters, constants and empty columns by the statistics of all row groups, if these are known."""
     groups: dict[str, list[tuple[int, Any]]] = {name: [] for name in names}
     for file in files:
-        for name, rows, statistics in column_statistics(file, names):
-            groups[name].append((rows, statistics))
+        for name, group, statistics in column_statistics(file, names):
+            groups[name].append((file.row_groups[group], statistics))
     found = {name: _by_groups(of, schema.field(name).type) for name, of in groups.items() if of}
     return {name: reason for name, reason in found.items() if reason is not None}
 
@@ -133,9 +133,7 @@ def _first_rows(files: Sequence[ParquetFile], columns: Sequence[str]) -> pa.Reco
             batch = next(parquet.iter_batches(_FIRST_ROWS, columns=list(columns)), None)
     except (pa.ArrowException, OSError) as error:
         raise unreadable(file.path, error) from error
-    if batch is None:
-        return None
-    return select(batch, [name for name in columns if name in batch.schema.names])
+    return select(batch, columns) if batch is not None else None
 
 
 def _listed(names: Sequence[str]) -> str:

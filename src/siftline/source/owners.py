@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import groupby
 from pathlib import Path
 
 from siftline.errors import SourceError
@@ -49,10 +50,14 @@ _OURS = {
 _STAGED = {"a checkpoint": _is_staged}
 
 
-def places(file: Path) -> tuple[Path, ...]:
-    """Return where a file is: by its name, and where links lead."""
-    real = os.path.realpath(file) if file.is_symlink() else f"{os.path.realpath(file.parent)}/{file.name}"
-    return file.absolute(), Path(real)
+def homes(files: Iterable[Path]) -> list[Path]:
+    """Return the directories of files, each once: by their names, and where links lead."""
+    found: dict[Path, None] = {}
+    for parent, siblings in groupby(files, key=lambda file: file.parent):
+        links = [file for file in siblings if file.is_symlink()]
+        real = [Path(os.path.realpath(parent)), *(Path(os.path.realpath(link)).parent for link in links)]
+        found |= dict.fromkeys([parent.absolute(), *real])
+    return list(found)
 
 
 def refuse_tables(directories: Iterable[Path]) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from siftline.batch_plan import Chunk, Piece, SourceFile
+from siftline.batch_plan import Chunk, Piece, SourceFile, batch_rows
 from siftline.errors import IntegrityError, SiftlineError, SourceChanged
 from siftline.source.column_types import parse_type, select
 from siftline.source.damage import unreadable
@@ -25,17 +25,9 @@ from siftline.source.files import READ_OPTIONS, Footer, content_digest, parse_fo
 from siftline.storage.owned import remove_staged
 from siftline.types import Ints
 
-# Rows and cells read, and scored, at once.
-BATCH_ROWS = 65_536
-_BATCH_CELLS = 1 << 22
 _COLUMNS_AT_ONCE = 128
 _SMALL_ROWS = 4_096  # part of a batch keeps the memory of all of it
 _RUN_AGAIN = "run again: the changed input is a new job"
-
-
-def batch_rows(columns: int) -> int:
-    """Return the rows of so many columns that are read, and scored, at once."""
-    return max(1, min(BATCH_ROWS, _BATCH_CELLS // max(1, columns)))
 
 
 def read_pieces(

@@ -50,11 +50,12 @@ def agree(files: Sequence[ParquetFile], schema: pa.Schema, columns: Sequence[str
     """
     first, *others = _with_rows(files)
     for file in others:
-        _check_columns(file, first, schema, columns)
+        if file.schema != first.schema:
+            _check_columns(file, first, schema, columns)
     casts: dict[Path, dict[str, str]] = {}
     notes: dict[str, str] = {}
     for file in (first, *others):
-        for name in columns:
+        for name in columns if file.schema != schema else ():
             kind, common = file.schema.field(name).type, schema.field(name).type
             if kind == common:
                 continue
@@ -93,7 +94,8 @@ def _fits(file: ParquetFile, name: str, kind: pa.DataType, common: pa.DataType) 
     limits = value_limits(kind, common)
     if limits is None:
         return True
-    for _, rows, statistics in column_statistics(file, [name]):
+    for _, group, statistics in column_statistics(file, [name]):
+        rows = file.row_groups[group]
         if statistics is not None and statistics.has_null_count and statistics.null_count == rows:
             continue
         if statistics is None or not statistics.has_min_max:
@@ -109,17 +111,15 @@ def _fits(file: ParquetFile, name: str, kind: pa.DataType, common: pa.DataType) 
 
 
 def column_statistics(file: ParquetFile, columns: Iterable[str]) -> Iterator[tuple[str, int, Any]]:
-    """Yield (column, rows, statistics or None) of every row group with rows."""
+    """Yield (column, row group, statistics or None) of every row group with rows."""
     if not file.rows:
         return
     metadata = file.read_metadata()
     where = _places(file.schema)
-    for group in range(metadata.num_row_groups):
+    for group in (group for group, rows in enumerate(file.row_groups) if rows):
         row_group = metadata.row_group(group)
-        if row_group.num_rows:
-            for name in columns:
-                found = row_group.column(where[name]).statistics if name in where else None
-                yield name, row_group.num_rows, found
+        for name in columns:
+            yield name, group, row_group.column(where[name]).statistics if name in where else None
 
 
 def _places(schema: pa.Schema) -> dict[str, int]:

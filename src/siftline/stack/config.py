@@ -32,7 +32,7 @@ class Stack(BaseModel):
     monitor_port: int = 4280  # the stacks of earlier versions have none
 
     def make_home(self) -> None:
-        """Make the home and its logs, closed to other users; those that are there keep their modes."""
+        """Make the home and its logs, closed to other users; existing ones keep their modes."""
         # PostgreSQL does not run as root, and passes through the home.
         passed = self.database == "postgresql" and os.geteuid() == 0
         try:

@@ -1,9 +1,10 @@
-"""The process of the kept Prefect server: it serves until no command has used it for a while."""
+"""Process of the kept Prefect server: it serves until it has been idle for a while."""
 
 from __future__ import annotations
 
 import sys
 import threading
+import time
 from pathlib import Path
 
 import uvicorn
@@ -32,22 +33,14 @@ def keep(home: Path, port: int, idle_seconds: float) -> None:
 
 def _watch(home: Path, server: uvicorn.Server, idle_seconds: float) -> None:
     """Let the server end once its users have left it alone for long enough."""
-    ended = threading.Event()
     idle = 0.0
-    while idle < idle_seconds or not _given_up(home):
-        ended.wait(_LOOK_SECONDS)
+    while idle < idle_seconds:
+        time.sleep(_LOOK_SECONDS)
         with (home / USERS).open("a") as users:
             idle = idle + _LOOK_SECONDS if try_lock(users) else 0.0
+            if idle >= idle_seconds:  # while no command can take it up: the next one starts another
+                forget_kept_server(home)
     server.should_exit = True
-
-
-def _given_up(home: Path) -> bool:
-    """Remove the record, if no command uses the server: the next one starts another."""
-    with (home / USERS).open("a") as users:
-        if not try_lock(users):
-            return False
-        forget_kept_server(home)
-        return True
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The Prefect server of commands without an address: kept for the next command, ended when it is idle.
+"""Prefect server of commands without an address: kept for the next one, ended when idle.
 
 There is one for each home of Prefect. Commands hold a shared lock while they use it; the server's process
 (`siftline.stack.keeper`) ends once it has had the lock to itself for long enough. Who finds none starts one.
@@ -28,9 +28,10 @@ from siftline.errors import ApiError, ConfigError
 from siftline.stack.processes import Identity, end
 from siftline.storage.files import digest
 from siftline.storage.layout import Version
-from siftline.storage.locks import locked, try_lock
+from siftline.storage.locks import await_lock, locked
 from siftline.storage.records import Record, RecordFile
 from siftline.system.imports import children_import_safely
+from siftline.system.prefect_api import NO_TELEMETRY
 
 # How long the server is kept without a command; `0` for not at all.
 SETTING = "SIFTLINE_KEEP_SERVER"
@@ -50,7 +51,7 @@ _children: list[subprocess.Popen[bytes]] = []
 
 
 class _Server(Record):
-    """The kept server: its process, its port, and a digest of the settings that it was started with."""
+    """The kept server: process, port, and a digest of its settings at the start."""
 
     process: Identity
     port: int
@@ -100,7 +101,7 @@ def end_kept_server(home: Path | None = None) -> bool:
     home = home or server_home()
     found = _record(home).read_or(None)
     process = found.process.find() if found is not None else None
-    _record(home).path.unlink(missing_ok=True)
+    forget_kept_server(home)
     if process is None:
         return False
     end(process, signal.SIGTERM, _END_SECONDS)
@@ -116,7 +117,7 @@ def _use(home: Path, users: IO[str], idle: timedelta) -> KeptServer | None:
     """Find the server, or start it; one command at a time does so."""
     with locked(home / "server.lock", _LOCK_SECONDS) as alone:
         # The server holds the lock of its users for a moment, in which it gives up.
-        if not alone or not _shared(users):
+        if not alone or not await_lock(users, _LOCK_SECONDS, shared=True):
             return None
         found = _record(home).read_or(None)
         if found is None or found.process.find() is None:
@@ -126,21 +127,13 @@ def _use(home: Path, users: IO[str], idle: timedelta) -> KeptServer | None:
         return KeptServer(f"http://127.0.0.1:{found.port}/api", home / "server.log", found.process)
 
 
-def _shared(users: IO[str]) -> bool:
-    deadline = time.monotonic() + _LOCK_SECONDS
-    while not (held := try_lock(users, shared=True)) and held is not None and time.monotonic() < deadline:
-        time.sleep(_POLL_SECONDS)
-    return held is True
-
-
 def _start(home: Path, idle: timedelta) -> _Server:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     settings = {
         "PREFECT_SERVER_API_HOST": "127.0.0.1",
         "PREFECT_SERVER_API_PORT": str(port),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
+        **NO_TELEMETRY,
         **{f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false" for name in _SERVICES},
     }
     with (home / "server.log").open("wb") as log, children_import_safely():
@@ -169,7 +162,7 @@ def forget_kept_server(home: Path) -> None:
 
 
 def _settings() -> str:
-    """Return a digest of what a server is started with: versions, and settings of the environment."""
+    """Return a digest of a server's settings: versions and environment."""
     given = sorted((name, value) for name, value in os.environ.items() if name.startswith("PREFECT_SERVER"))
     return digest([version("prefect"), version("siftline"), sys.executable, *map(str, given)])
 
@@ -183,7 +176,7 @@ def _idle_time() -> timedelta:
 
 
 def _is_configured() -> bool:
-    """Return True if Prefect may have an address, or settings from files that it alone reads right."""
+    """Return True if Prefect may have an address, or settings in files of its own."""
     if os.environ.get("PREFECT_API_URL") or os.environ.get("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"):
         return True
     home = server_home().parent

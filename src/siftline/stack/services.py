@@ -17,12 +17,13 @@ from siftline.engine import ENVIRONMENT, SCHEDULING
 from siftline.stack import postgresql
 from siftline.stack.config import WORK_POOL, Stack
 from siftline.stack.token import TOKEN_VARIABLE, page_token
+from siftline.system.prefect_api import NO_TELEMETRY
 
 _TIMEOUT_SECONDS = 5.0
 _WORKER = "stack"
 # -P: code is not imported from the working directory, where anybody may put it.
 _PYTHON = (sys.executable, "-P", "-m")
-_QUIET = {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PYTHONUNBUFFERED": "1"}
+_QUIET = {**NO_TELEMETRY, "PYTHONUNBUFFERED": "1"}
 
 
 @dataclass(frozen=True)

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import secrets
 from pathlib import Path
 
 from siftline.errors import storage_error
 from siftline.stack.config import Stack
+from siftline.system.addresses import is_loopback
 
 TOKEN_VARIABLE = "SIFTLINE_SERVE_TOKEN"  # noqa: S105
-
-
-def is_loopback(host: str) -> bool:
-    """Return true for an address that only this machine reaches."""
-    try:
-        return host.lower() == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def token_file(stack: Stack) -> Path:

@@ -33,7 +33,7 @@ from siftline.stages.labelling import FLAGGED, FOUND, KEYS, Labelled, LabelTask,
 from siftline.stages.threshold import asked_count, flagged_count, kth_largest, lowest_edge, merge
 from siftline.storage.files import replacing
 from siftline.storage.layout import OutputFiles
-from siftline.storage.owned import publications_of, refuse_links, remove_own
+from siftline.storage.owned import refuse_links, remove_publications
 from siftline.storage.parquet import parquet_writer, published_file, read_part
 from siftline.storage.records import PublishedFile
 from siftline.system.signals import stop_on_signal
@@ -144,7 +144,7 @@ def _label(
 def _empty_stage(plan: BatchPlan, publication: str) -> Path:
     """Return a new directory on the output's file system, so that publishing is a rename."""
     refuse_links([plan.output.staged])
-    remove_own(plan.output.staged, publications_of(plan.job_id, plan.token))
+    remove_publications(plan.output.staged, plan.job_id, plan.token)
     return plan.output.staged / publication
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from siftline.batch_plan import Feature
+from siftline.batch_plan import Feature, Piece
 from siftline.config.batch import BatchConfig
 from siftline.config.clusters import overruled
 from siftline.config.detectors import DETECTORS
@@ -16,7 +16,13 @@ from siftline.detectors.kinds import make_estimator
 from siftline.detectors.preprocess import plain_numbers
 from siftline.errors import FeatureError, ModelError, SourceError
 from siftline.source.chunks import chunk_rows, row_bytes
-from siftline.source.csv.columns import CsvFile, csv_feature_schema, csv_schema, inspect_csv_files
+from siftline.source.csv.columns import (
+    CsvFile,
+    csv_feature_schema,
+    csv_schema,
+    first_with_rows,
+    inspect_csv_files,
+)
 from siftline.source.features import choose_columns, choose_features
 from siftline.source.files import ParquetFile, find_files, open_parquet
 from siftline.source.left_out import left_out_note, not_features, not_features_of_csv
@@ -105,15 +111,15 @@ def _left_out(
     """Return the columns that are no features by default, if features are chosen so."""
     if config.source.features is not None or config.detector.model is not None:
         return {}
-    found = not_features(schema, parquet) if parquet else not_features_of_csv(csv[0])
+    found = not_features(schema, parquet) if parquet else not_features_of_csv(first_with_rows(csv))
     return {name: reason for name, reason in found.items() if name != config.source.timestamp}
 
 
 def widths_of(config: BatchConfig, features: Sequence[Feature], files: Sequence[ParquetFile]) -> Widths:
     """Return the widths of the features after preprocessing."""
-    groups = [(number, *group) for number, file in enumerate(files) for group in enumerate(file.row_groups)]
-    with_rows = [group for group in groups if group[2]]
-    return measure_widths(config, features, [as_source(file) for file in files], with_rows)
+    file = next(file for file in files if file.rows)
+    group, rows = next((group, rows) for group, rows in enumerate(file.row_groups) if rows)
+    return measure_widths(config, features, [as_source(file)], Piece(0, group, 0, rows))
 
 
 def planned_chunk_rows(
@@ -165,10 +171,7 @@ def check_values(config: BatchConfig, features: Sequence[Feature], files: Sequen
     known = set(nulls)
     plain = plain_numbers(features, config.preprocess) and config.detector.model is None
     for file in files:
-        before = dict.fromkeys(nulls, 0)
-        for column, size, statistics in column_statistics(file, nulls):
-            first_row = before[column]
-            before[column] += size
+        for column, group, statistics in column_statistics(file, nulls):
             if statistics is None or not statistics.has_null_count:
                 known.discard(column)
                 continue
@@ -176,7 +179,7 @@ def check_values(config: BatchConfig, features: Sequence[Feature], files: Sequen
             if config.tolerate.rows or statistics.physical_type not in ("FLOAT", "DOUBLE"):
                 continue
             if statistics.has_min_max:
-                refuse_beyond(file, column, first_row, (statistics.min, statistics.max), plain)
+                refuse_beyond(file, column, group, (statistics.min, statistics.max), plain)
     for feature in features:
         if feature.column in known and nulls[feature.column] == rows:
             raise FeatureError(

@@ -25,11 +25,13 @@ _LONGEST = 1_024
 
 def hash_keys(table: pa.Table, key: Sequence[str]) -> tuple[Hashes, int] | None:
     """Return the hash of every row's key, and the rows that lack a part of it; None if a type has no hash."""
-    columns = [_flat(table[name]) for name in key]
+    columns = [flat for name in key if (flat := _flat(table[name])) is not None]
+    if len(columns) < len(key):
+        return None
     hashes = np.empty(table.num_rows, dtype=np.uint64)
     lacking = 0
     for first in range(0, table.num_rows, _ROWS):
-        found = _hash_rows([column if column is None else column.slice(first, _ROWS) for column in columns])
+        found = _hash_rows([column.slice(first, _ROWS) for column in columns])
         if found is None:
             return None
         hashes[first : first + _ROWS] = found[0]
@@ -37,12 +39,12 @@ def hash_keys(table: pa.Table, key: Sequence[str]) -> tuple[Hashes, int] | None:
     return hashes, lacking
 
 
-def _hash_rows(columns: Sequence[pa.Array | None]) -> tuple[Hashes, int] | None:
+def _hash_rows(columns: Sequence[pa.Array]) -> tuple[Hashes, int] | None:
     hashes: Hashes = np.zeros(1, np.uint64)
     lacking = np.zeros(1, bool)
     for column in columns:
-        found = None if column is None else _hash(column)
-        if column is None or found is None:
+        found = _hash(column)
+        if found is None:
             return None
         missing = _missing(column)
         if missing is not None:
@@ -62,9 +64,7 @@ def _flat(column: pa.ChunkedArray) -> pa.Array | None:
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
     kind = array.type
-    if pa.types.is_null(kind):
-        return array.cast(pa.int8())
-    if pa.types.is_boolean(kind):
+    if pa.types.is_null(kind) or pa.types.is_boolean(kind):
         return array.cast(pa.int8())
     if pa.types.is_string_view(kind) or pa.types.is_binary_view(kind):
         return array.cast(pa.large_binary())

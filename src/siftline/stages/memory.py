@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import pyarrow.compute as pc
 
-from siftline.batch_plan import Feature, Piece, SourceFile
+from siftline.batch_plan import Feature, Piece, SourceFile, batch_rows
 from siftline.config.batch import BatchConfig
 from siftline.config.clusters import LocalCluster, SerialCluster, asked_memory
 from siftline.config.detectors import DETECTORS
 from siftline.detectors.preprocess import as_text, capped, plain_numbers
 from siftline.errors import ConfigError
-from siftline.source.reading import batch_rows, joined, read_pieces
+from siftline.source.reading import joined, read_pieces
 from siftline.system.machine import USUAL_MEMORY, this_machine
 
 # A worker with its imports, and the smallest fit worth an estimate; the share at which Dask ends a worker.
@@ -51,17 +51,16 @@ def measure_widths(
     config: BatchConfig,
     features: Sequence[Feature],
     files: Sequence[SourceFile],
-    row_groups: Sequence[tuple[int, int, int]],
+    first: Piece,
 ) -> Widths:
-    """Return the widths of features; values are counted in the first rows of the source."""
+    """Return the widths of features; values are counted in the first rows of the `first` piece."""
     levels: dict[str, int] = {}
     encoded = [feature for feature in features if feature.kind == "categorical"]
-    if encoded and row_groups and config.preprocess.categorical == "onehot" and config.detector.model is None:
-        file, group, rows = row_groups[0]
-        piece = Piece(file, group, 0, min(rows, batch_rows(len(encoded))))
+    if encoded and config.preprocess.categorical == "onehot" and config.detector.model is None:
+        piece = first._replace(rows=min(first.rows, batch_rows(len(encoded))))
         for feature in encoded:
-            first = joined(read_pieces(files, [piece], [feature.column]))[feature.column]
-            levels[feature.name] = pc.count_distinct(as_text(first), mode="all").as_py()
+            values = joined(read_pieces(files, [piece], [feature.column]))[feature.column]
+            levels[feature.name] = pc.count_distinct(as_text(values), mode="all").as_py()
     most = config.preprocess.max_categories
     columns = {
         feature.name: min(levels.get(feature.name, 1), most + 1) * (2 if feature.period else 1)

@@ -24,7 +24,7 @@ from siftline.stages.inspection import Inspection, check_values, inspect_batch, 
 from siftline.storage.files import digest, file_digest, write_record
 from siftline.storage.layout import CheckpointFiles, JobFiles, Version
 from siftline.storage.lease import Lease
-from siftline.storage.owned import WORK, publications_of, refuse_links, remove_own
+from siftline.storage.owned import WORK, refuse_links, remove_own, remove_publications
 
 # To be raised when the same configuration and input would score differently.
 _SCORING_VERSION = 1
@@ -70,7 +70,7 @@ def plan_batch(
     if earlier is not None and goes_on:
         return replace(earlier, batch_divisor=batch_divisor)
     _clear(directory, earlier)
-    rows = planned_chunk_rows(config, inspection.features, parquet, widths)
+    rows = inspection.chunk_rows or planned_chunk_rows(config, inspection.features, parquet, widths)
     chunks = cut_chunks(groups, rows)
     # Very many tiny chunks travel together; so do their receipts, which are then committed together.
     most = min(_BUNDLE_CHUNKS, len(chunks) // _MIN_BUNDLES, _BUNDLE_ROWS * len(chunks) // snapshot.rows)
@@ -93,9 +93,9 @@ def plan_batch(
     return plan
 
 
-def identify_job(config: BatchConfig) -> tuple[str, int]:
+def identify_job(config: BatchConfig, inspection: Inspection | None = None) -> tuple[str, int]:
     """Return the id and the rows of the job for the present input; raise errors as `plan_batch` does."""
-    inspection = inspect_batch(config)
+    inspection = inspection or inspect_batch(config)
     parquet = _as_parquet(config, inspection, CheckpointFiles.at(config.checkpoint.path).staged)
     snapshot = _snapshot(inspection, parquet)
     return _job_id(config, inspection.features, snapshot), snapshot.rows
@@ -104,7 +104,7 @@ def identify_job(config: BatchConfig) -> tuple[str, int]:
 def _clear(directory: Path, earlier: BatchPlan | None) -> None:
     """Remove the work of earlier runs, but not the records of the runs themselves."""
     if earlier is not None:
-        remove_own(earlier.output.staged, publications_of(earlier.job_id, earlier.token))
+        remove_publications(earlier.output.staged, earlier.job_id, earlier.token)
     remove_own(directory, WORK)
 
 

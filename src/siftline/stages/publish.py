@@ -23,7 +23,7 @@ from siftline.storage.files import link, rename
 from siftline.storage.layout import OutputFiles
 from siftline.storage.lease import Lease
 from siftline.storage.locks import locked
-from siftline.storage.owned import FORMER, PUBLICATION, publications_of, remove_own, temporaries_of
+from siftline.storage.owned import FORMER, PUBLICATION, remove_own, remove_publications, temporaries_of
 from siftline.storage.records import PublishedFile
 from siftline.types import CombinedScores, DetectorRef, Receipts, ValidationReport
 
@@ -60,17 +60,15 @@ def publish_results(
         When another pipeline has published there meanwhile; finished chunks are kept.
     """
     emit(Progress("publish", rows_total=plan.rows))
-    output = Path(plan.config.output.path).absolute()
+    output = plan.output.root
     with locked(plan.output.publishing, lock_seconds) as alone:
         if not alone:
             raise JobBusy(f"{output}: another run has been publishing there for a while", "end that run")
         if lease is not None:
             lease.check()
         earlier = _published(plan) if complete else None
-        if earlier is not None and _damage(plan, earlier) is not None:
-            earlier = None
-        if earlier is not None and _of_this_start(earlier, plan):
-            remove_own(plan.output.staged, publications_of(plan.job_id, plan.token))
+        if earlier is not None and _of_this_start(earlier, plan) and _damage(plan, earlier) is None:
+            remove_publications(plan.output.staged, plan.job_id, plan.token)
             return earlier
         previous = _previous(plan, combined)
         manifest = Manifest(
@@ -114,7 +112,7 @@ def _previous(plan: BatchPlan, combined: CombinedScores) -> Manifest | None:
     try:
         check_owner(plan.output, plan.config.name, previous)
     except OutputConflict:
-        remove_own(plan.output.staged, publications_of(plan.job_id, plan.token))
+        remove_publications(plan.output.staged, plan.job_id, plan.token)
         raise
     return previous
 
@@ -139,8 +137,7 @@ def _damage(plan: BatchPlan, manifest: Manifest) -> str | None:
 
 def _published(plan: BatchPlan) -> Manifest | None:
     """Return the published manifest, if it is of this job as configured, and complete."""
-    output = Path(plan.config.output.path).absolute()
-    manifest = manifest_record(output).read_or(None)
+    manifest = manifest_record(plan.output.root).read_or(None)
     if manifest is None or manifest.job_id != plan.job_id or not manifest.complete:
         return None
     if plan.fresh and not _of_this_start(manifest, plan):

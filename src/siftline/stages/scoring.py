@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from siftline.batch_plan import Chunk, SourceFile
+from siftline.batch_plan import BATCH_ROWS, Chunk, SourceFile, batch_rows
 from siftline.detectors import kinds
 from siftline.detectors.fitted import FittedModel, cached_model
 from siftline.errors import RowError
 from siftline.source.read_ahead import read_ahead
-from siftline.source.reading import BATCH_ROWS, batch_rows, joined, read_chunk
+from siftline.source.reading import joined, read_chunk
 from siftline.stages.candidates import Candidates
 from siftline.stages.rejects import rejected_rows, save_rejects, score_around, too_many
 from siftline.stages.threshold import summarise

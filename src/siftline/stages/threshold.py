@@ -19,10 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from siftline.config.batch import ThresholdConfig
-from siftline.types import Float64s, Ints, ScoreSummary
+from siftline.types import BUCKET_BITS, Float64s, Ints, ScoreSummary
 
 _SIGN = np.uint64(1 << 63)
-_SHIFT = 46
+_SHIFT = 64 - BUCKET_BITS
 _DIGIT = 16
 
 Scan = Callable[[float], Iterable[Float64s]]

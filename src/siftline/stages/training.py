@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from siftline.batch_plan import BatchPlan, Feature
+from siftline.batch_plan import BatchPlan, Feature, batch_rows
 from siftline.config.batch import BatchConfig
 from siftline.detectors.fitted import FittedModel, Typical, cached_model, save_model
 from siftline.detectors.kinds import make_estimator
@@ -21,7 +21,6 @@ from siftline.detectors.preprocess import (
     refuse_infinite,
 )
 from siftline.errors import FeatureError, ModelError, RowError
-from siftline.source.reading import batch_rows
 from siftline.source.sample import draw_sample
 from siftline.stages.findings.sample import keep_features
 from siftline.stages.rejects import score_around

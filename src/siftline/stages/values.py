@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import accumulate
-
 import numpy as np
 import pyarrow as pa
 
@@ -22,26 +20,22 @@ def as_source(file: ParquetFile) -> SourceFile:
     return SourceFile(path=path, size=file.size, mtime_ns=file.mtime_ns, rows=file.rows, origin=origin)
 
 
-def refuse_beyond(
-    file: ParquetFile, column: str, first_row: int, ends: tuple[float, float], plain: bool
-) -> None:
+def refuse_beyond(file: ParquetFile, column: str, group: int, ends: tuple[float, float], plain: bool) -> None:
     """Raise `FeatureError` if the least or the largest value of a row group is infinite.
 
-    So are values too large for 32 bits, if they are scored `plain`. The row group begins with `first_row`.
+    So are values too large for 32 bits, if they are scored `plain`.
     """
     bad = _beyond(np.array(ends, dtype=np.float64), plain)
     if not bad.any():
         return
-    group = list(accumulate(file.row_groups, initial=0)).index(first_row)
-    while not file.row_groups[group]:
-        group += 1
     pieces = [Piece(0, group, 0, file.row_groups[group])]
     batches = [batch[column].cast(pa.float64()) for batch in read_pieces([as_source(file)], pieces, [column])]
     values = np.concatenate([batch.to_numpy(zero_copy_only=False) for batch in batches])
     row = int(np.argmax(_beyond(values, plain)))
     what = "infinite values" if np.isinf(values[row]) else "values too large for 32-bit floating point"
+    place = sum(file.row_groups[:group]) + row
     raise FeatureError(
-        f"feature {column}: {what} in {file.stamp.path}, {values[row]:g} in row {first_row + row}", _REMEDY
+        f"feature {column}: {what} in {file.stamp.path}, {values[row]:g} in row {place}", _REMEDY
     )
 
 

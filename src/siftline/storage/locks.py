@@ -13,25 +13,32 @@ from typing import IO, Any
 
 from siftline.errors import storage_error
 
+_POLL_SECONDS = 0.05
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
 @contextmanager
-def locked(path: Path, seconds: float = 0.0, poll_seconds: float = 0.05) -> Iterator[bool]:
+def locked(path: Path, seconds: float = 0.0) -> Iterator[bool]:
     """Lock a file, which is created, while the context is open.
 
     Yield False if another holder kept the lock for `seconds`; True on file systems without locks.
     """
-    deadline = time.monotonic() + seconds
     with ExitStack() as stack:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = stack.enter_context(open(path, "a", opener=open_own))
-            while (alone := try_lock(file)) is False and time.monotonic() < deadline:
-                time.sleep(poll_seconds)
+            alone = await_lock(file, seconds)
         except OSError as error:
             raise storage_error(error, path) from error
         yield alone is not False
+
+
+def await_lock(file: IO[Any], seconds: float, shared: bool = False) -> bool | None:
+    """Lock an open file as `try_lock` does, after a wait of at most some seconds."""
+    deadline = time.monotonic() + seconds
+    while (held := try_lock(file, shared)) is False and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
+    return held
 
 
 def open_own(path: str, flags: int) -> int:

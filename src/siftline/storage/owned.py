@@ -45,11 +45,6 @@ def inner_name(name: str) -> str:
     return name
 
 
-def publications_of(job_id: str, token: str) -> re.Pattern[str]:
-    """Return the form of the names of publications by one start of a job: other checkpoints have others."""
-    return re.compile(f"{re.escape(job_id)}-{re.escape(token)}-{_TOKEN}")
-
-
 def temporaries_of(names: Iterable[str]) -> re.Pattern[str]:
     """Return the form of the temporary names of files, see `siftline.storage.files.replacing`."""
     return re.compile(rf"\.({'|'.join(map(re.escape, names))})\.{_TOKEN}\.tmp")
@@ -82,6 +77,11 @@ def remove_own(directory: Path, form: re.Pattern[str], keep: Collection[str | No
         raise storage_error(error, directory) from error
     finally:
         os.close(opened)
+
+
+def remove_publications(staged: Path, job_id: str, token: str) -> None:
+    """Remove what one start of a job has staged: the same job in another checkpoint has another token."""
+    remove_own(staged, re.compile(f"{re.escape(job_id)}-{re.escape(token)}-{_TOKEN}"))
 
 
 def remove_staged(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Addresses of services: shown without their passwords, and asked through a proxy or past it."""
+"""Addresses of services: shown without passwords, reached with or without a proxy."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ _QUERY = re.compile(r"([?&][^=&#\s]*=)[^&#\s]*")
 
 
 def without_password(url: object) -> str:
-    """Return an address as text to show: its user, password and the values of its query are hidden."""
+    """Return an address to show: its user, password and query values are hidden."""
     return _QUERY.sub(r"\1***", _CREDENTIALS.sub(r"\1***@", str(url)))
 
 
 def proxy_for(url: str) -> str | None:
-    """Return the proxy through which the environment has an address asked, if any."""
+    """Return the environment's proxy for an address, if any."""
     parts, proxies = urlsplit(url), getproxies()
     proxy = proxies.get(parts.scheme) or proxies.get("all")
     return proxy if proxy and not proxy_bypass(parts.hostname or "") else None
 
 
 def ask_loopback_directly(url: str | None = None) -> None:
-    """Have this process, and those that it starts, ask its own machine past any proxy."""
+    """Let this process and its children reach their own machine without a proxy."""
     host = urlsplit(url or "").hostname or ""
-    ours = [*_LOOPBACK, *([host] if _is_loopback(host) and host not in _LOOPBACK else [])]
+    ours = [*_LOOPBACK, *([host] if is_loopback(host) and host not in _LOOPBACK else [])]
     given = getproxies().get("no", "")
     known = [entry.strip() for entry in given.split(",")]
     if "*" in known:
@@ -38,8 +38,9 @@ def ask_loopback_directly(url: str | None = None) -> None:
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = value
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Return true for an address that only this machine reaches."""
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return host.lower() == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False

@@ -1,4 +1,4 @@
-"""Imports and the working directory: last in this process, and absent in the processes that we start.
+"""The working directory on import paths: last in this process, absent in its children.
 
 Anybody's file may lie there, and be named like a module of Python's or of a library's.
 """
@@ -26,7 +26,7 @@ def import_own(path: str) -> Any:
 
 
 def put_working_directory_last() -> None:
-    """Have modules of the working directory shadow no others from now on."""
+    """Keep modules of the working directory from shadowing others."""
     here = [entry for entry in sys.path if _is_here(entry)]
     sys.path[:] = [entry for entry in sys.path if entry not in here] + here
 

@@ -32,7 +32,7 @@ class Machine:
         return int(_SHARE * self.memory)
 
     def usual_memory(self, workers: int) -> int:
-        """Return the memory of each of some workers without a setting: 2 GiB, on a small machine less."""
+        """Return each worker's memory without a setting: 2 GiB, less on a small machine."""
         return min(USUAL_MEMORY, self.usable // workers)
 
 

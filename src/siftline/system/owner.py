@@ -1,4 +1,4 @@
-"""Fork servers end with their owner, whatever ended it, and their forks with them."""
+"""End of fork servers and their forks with their owner, whatever ended it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def end_with_owner() -> None:
-    """End this fork server soon after its owner, and its forks at once after it; elsewhere, do nothing.
+    """End this fork server soon after its owner, and its forks with it; elsewhere, do nothing.
 
     Python's fork server notices the end only after its imports, and when its forks have ended too: one that
     is frozen, or deep in a library, would keep it.

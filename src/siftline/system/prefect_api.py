@@ -14,6 +14,8 @@ import httpx
 from siftline.errors import ApiError, ConfigError
 from siftline.system.addresses import proxy_for, without_password
 
+# For the environment of every Prefect.
+NO_TELEMETRY = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
 _EXAMPLE = "http://127.0.0.1:4200/api"
 _REMEDY = "start it with `prefect server start`, correct PREFECT_API_URL, or unset it"
 SILENT_SECONDS = 8.0
@@ -63,7 +65,7 @@ def check_address(url: str) -> None:
 
 
 def check_proxies() -> None:
-    """Check that the proxies of the environment are of kinds that can be used."""
+    """Check that the environment's proxies can be used."""
     try:
         httpx.Client().close()
     except (ImportError, ValueError, httpx.InvalidURL):
@@ -86,7 +88,7 @@ def _ask(url: str, seconds: float) -> httpx.Response:
 
 
 def _beginning(answer: httpx.Response, until: float) -> bytes:
-    """Read an answer, of a few bytes if it is the right one: others may be large, or have no end."""
+    """Read the beginning of an answer: a wrong one may be large, or endless."""
     content = b""
     for part in answer.iter_bytes():
         content += part

@@ -18,6 +18,7 @@ from siftline.errors import OutputConflict, SourceError, SourceUnavailable
 from siftline.jobs.record import concluded, read_job, write_job
 from siftline.stages.plan import plan_batch
 from siftline.storage.lease import Lease
+from siftline.types import BatchResult
 from tests.e2e.processes import write_config
 from tests.flows.batches import configuration
 from tests.support import make_config, run_job
@@ -126,7 +127,7 @@ def test_a_fault_that_may_pass_is_left_to_the_run(
 
     monkeypatch.setattr("siftline.cli.checks.inspect_batch", fail)
 
-    check_batch(config)
+    assert check_batch(config) is None
 
 
 def test_a_failure_to_be_announced_is_shown_and_left_to_the_run(
@@ -138,7 +139,7 @@ def test_a_failure_to_be_announced_is_shown_and_left_to_the_run(
 
     with pytest.raises(SourceError):
         check_batch(quiet.model_copy(update={"source": quiet.source.model_copy(update=missing)}))
-    check_batch(told.model_copy(update={"source": told.source.model_copy(update=missing)}))
+    assert check_batch(told.model_copy(update={"source": told.source.model_copy(update=missing)})) is None
 
     assert "nowhere: no parquet or csv files there" in capsys.readouterr().err
 
@@ -151,8 +152,15 @@ def published(config: BatchConfig) -> BatchConfig:
     return config
 
 
+def result_of(config: BatchConfig) -> BatchResult | None:
+    """Check a batch as `siftline run` does, and return its published result."""
+    checked = check_batch(config)
+    assert checked is not None
+    return published_result(*checked)
+
+
 def test_a_published_job_is_known_with_its_counts(published: BatchConfig) -> None:
-    result = published_result(published)
+    result = result_of(published)
 
     assert result is not None
     assert (result.state, result.rows, result.chunks_computed) == ("AlreadyPublished", 600, 0)
@@ -166,12 +174,12 @@ def test_a_published_job_of_csv_is_known_by_its_staged_copy(tmp_path: Path, sour
     config = make_config(tmp_path, csv)
     job = run_job(config)
     write_job(job.plan.directory, concluded(read_job(job.plan.directory), "published", "a run"))
-    assert published_result(config) is not None
+    assert result_of(config) is not None
 
     (copy,) = Path(config.checkpoint.path).rglob("staged/*.parquet")
     copy.unlink()
 
-    assert published_result(config) is None
+    assert result_of(config) is None
     assert not copy.exists(), "the check staged it again"
 
 
@@ -202,14 +210,14 @@ def verified(config: BatchConfig) -> BatchConfig:
 
 @pytest.mark.parametrize("change", [other_threshold, interrupted, damaged, changed, verified])
 def test_whatever_leaves_something_to_do_is_left_to_a_run(published: BatchConfig, change: Any) -> None:
-    assert published_result(change(published)) is None
+    assert result_of(change(published)) is None
 
 
 def test_a_published_job_that_another_run_holds_is_left_to_a_run(published: BatchConfig) -> None:
     (directory,) = (Path(published.checkpoint.path) / "jobs").iterdir()
     with Lease("another run") as lease:
         lease.take(directory)
-        assert published_result(published) is None
+        assert result_of(published) is None
 
 
 def test_an_output_conflict_is_refused(published: BatchConfig) -> None:

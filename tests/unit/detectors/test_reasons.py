@@ -187,7 +187,7 @@ def test_the_memory_of_reasons_is_bounded_by_cells_however_wide_a_row(
         return original(scorer, rows)
 
     monkeypatch.setattr(type(model._scorer), "score_samples", counted)
-    monkeypatch.setattr("siftline.detectors.fitted.CELLS", 2_000)
+    monkeypatch.setattr("siftline.batch_plan._BATCH_CELLS", 2_000)
     assert explain(model, matrix, scores).to_pylist() == expected
     assert len(scored) > 2
     assert max(scored) <= 2_000

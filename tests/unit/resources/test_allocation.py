@@ -118,7 +118,7 @@ def test_requirements_read_well() -> None:
 
 def test_the_size_of_a_job_is_that_of_its_plan(config: BatchConfig) -> None:
     size = size_of(plan_batch(config))
-    assert size == JobSize(rows=600, chunks=size.chunks, chunk_rows=size.chunk_rows, features=2)
+    assert size == JobSize(600, size.chunks, size.chunk_rows, features=2, fit=size.fit)
     assert size.chunks * size.chunk_rows >= 600
     assert size.chunk_rows <= 100
 

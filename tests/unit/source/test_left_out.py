@@ -54,6 +54,24 @@ def test_a_column_that_is_no_feature_by_default_is_named_with_its_reason(tmp_pat
     assert found.notes == (f"no features by default: {name} ({reason}). source.features chooses others",)
 
 
+def test_text_columns_of_one_name_are_left_out(tmp_path: Path) -> None:
+    table = pa.Table.from_arrays([["Ulm"] * ROWS, ["2"] * ROWS, VALUES], names=["city", "city", "x"])
+    pq.write_table(table, tmp_path / "x.parquet")
+    found = inspected(tmp_path / "x.parquet")
+    assert features(found) == ["x"]
+    assert found.notes == ("no features by default: city (text). source.features chooses others",)
+
+
+def test_features_are_chosen_by_the_first_file_with_rows(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "0.csv").write_text("x,c\n")
+    (data / "1.csv").write_text("x,c\n" + "".join(f"{value},3\n" for value in VALUES))
+    found = inspected(data)
+    assert features(found) == ["x"]
+    assert found.notes == ("no features by default: c (constant). source.features chooses others",)
+
+
 def test_a_file_with_a_name_like_an_address_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     parquet(tmp_path / "s3:x.parquet", amount=["1.5", "2"] * (ROWS // 2))

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from siftline.batch_plan import Chunk, Piece, SourceFile
+from siftline.batch_plan import Chunk, Piece, SourceFile, batch_rows
 from siftline.source import reading, sample
 from siftline.source.files import open_parquet
-from siftline.source.reading import batch_rows, joined, read_chunk, read_pieces
+from siftline.source.reading import joined, read_chunk, read_pieces
 from siftline.source.sample import draw_sample
 
 ROWS, WIDTH = 90, 21

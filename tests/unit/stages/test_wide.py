@@ -37,10 +37,9 @@ def usual(tmp_path_factory: pytest.TempPathFactory) -> Job:
 def test_a_result_does_not_depend_on_the_cells_held_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, usual: Job, cells: int
 ) -> None:
-    monkeypatch.setattr(reading, "_BATCH_CELLS", cells)
+    monkeypatch.setattr("siftline.batch_plan._BATCH_CELLS", cells)
     monkeypatch.setattr(reading, "_COLUMNS_AT_ONCE", 7)
     monkeypatch.setattr(labelling, "_HELD_CELLS", cells)
-    monkeypatch.setattr("siftline.detectors.fitted.CELLS", cells)
     assert job(tmp_path).outcome() == usual.outcome()
 
 

@@ -7,6 +7,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
@@ -82,30 +83,25 @@ def starter_config(data: Path, asked: Asked = Asked()) -> str:  # noqa: B008  it
     roles, columns = propose_roles(found, asked)
     name = plain_name(data)
     fields = _fields(found, roles, columns) | {"name": scalar(name), "path": path_scalar(found.path)}
-    text = _with_output(fields | {"features": _listed_features(roles)}, name)
-    config = _as_resolved(text)
+    text, config = _with_output(fields | {"features": _listed_features(roles)}, name)
     # The parameters of the detector are ours; to check them takes an import of scikit-learn.
     inspect_batch(config.model_copy(update={"detector": config.detector.model_copy(update={"params": {}})}))
     return text
 
 
-def _with_output(fields: dict[str, str], name: str) -> str:
-    """Return the text with an output that is not in use, and apart from the input."""
-    *others, last = (
-        _TEMPLATE.format(**fields, output=scalar(output))
-        for output in (f"results/{name}", f"results/{name}-2", f"_results/{name}")
-    )
-    for text in others:
-        try:
-            check_places(_as_resolved(text))
-        except OutputConflict:
-            continue
-        return text
-    return last
+def _with_output(fields: dict[str, str], name: str) -> tuple[str, BatchConfig]:
+    """Return the text with a free output apart from the input, and its meaning."""
+    for output in (f"results/{name}", f"results/{name}-2", f"_results/{name}"):
+        text = _TEMPLATE.format(**fields, output=scalar(output))
+        config = resolve_config(parse_config(parse_yaml(text)), datetime.now(UTC))
+        with suppress(OutputConflict):
+            check_places(config)
+            break
+    return text, config
 
 
 def plain_name(data: Path) -> str:
-    """Return a name for the pipeline: that of the data, in ASCII letters, digits and hyphens."""
+    """Return the name of the data in ASCII letters, digits and hyphens."""
     for part in reversed(Path(os.path.normpath(data.absolute())).parts):
         plain = unicodedata.normalize("NFKD", part.split(".")[0]).encode("ascii", "ignore").decode()
         plain = re.sub(r"[^A-Za-z0-9]+", "-", plain)[:_LONGEST_NAME].strip("-")
@@ -132,10 +128,6 @@ def _given_path(data: Path) -> str:
     return text if plain else f"./{text}"
 
 
-def _as_resolved(text: str) -> BatchConfig:
-    return resolve_config(parse_config(parse_yaml(text)), datetime.now(UTC))
-
-
 def _fields(found: FirstRows, roles: Roles, columns: dict[str, Any]) -> dict[str, str]:
     width = len(roles.features) + len(roles.hours) + 2 * len(roles.time_parts)
     params = forest_params(width, found)
@@ -159,7 +151,7 @@ def _fields(found: FirstRows, roles: Roles, columns: dict[str, Any]) -> dict[str
 
 
 def _csv(found: FirstRows) -> Iterator[str]:
-    """Yield the section `csv`, with what differs from a plain file."""
+    """Yield the section `csv`: differences from a plain file."""
     values = found.csv.model_dump(exclude_defaults=True) if found.csv is not None else {}
     if not values:
         return
@@ -181,7 +173,7 @@ def _key(roles: Roles) -> str:
 
 
 def _left_out(roles: Roles) -> str:
-    """Return the comment on what is not a feature, columns with one reason together."""
+    """Return the comment on columns left out, those with one reason together."""
     parts = []
     for reason, run in groupby(roles.left_out, key=lambda one: one[1]):
         names = [name_shown(name) for name, _ in run]
@@ -217,7 +209,7 @@ def _preprocess(roles: Roles) -> Iterator[str]:
 
 
 def _validation(found: FirstRows, alike: float) -> str:
-    """Return the checks of the result: rows that are alike are flagged together."""
+    """Return the checks of the result: equal rows are flagged together."""
     few = found.total is not None and found.total < _FEW_ROWS
     if few or alike > 1 - _USUAL_RATE:
         why = "few rows" if few else "many rows are alike"

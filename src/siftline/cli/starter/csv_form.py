@@ -1,4 +1,4 @@
-"""The form of a CSV file where it must be guessed: encoding, header, lines before it, missing numbers."""
+"""Guesses at the form of a CSV file: encoding, header, preamble, missing numbers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FEWEST_NUMBERS = 0.5
 
 
 def csv_form(path: Path) -> CsvConfig:
-    """Return what must be said of a CSV file to read it, beside what is detected without it."""
+    """Return the settings needed to read a CSV file; others are detected."""
     form, head = _readable(path, CsvConfig(encoding=_encoding(path)))
     if _looks_like_a_row(head):
         form = form.model_copy(update={"header": False})
@@ -33,7 +33,7 @@ def csv_form(path: Path) -> CsvConfig:
 
 
 def _readable(path: Path, form: CsvConfig) -> tuple[CsvConfig, Head]:
-    """Return the first form that makes rows of one length: as it is, with comments, a preamble, blanks."""
+    """Return the first form with rows of one length: plain, comments, preamble, blanks."""
     head = detect_dialect(path, form)
     if _columns(head) > 1:
         return form, head
@@ -53,7 +53,7 @@ def _readable(path: Path, form: CsvConfig) -> tuple[CsvConfig, Head]:
 
 
 def _lines_above(head: Head, row: int) -> int:
-    """Return the number of lines above a row, as far as that has no line breaks."""
+    """Return the number of lines above a row, if no field has a line break."""
     filled = [place for place, line in enumerate(head.lines) if line.strip()]
     return head.dialect.skip_rows + filled[row]
 
@@ -65,7 +65,7 @@ def _columns(head: Head) -> int:
 
 
 def _encoding(path: Path) -> str | None:
-    """Return a likely encoding of text that is neither UTF-8 nor marked."""
+    """Return a likely encoding of text; None for UTF-8 and marked text."""
     start = read_head(path, compression_of(path), _MOST_BYTES)
     if start.startswith(_MARKS):
         return None
@@ -81,7 +81,7 @@ def _encoding(path: Path) -> str | None:
 
 
 def _looks_like_a_row(head: Head) -> bool:
-    """Return whether the header consists of numbers that are no names such as years or positions."""
+    """Return whether the header has numbers of a row, not years or positions."""
     names = [name.strip() for name in head.dialect.names]
     numbers = [name for name in names if _NUMBER.fullmatch(name)]
     if not head.rows or not numbers or not _fit(names, head):
@@ -111,7 +111,7 @@ def _evenly_spaced(numbers: Sequence[int]) -> bool:
 
 
 def _nothing(head: Head) -> tuple[str, ...]:
-    """Return the spellings of missing numbers, if the columns have some that are not known."""
+    """Return the spellings of missing numbers, if the columns have unusual ones."""
     known = set(head.dialect.missing)
     unknown: set[str] = set()
     for column in zip(*head.rows, strict=False):

@@ -1,4 +1,4 @@
-"""The detector's parameters by the size of the input, and the share of rows that are alike."""
+"""The detector's parameters by the size of the input, and the share of equal rows."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def sample_rows(features: int) -> int:
 
 
 def alike_share(roles: Roles, columns: dict[str, Column], found: FirstRows) -> float:
-    """Return the largest share of rows whose features are all equal, or a larger one that is at most 1 %."""
+    """Return the largest share of rows with equal features; below 1 %, roughly."""
     features = sorted((columns[name] for name in roles.features), key=lambda one: one.most)
     values = [_codes(found.columns[one.name]) for one in features]
     if roles.timestamp is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from siftline.cli.starter.names import is_code, is_cyclic_hour, is_identifier, is_label, is_time
 from siftline.cli.starter.profile import Column
+from siftline.progress import counted
 
 # Fewer integers may rise by chance.
 _RISING_ROWS = 100
@@ -12,7 +13,7 @@ _ROWS_OF_A_CLASS = 5
 
 
 def no_measure(column: Column) -> str | None:
-    """Return why a column is no feature by default; None for a number that may be a measurement."""
+    """Return the reason against a column as a feature; None for possible measurements."""
     if not column.known:
         return "no value"
     if column.kind == "text":
@@ -31,7 +32,7 @@ def no_measure(column: Column) -> str | None:
 
 
 def _of_text(column: Column) -> str:
-    values = f"{column.distinct:,} value{'s' if column.distinct != 1 else ''} in {column.known:,} rows"
+    values = f"{counted(column.distinct, 'value')} in {column.known:,} rows"
     if is_identifier(column):
         return f"an identifier, {values}"
     if column.code:

@@ -28,7 +28,7 @@ _TRUTH = (("is", "anomaly"), ("is", "outlier"), ("is", "anomalous"), ("is", "fra
 
 
 def name_shown(name: str) -> str:
-    """Return a name for a comment or a message, with escapes if it is not one visible word or phrase."""
+    """Return a name for a comment or a message, with escapes if not plainly visible."""
     plain = name != "" and name.isprintable() and name == name.strip()
     return shown(name if plain else repr(name))
 
@@ -49,13 +49,13 @@ def is_identifier(column: Column) -> bool:
 
 
 def is_code(column: Column) -> bool:
-    """Return True for postal codes, telephone numbers and the like by their names, if they are whole."""
+    """Return True for whole numbers named like postal codes, telephone numbers and so on."""
     words = column.words[:-1] if column.words[-1:] and column.words[-1] in _NUMBERED else column.words
     return bool(words) and words[-1] in _CODES and column.integral
 
 
 def is_time(column: Column) -> bool:
-    """Return True for numbers that are times by their names: they never fall, or count from 1970."""
+    """Return True for numbers named like times: rising, or counted from 1970."""
     if not column.words or column.words[-1] not in _TIMES or column.kind != "number" or not column.known:
         return False
     low, high = column.numbers.min(), column.numbers.max()

@@ -14,12 +14,10 @@ import pyarrow.compute as pc
 
 from siftline.cli.starter.rows import FirstRows
 from siftline.detectors.preprocess import is_categorical, is_numeric
-from siftline.source.csv.columns import COUNTER_ROWS
+from siftline.source.csv.columns import CODE, COUNTER_ROWS
+from siftline.source.csv.numbers import FINITE, all_match
 
 Kind = Literal["number", "boolean", "text", "timestamp", "date", "other"]
-_NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
-# Leading zeros, exponents that are none, more digits than a number keeps.
-_CODE = r"^\s*[+-]?0\d|^\s*\d+[eE]\d+\s*$|^\s*[+-]?\d{19,}\s*$|^\s*\+\d{7,}\s*$"
 _WORDS = re.compile(r"[\W_]+")
 # A smaller range, as a share of the largest value, may have more values than 32 bits tell apart.
 _NARROW = 2.0**-8
@@ -72,7 +70,7 @@ class Column:
 
     @property
     def counter(self) -> bool:
-        """Return True if whole numbers rise or fall by the same step from row to row."""
+        """Return True if whole numbers change by the same step in every row."""
         if self.kind != "number" or self.known != self.rows or self.rows < COUNTER_ROWS:
             return False
         steps = np.diff(self.numbers)
@@ -101,16 +99,16 @@ class Column:
     @property
     def numbers_as_text(self) -> bool:
         """Return True if a text column has numbers only."""
-        return self.kind == "text" and self.known > 0 and _all_match(self.values, _NUMBER)
+        return self.kind == "text" and self.known > 0 and all_match(self.values, FINITE)
 
     @property
     def code(self) -> bool:
-        """Return True if a text column has numbers that are identifiers, such as ``00326``."""
-        return self.numbers_as_text and bool(pc.any(pc.match_substring_regex(self.values, _CODE)).as_py())
+        """Return True if a text column has identifiers of digits, such as ``00326``."""
+        return self.numbers_as_text and bool(pc.any(pc.match_substring_regex(self.values, CODE)).as_py())
 
 
 def profiles(found: FirstRows) -> dict[str, Column]:
-    """Return the profile of every column whose values were read, by name."""
+    """Return the profiles of the columns read, by name."""
     return {name: _profile(name, values) for name, values in found.columns.items()}
 
 
@@ -150,7 +148,7 @@ def _kind(kind: pa.DataType) -> Kind:
 
 
 def _plain(values: pa.Array, kind: Kind) -> pa.Array:
-    """Return the values with nothing but null for missing ones, in a type that can be counted."""
+    """Return the values in a countable type, with null for missing ones."""
     if kind == "text":
         text = values.cast(pa.string())
         return pc.if_else(pc.equal(text, ""), None, text)
@@ -158,7 +156,3 @@ def _plain(values: pa.Array, kind: Kind) -> pa.Array:
         numbers = values.cast(pa.float64())
         return pc.if_else(pc.is_nan(numbers), None, numbers)
     return values
-
-
-def _all_match(values: pa.Array, pattern: str) -> bool:
-    return bool(pc.all(pc.match_substring_regex(values, pattern)).as_py())

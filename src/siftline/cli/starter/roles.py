@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -13,13 +14,14 @@ from siftline.cli.starter.measures import no_measure
 from siftline.cli.starter.names import is_cyclic_hour, is_identifier, is_index, is_label, name_shown
 from siftline.cli.starter.profile import Column, profiles
 from siftline.cli.starter.rows import FirstRows, addressable
+from siftline.config.batch import PreprocessConfig
 from siftline.config.fields import TimePart
 from siftline.errors import FeatureError, SourceError
-from siftline.shown import shown
+from siftline.shown import listed, shown
 from siftline.source.features import RESERVED_NAMES
 from siftline.stages.findings.known_labels import as_labels
 
-MOST_CATEGORIES = 100
+_MOST_CATEGORIES = PreprocessConfig().max_categories
 _CARRIED_TEXTS = 3
 _FEW_ROWS = 20
 _TIMES = ("timestamp", "date")
@@ -63,9 +65,10 @@ def propose_roles(found: FirstRows, asked: Asked) -> tuple[Roles, dict[str, Colu
         When no column can be scored, or one that is asked for is not there.
     """
     columns = profiles(found)
-    _check_asked(found, asked)
+    barred = _barred(found)
+    _check_asked(found, asked, barred)
     excluded = {name for name in found.names for pattern in asked.exclude if _matches(name, pattern)}
-    reasons = _barred(found) | dict.fromkeys(excluded, "excluded")
+    reasons = barred | dict.fromkeys(excluded, "excluded")
     roles = Roles(key=list(asked.key), key_reason="chosen" if asked.key else "")
     roles.label = asked.label or _label(found, columns, {*excluded, *asked.key})
     free = _without(columns, *reasons, *roles.key, roles.label)
@@ -81,7 +84,8 @@ def propose_roles(found: FirstRows, asked: Asked) -> tuple[Roles, dict[str, Colu
         _last_resort(roles, columns, [columns[name] for name in doubtful])
     roles.carried = _carried(roles, free)
     used = {*roles.key, roles.label, roles.timestamp, *roles.features}
-    roles.left_out = [(name, (doubtful | reasons)[name]) for name in found.names if name not in used]
+    reasons = doubtful | reasons
+    roles.left_out = [(name, reasons[name]) for name in found.names if name not in used]
     if not roles.features and not roles.time_parts:
         raise _nothing(found, roles)
     return roles, columns
@@ -111,13 +115,13 @@ def _matches(name: str, pattern: str) -> bool:
     return name == pattern or fnmatchcase(name, pattern)
 
 
-def _check_asked(found: FirstRows, asked: Asked) -> None:
+def _check_asked(found: FirstRows, asked: Asked, barred: Mapping[str, str]) -> None:
     options = [("--key", name) for name in asked.key] + ([("--label", asked.label)] if asked.label else [])
     for option, name in options:
         if name not in found.names:
-            known = ", ".join(found.names[:20]) + (" and others" if len(found.names) > 20 else "")
+            known = listed(found.names)
             raise FeatureError(f"{option} {name}: the source has no such column", f"it has: {known}")
-        reason = _barred(found).get(name)
+        reason = barred.get(name)
         if reason is not None and not (option == "--label" and name in RESERVED_NAMES):
             raise FeatureError(
                 f"{option} {name}: {reason}", "choose another column, or rename it in the source"
@@ -132,11 +136,8 @@ def _check_asked(found: FirstRows, asked: Asked) -> None:
 
 
 def _barred(found: FirstRows) -> dict[str, str]:
-    """Return the columns that no configuration can use, with reasons."""
-    counts: dict[str, int] = {}
-    for name in found.names:
-        counts[name] = counts.get(name, 0) + 1
-    reasons = {name: f"there {count} times" for name, count in counts.items() if count > 1}
+    """Return unusable columns, with reasons."""
+    reasons = {name: f"there {count} times" for name, count in Counter(found.names).items() if count > 1}
     for name in found.names:
         if is_index(name):
             reasons[name] = "index of a data frame" if name else "a column without a name"
@@ -150,7 +151,7 @@ def _barred(found: FirstRows) -> dict[str, str]:
 
 
 def _label(found: FirstRows, columns: Mapping[str, Column], excluded: Iterable[str]) -> str | None:
-    """Return the first column that is a label by its name, and has the values of one."""
+    """Return the first column with the name and the values of a label."""
     for name, column in columns.items():
         if name in excluded or name in found.unusable or not is_label(column.words):
             continue
@@ -164,7 +165,7 @@ def _label(found: FirstRows, columns: Mapping[str, Column], excluded: Iterable[s
 
 
 def _key(found: FirstRows, columns: Mapping[str, Column]) -> tuple[list[str], str]:
-    """Return a column that identifies rows, or none, and the reason."""
+    """Return an identifying column, or none, and the reason."""
     named = [one for one in columns.values() if is_identifier(one)]
     texts = [
         one for one in columns.values() if one.kind == "text" and one.rows >= _FEW_ROWS and one not in named
@@ -183,7 +184,7 @@ def _key(found: FirstRows, columns: Mapping[str, Column]) -> tuple[list[str], st
 
 
 def _as_key(found: FirstRows, column: Column) -> tuple[int, int]:
-    """Return the missing and the distinct values; a key of a CSV file is text, byte for byte."""
+    """Count missing and distinct values; a key of a CSV file is text."""
     text = found.texts.get(column.name)
     if text is None:
         return column.rows - column.known, column.distinct
@@ -225,11 +226,11 @@ def _varies(column: Column) -> bool:
 
 def _is_category(column: Column) -> bool:
     few = column.rows < _FEW_ROWS or 2 * column.distinct <= column.rows
-    return few and 1 <= column.distinct <= MOST_CATEGORIES and not column.constant
+    return few and 1 <= column.distinct <= _MOST_CATEGORIES and not column.constant
 
 
 def _time_parts(column: Column) -> list[TimePart]:
-    """Return the parts that differ from row to row; one at least."""
+    """Return the differing parts; one at least."""
     parts: Sequence[TimePart] = ("day_of_week", "day", "month")
     if pa.types.is_timestamp(column.type):
         parts = ("hour", "day_of_week", "month", "minute")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from siftline.config.batch import CsvConfig, SourceConfig
 from siftline.detectors.preprocess import is_categorical, is_numeric
 from siftline.errors import SourceError
 from siftline.source.column_types import select
-from siftline.source.csv.columns import CsvFile, csv_schema, inspect_csv, inspect_csv_files
+from siftline.source.csv.columns import CsvFile, csv_schema, first_with_rows, inspect_csv, inspect_csv_files
 from siftline.source.csv.reader import CsvReader
 from siftline.source.damage import unreadable
 from siftline.source.files import READ_OPTIONS, ParquetFile, find_files, open_parquet
@@ -33,7 +34,7 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 @dataclass(frozen=True)
 class FirstRows:
-    """First rows of an input: `names` of all its columns, and the values of those that can be addressed.
+    """First rows of an input: `names` of all columns, and values of addressable ones.
 
     `texts` has the fields of a CSV file as they are. `unusable` has reasons against columns, by name.
     `total` is the number of all rows, if known.
@@ -51,7 +52,7 @@ class FirstRows:
 
 
 def read_first_rows(path: str) -> FirstRows:
-    """Read the first rows of a file, directory or glob; raise `SourceError` if that is not possible."""
+    """Read the first rows of a file, directory or glob; raise `SourceError` on failure."""
     source = SourceConfig(path=path)
     files, kind = find_files(source)
     found = _of_csv(path, files) if kind == "csv" else _of_parquet(path, files)
@@ -66,10 +67,7 @@ def addressable(name: str) -> bool:
 
 
 def _unique(names: Sequence[str]) -> list[str]:
-    counts: dict[str, int] = {}
-    for name in names:
-        counts[name] = counts.get(name, 0) + 1
-    return [name for name, count in counts.items() if count == 1 and addressable(name)]
+    return [name for name, count in Counter(names).items() if count == 1 and addressable(name)]
 
 
 def _of_parquet(path: str, paths: Sequence[Path]) -> FirstRows:
@@ -114,7 +112,7 @@ def _differing_parquet(
 def _read_parquet(
     files: Sequence[ParquetFile], names: Sequence[str], types: Mapping[str, pa.DataType]
 ) -> pa.Table:
-    """Read the first rows of some columns, page by page: row groups may be larger than the memory."""
+    """Read first rows page by page: row groups may be larger than the memory."""
     most = min(MOST_ROWS, max(1_000, _MOST_CELLS // max(1, len(names))))
     batches: list[pa.RecordBatch] = []
     missing = most
@@ -138,7 +136,7 @@ def _read_parquet(
 
 
 def _infinite(files: Sequence[ParquetFile], names: Sequence[str]) -> dict[str, str]:
-    """Find columns with infinite values, or some that 32-bit floating point lacks, by the statistics."""
+    """Find columns with values beyond 32-bit floating point, by the statistics."""
     found: dict[str, str] = {}
     for file in files:
         for name, _, known in column_statistics(file, names):
@@ -154,8 +152,7 @@ def _of_csv(path: str, paths: Sequence[Path]) -> FirstRows:
     form = csv_form(paths[0])
     source = SourceConfig(path=path, csv=form)
     files = inspect_csv_files(paths, source)
-    first = next((number for number, file in enumerate(files) if set(file.kinds.values()) - {"empty"}), 0)
-    file = inspect_csv(paths[first], source, _MOST_BYTES)
+    file = inspect_csv(first_with_rows(files).path, source, _MOST_BYTES)
     dialect = file.dialect
     types = {name: file.schema.field(name).type for name in _unique(dialect.names)}
     unusable = _differing_csv(files, source, types) if len(files) > 1 else {}
@@ -163,7 +160,8 @@ def _of_csv(path: str, paths: Sequence[Path]) -> FirstRows:
         fields = reader.first()
         ended = reader.ended
     fields = fields.slice(0, min(MOST_ROWS, max(1_000, _MOST_CELLS // max(1, len(types)))))
-    texts = {name: fields.column(dialect.names.index(name)) for name in types}
+    named = zip(dialect.names, fields.columns, strict=True)
+    texts = {name: column for name, column in named if name in types}
     typed = [pa.field(name, kind) for name, kind in types.items() if not pa.types.is_string(kind)]
     values, wrong = _typed(file, typed)
     values = {name: value.slice(0, fields.num_rows) for name, value in values.items()}
@@ -181,7 +179,7 @@ def _of_csv(path: str, paths: Sequence[Path]) -> FirstRows:
 
 
 def _typed(file: CsvFile, fields: Sequence[pa.Field]) -> tuple[dict[str, pa.Array], dict[str, str]]:
-    """Read columns in their types, as the job will; return those that can be read, and why not the others."""
+    """Read columns in the types of the job; return the values, and reasons against others."""
     if not fields:
         return {}, {}
     try:

@@ -1,4 +1,4 @@
-"""Values and comments in YAML that mean the same to every reader, whatever is in them."""
+"""Unambiguous values and comments in YAML, from any text."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _WIDTH = 110
 
 
 def scalar(text: str) -> str:
-    """Return the name of a column as a YAML scalar, quoted where needed; a template is escaped."""
+    """Return a name as a YAML scalar, quoted where needed; a template is escaped."""
     if has_template(text) and not is_malformed(text):
         text = _as_template(text)
     return _quoted(text)
 
 
 def path_scalar(text: str) -> str:
-    """Return a path as a YAML scalar, in which every sign of a template is escaped."""
+    """Return a path as a YAML scalar, with all signs of templates escaped."""
     return _quoted(_as_template(text) if has_template(text) else text)
 
 
@@ -46,7 +46,7 @@ def flow_list(texts: Iterable[str]) -> str:
 
 
 def comment(text: str, indent: int, more: int = 0) -> str:
-    """Return text of one line as a comment of several, the later ones indented by `more`."""
+    """Wrap text as a comment, with later lines indented by `more`."""
     start = " " * indent + "# "
     lines = textwrap.wrap(text, _WIDTH, initial_indent=start, subsequent_indent=start + " " * more)
     return "".join(f"{line}\n" for line in lines)

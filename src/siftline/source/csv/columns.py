@@ -6,6 +6,7 @@ Numbers are numbers only as features. Keys, labels and carried columns are text,
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,9 +20,9 @@ from siftline.batch_plan import Feature
 from siftline.config.batch import BatchConfig, ColumnType, SourceConfig
 from siftline.errors import SourceError
 from siftline.shown import listed as listed_names
-from siftline.source.csv.dialect import Dialect, detect_dialect
+from siftline.source.csv.dialect import Dialect, by_name, detect_dialect
 from siftline.source.csv.notes import detected_note, header_note, line_break_note, mark_note
-from siftline.source.csv.numbers import NUMBER, unmarked_numbers
+from siftline.source.csv.numbers import NUMBER, all_match, unmarked_numbers
 from siftline.source.csv.reader import CsvReader, misfit
 
 Kind = Literal["empty", "integer", "number", "code", "boolean", "timestamp", "date", "text"]
@@ -38,8 +39,8 @@ COUNTER_ROWS = 20
 # Enough of a file whose columns another one has shown.
 _OTHERS_BYTES = 256 << 10
 _INTEGER = r"^\s*[+-]?\d+\s*$"
-# Identifiers that a number would not keep.
-_CODE = r"^\s*[+-]?0\d|^\s*\d+[eE]\d+\s*$|^\s*[+-]?\d{19,}\s*$|^\s*\+\d{7,}\s*$"
+# Identifiers that a number would not keep: leading zeros, exponents that are none, too many digits.
+CODE = r"^\s*[+-]?0\d|^\s*\d+[eE]\d+\s*$|^\s*[+-]?\d{19,}\s*$|^\s*\+\d{7,}\s*$"
 _BOOLEAN = r"^(true|false|True|False|TRUE|FALSE)$"
 _DATE = r"^\d{4}-\d{2}-\d{2}"
 
@@ -76,42 +77,34 @@ def inspect_csv(path: Path, source: SourceConfig, read_bytes: int = 2 << 20) -> 
     dialect = head.dialect
     with CsvReader(path, dialect, read_bytes=read_bytes) as reader:
         table = reader.first()
-    kinds: dict[str, Kind] = {}
-    examples: dict[str, str] = {}
-    fields = []
-    for position, name in enumerate(dialect.names):
-        values = table.column(position)
-        kind = _kind(values, dialect)
-        if name not in kinds:
-            kinds[name] = kind
-            examples[name] = _example(values, kind)
-        fields.append(pa.field(name, _arrow_type(source.types.get(name), kind, values)))
+    columns = by_name(dialect.names, table.columns)
+    found = [_kind(values, dialect) for values in table.columns]
+    kinds = by_name(dialect.names, found)
+    fields = [
+        pa.field(name, _arrow_type(source.types.get(name), kind, values))
+        for name, kind, values in zip(dialect.names, found, table.columns, strict=True)
+    ]
     notes = [*detected_note(path, dialect, source), *header_note(path, head.rows, dialect)]
-    notes += [f"{path}: {found}" for name in dialect.names if (found := mark_note(name, table, dialect))]
+    marks = (mark_note(name, values, dialect) for name, values in columns.items())
+    notes += [f"{path}: {mark}" for mark in marks if mark is not None]
     if reader.ended and (breaks := reader.line_breaks):
         notes.append(line_break_note(path, breaks, dialect))
     integers = [name for name, kind in kinds.items() if kind == "integer"]
-    counters = [name for name in integers if _counts_rows(table.column(dialect.names.index(name)))]
-    constants = [
-        name
-        for name, kind in kinds.items()
-        if reader.ended and kind != "empty" and _constant(table.column(dialect.names.index(name)))
-    ]
+    known = [name for name, kind in kinds.items() if kind != "empty"]
     misfits = {
-        name: (reader.first_row + place, table.column(dialect.names.index(name))[place].as_py())
+        name: (reader.first_row + place, columns[name][place].as_py())
         for name in source.features or ()
-        if kinds.get(name) == "text"
-        and (place := _misfit(table.column(dialect.names.index(name)), dialect)) is not None
+        if kinds.get(name) == "text" and (place := _misfit(columns[name], dialect)) is not None
     }
     return CsvFile(
         path=path,
         dialect=dialect,
         kinds=kinds,
-        examples=examples,
+        examples={name: _example(values, kinds[name]) for name, values in columns.items()},
         schema=pa.schema(fields),
         notes=tuple(notes),
-        counters=tuple(counters),
-        constants=tuple(constants),
+        counters=tuple(name for name in integers if _counts_rows(columns[name])),
+        constants=tuple(name for name in known if reader.ended and _constant(columns[name])),
         misfits=misfits,
     )
 
@@ -120,7 +113,7 @@ def _misfit(values: pa.Array, dialect: Dialect) -> int | None:
     """Return the place of the first value that is no number; None if hardly any is one."""
     plain = unmarked_numbers(values, dialect.decimal, dialect.thousands)
     fits = pc.match_substring_regex(plain, NUMBER)
-    missing = pc.is_in(values, value_set=pa.array(dialect.missing, pa.string()))
+    missing = dialect.is_missing(values)
     numbers = pc.sum(fits).as_py() or 0
     if 2 * numbers < len(values) - (pc.sum(missing).as_py() or 0):
         return None
@@ -145,18 +138,17 @@ def _constant(values: pa.Array) -> bool:
 def _kind(values: pa.Array, dialect: Dialect) -> Kind:
     """Return the kind of a column from its first values, an array of text."""
     distinct = pc.unique(values)
-    missing = pa.array(dialect.missing, pa.string())
-    known = distinct.filter(pc.invert(pc.is_in(distinct, value_set=missing)))
+    known = distinct.filter(pc.invert(dialect.is_missing(distinct)))
     if not len(known):
         return "empty"
-    if _all(known, _BOOLEAN):
+    if all_match(known, _BOOLEAN):
         return "boolean"
     plain = unmarked_numbers(known, dialect.decimal, dialect.thousands)
-    if _all(plain, NUMBER):
-        if pc.any(pc.match_substring_regex(plain, _CODE)).as_py():
+    if all_match(plain, NUMBER):
+        if pc.any(pc.match_substring_regex(plain, CODE)).as_py():
             return "code"
-        return "integer" if _all(plain, _INTEGER) else "number"
-    if _all(known, _DATE):
+        return "integer" if all_match(plain, _INTEGER) else "number"
+    if all_match(known, _DATE):
         found = _inferred_time(known)
         if found is not None:
             return "date" if pa.types.is_date(found) else "timestamp"
@@ -167,14 +159,10 @@ def _example(values: pa.Array, kind: Kind) -> str:
     """Return a value that shows the kind."""
     matching = values
     if kind == "code":
-        matching = values.filter(pc.match_substring_regex(values, _CODE))
+        matching = values.filter(pc.match_substring_regex(values, CODE))
     elif len(values):
         matching = values.filter(pc.not_equal(values, ""))
     return matching[0].as_py() if len(matching) else ""
-
-
-def _all(values: pa.Array, pattern: str) -> bool:
-    return bool(pc.all(pc.match_substring_regex(values, pattern)).as_py())
 
 
 def _inferred_time(values: pa.Array) -> pa.DataType | None:
@@ -217,7 +205,7 @@ def csv_feature_schema(config: BatchConfig, files: Sequence[CsvFile]) -> pa.Sche
     SourceError
         When a feature has numbers and other text, or a column of ``source.types`` is not there.
     """
-    source, first = config.source, _with_rows(files)
+    source, first = config.source, first_with_rows(files)
     unknown = [name for name in source.types if name not in first.kinds]
     if unknown:
         what = f"source.types: {first.path} has no column {unknown[0]}"
@@ -246,9 +234,10 @@ def csv_schema(
         When a file lacks a column, has it twice, or has text where another has numbers.
     """
     kinds = {feature.column: feature.kind for feature in features}
-    first = _with_rows(files)
+    first = first_with_rows(files)
+    numbers = {name for name, kind in kinds.items() if kind == "numeric"}
     for file in files:
-        _check_columns(file, first, columns, {name for name, kind in kinds.items() if kind == "numeric"})
+        _check_columns(file, first, columns, numbers)
     return pa.schema([_read_field(first, source, name, kinds.get(name)) for name in columns])
 
 
@@ -261,14 +250,15 @@ def _read_field(file: CsvFile, source: SourceConfig, name: str, kind: str | None
     return pa.field(name, pa.string())
 
 
-def _with_rows(files: Sequence[CsvFile]) -> CsvFile:
+def first_with_rows(files: Sequence[CsvFile]) -> CsvFile:
     """Return the first file with a value; one that has only a header says nothing of types."""
     return next((file for file in files if set(file.kinds.values()) - {"empty"}), files[0])
 
 
 def _check_columns(file: CsvFile, first: CsvFile, columns: Sequence[str], numbers: set[str]) -> None:
+    counts = Counter(file.dialect.names)
     for name in columns:
-        count = file.dialect.names.count(name)
+        count = counts[name]
         if count == 0:
             raise SourceError(
                 f"{file.path}: no column {name!r}, {first.path} has it", "use files of one form"

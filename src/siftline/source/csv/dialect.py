@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import dropwhile, takewhile
 from pathlib import Path
+from typing import TypeVar
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pcsv
 
 from siftline.config.batch import CsvConfig
@@ -20,6 +23,7 @@ from siftline.errors import SourceError
 from siftline.source.csv.numbers import decimal_marks
 from siftline.source.csv.text import HEAD_BYTES, compression_of, read_head
 
+T = TypeVar("T")
 # pyarrow's own.
 _NULLS = tuple(pcsv.ConvertOptions().null_values)
 DELIMITERS = (",", ";", "\t", "|")
@@ -61,6 +65,10 @@ class Dialect:
     def empty_lines_are_rows(self) -> bool:
         """Return True if an empty line is a row whose only value is missing."""
         return len(self.names) == 1
+
+    def is_missing(self, texts: pa.Array) -> pa.Array:
+        """Return which texts stand for a missing value."""
+        return pc.is_in(texts, value_set=pa.array(self.missing, pa.string()))
 
     def detected(self, config: CsvConfig) -> dict[str, str | int]:
         """Return what differs from a plain file and is not configured, by field of `source.csv`."""
@@ -136,6 +144,14 @@ def detect_dialect(path: Path, config: CsvConfig) -> Head:
     return Head(dialect, rows, whole, lines)
 
 
+def by_name(names: Iterable[str], values: Iterable[T]) -> dict[str, T]:
+    """Return the values of columns by name; the first one counts where a name is there twice."""
+    found: dict[str, T] = {}
+    for name, value in zip(names, values, strict=True):
+        found.setdefault(name, value)
+    return found
+
+
 def guess_encoding(start: bytes) -> str:
     """Return the likely encoding of text that is not UTF-8: cp1252, or latin-1 where that is impossible."""
     try:
@@ -209,14 +225,14 @@ def parse_rows(lines: Sequence[str], delimiter: str, quote: str, whole: bool = T
 
 
 def _above(lines: Sequence[str], config: CsvConfig) -> tuple[int, str | None, str | None]:
-    """Return the lines to skip, the delimiter and the character of comments that the first lines tell.
+    """Return the lines to skip, the delimiter and the character of comments, by the first lines.
 
     ``sep=;`` is a line for Excel. ``#`` begins comments if the file begins with some, and no row does.
     """
     first = next((line for line in lines if line.strip()), "")
-    told = _SEPARATOR_LINE.fullmatch(first.strip("\r\n"))
-    if told and config.delimiter in (None, told[1]):
-        return lines.index(first) + 1, told[1], None
+    separator = _SEPARATOR_LINE.fullmatch(first.strip("\r\n"))
+    if separator and config.delimiter in (None, separator[1]):
+        return lines.index(first) + 1, separator[1], None
     if not first.startswith("#") or config.comment is not None:
         return 0, None, None
     others = [line for line in lines if not line.startswith("#")]

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from siftline.config.batch import SourceConfig
 from siftline.source.csv.dialect import Dialect
-from siftline.source.csv.numbers import NUMBER, grouped, unmarked_numbers
+from siftline.source.csv.numbers import NUMBER, all_match, grouped, unmarked_numbers
 
 
 def detected_note(path: Path, dialect: Dialect, source: SourceConfig) -> list[str]:
@@ -24,10 +23,7 @@ def header_note(path: Path, rows: list[list[str]], dialect: Dialect) -> list[str
     names = [name.strip() for name in dialect.names]
     if not dialect.header or not rows or not all(names):
         return []
-    numbers = pa.array(names)
-    if not pc.all(
-        pc.match_substring_regex(unmarked_numbers(numbers, dialect.decimal, dialect.thousands), NUMBER)
-    ).as_py():
+    if not all_match(unmarked_numbers(pa.array(names), dialect.decimal, dialect.thousands), NUMBER):
         return []
     return [
         f"{path}: its header looks like a row ({', '.join(names[:3])}); "
@@ -35,10 +31,9 @@ def header_note(path: Path, rows: list[list[str]], dialect: Dialect) -> list[str
     ]
 
 
-def mark_note(name: str, table: pa.RecordBatch, dialect: Dialect) -> str | None:
+def mark_note(name: str, column: pa.Array, dialect: Dialect) -> str | None:
     """Say that numbers have a mark that may be a decimal comma or separate thousands."""
-    position = dialect.names.index(name)
-    values = [one for one in table.column(position).slice(0, 1000).to_pylist() if one.strip()]
+    values = [one for one in column.slice(0, 1000).to_pylist() if one.strip()]
     other = "," if dialect.decimal == "." else "."
     if dialect.thousands is not None or not values or not grouped(values, other, dialect.decimal):
         return None

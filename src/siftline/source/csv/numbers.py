@@ -10,11 +10,17 @@ import pyarrow.compute as pc
 
 from siftline.config.batch import CsvConfig
 
-NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$|^\s*[+-]?(?i:inf|infinity)\s*$"
+FINITE = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
+NUMBER = rf"{FINITE}|^\s*[+-]?(?i:inf|infinity)\s*$"
 _INTEGER = re.compile(r"[+-]?\d+")
 _COMMA_DECIMAL = re.compile(r"[+-]?\d*,\d+")
 _COMMA_ONLY_DECIMAL = re.compile(r"[+-]?(?:\d{4,}|0\d*)?,\d+|[+-]?\d*,(?:\d{1,2}|\d{4,})")
 _POINT_DECIMAL = re.compile(r"[+-]?\d*\.\d*")
+
+
+def all_match(values: pa.Array, pattern: str) -> bool:
+    """Return True if all texts match a pattern."""
+    return bool(pc.all(pc.match_substring_regex(values, pattern)).as_py())
 
 
 def decimal_marks(rows: Sequence[Sequence[str]], config: CsvConfig) -> tuple[str, str | None]:

@@ -14,7 +14,7 @@ import pyarrow.csv as pcsv
 
 from siftline.errors import SourceError
 from siftline.progress import counted
-from siftline.source.csv.dialect import Dialect, not_utf8
+from siftline.source.csv.dialect import Dialect, by_name, not_utf8
 from siftline.source.csv.lines import CsvLines, open_lines
 from siftline.source.csv.numbers import unmarked_numbers, well_separated
 from siftline.source.damage import unreadable
@@ -102,7 +102,8 @@ class CsvReader:
         if self._schema is None:
             types, chosen = dict.fromkeys(names, pa.string()), names
         else:
-            types = {self._place(field.name): self._stored(field.type) for field in self._schema}
+            places = by_name(dialect.names, names)
+            types = {places[field.name]: self._stored(field.type) for field in self._schema}
             chosen = list(types)
         return pcsv.open_csv(
             stream,
@@ -127,9 +128,6 @@ class CsvReader:
             ),
         )
 
-    def _place(self, name: str) -> str:
-        return str(self._dialect.names.index(name))
-
     def _stored(self, kind: pa.DataType) -> pa.DataType:
         """Return the type that pyarrow reads; numbers with separated thousands are text to it."""
         return pa.string() if self._separated(kind) else kind
@@ -148,8 +146,7 @@ class CsvReader:
 
     def _numbers(self, values: pa.Array, field: pa.Field) -> pa.Array:
         decimal, thousands = self._dialect.decimal, self._dialect.thousands
-        missing = pc.is_in(values, value_set=pa.array(self._dialect.missing, pa.string()))
-        known = pc.if_else(missing, None, pc.utf8_trim_whitespace(values))
+        known = pc.if_else(self._dialect.is_missing(values), None, pc.utf8_trim_whitespace(values))
         wrong = pc.fill_null(pc.invert(well_separated(known, decimal, thousands)), False)
         plain = unmarked_numbers(known, decimal, thousands)
         try:

@@ -20,7 +20,7 @@ from siftline.source.csv.notes import line_break_note
 from siftline.source.csv.reader import CsvReader
 from siftline.source.damage import unreadable
 from siftline.source.files import ParquetFile, Stamp, open_parquet, read_footer
-from siftline.source.row_groups import ROW_GROUP_ROWS, row_groups
+from siftline.source.row_groups import write_row_groups
 from siftline.storage.files import digest, file_digest, replacing
 from siftline.storage.owned import refuse_links, remove_staged
 
@@ -114,8 +114,7 @@ def _convert(file: CsvFile, schema: pa.Schema, target: Path, read_bytes: int) ->
         CsvReader(file.path, file.dialect, schema, read_bytes) as reader,
         pq.ParquetWriter(target, schema, write_page_checksum=True) as writer,
     ):
-        for table in row_groups(reader.batches()):
-            writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
+        write_row_groups(writer, reader.batches())
         writer.add_key_value_metadata({_LINE_BREAKS: str(reader.line_breaks)})
 
 
