@@ -112,7 +112,7 @@ class DaskSession(Generic[T, R]):
         )
         for one, future in zip(sent.values(), futures, strict=True):
             one.future = future
-            future.add_done_callback(lambda done: self._done.put((done.key, None)))
+            future.add_done_callback(self._take_end)
         return list(sent)
 
     def wait(self, seconds: float) -> list[Answer[T, R]]:
@@ -129,6 +129,11 @@ class DaskSession(Generic[T, R]):
         answers += self._overdue()
         self._repeat_stragglers()
         return answers
+
+    def _take_end(self, future: Any) -> None:
+        """Note that a bundle has failed; the answers of others come as events."""
+        if future.status != "finished":
+            self._done.put((future.key, None))
 
     def _take_event(self, event: tuple[float, dict[str, Any]]) -> None:
         """Note that a worker begins an item, logs a line or answers. Runs in Dask's own thread."""
@@ -162,8 +167,6 @@ class DaskSession(Generic[T, R]):
         from distributed.protocol.pickle import loads
 
         if message is None:
-            if sent.future.status == "finished":
-                return []  # the answer is on its way
             new = sent.failed(_error(sent.future), sent.began)
         else:
             new = [Answer(sent.present, *loads(message))]
