@@ -40,7 +40,7 @@ class Bench:
         self.directory = directory
         self.api = api
         self._peers_python = peers_python
-        self._settings = {
+        self.settings = {
             **QUIET,
             "PREFECT_API_URL": api,
             "PREFECT_HOME": str(directory / "home"),
@@ -71,7 +71,6 @@ class Bench:
         self,
         data: Path,
         sections: Mapping[str, object] | None = None,
-        settings: Mapping[str, str | None] | None = None,
         keep: bool = False,
         again: bool = False,
     ) -> Usage:
@@ -79,9 +78,7 @@ class Bench:
         home = self.home("siftline") if again else self._empty("siftline")
         (home / "config.yaml").write_text(yaml.safe_dump(_config(data, sections or {})))
         command = str(Path(sys.executable).with_name("siftline"))
-        usage = measure(
-            [command, "run", "config.yaml", "--json"], home, {**self._settings, **(settings or {})}
-        )
+        usage = measure([command, "run", "config.yaml", "--json"], home, self.settings)
         if not keep:
             shutil.rmtree(home)
         return usage
@@ -115,7 +112,7 @@ class Bench:
     def _python(
         self, python: Path, arguments: list[str], home: Path, keep: bool = False, apart: bool = False
     ) -> Usage:
-        settings = {**self._settings, "PYTHONPATH": str(_REPOSITORY)} if apart else self._settings
+        settings = {**self.settings, "PYTHONPATH": str(_REPOSITORY)} if apart else self.settings
         usage = measure([str(python), "-m", *arguments], home, settings)
         if not keep:
             shutil.rmtree(home)
@@ -126,6 +123,15 @@ class Bench:
         shutil.rmtree(home, ignore_errors=True)
         home.mkdir(parents=True)
         return home
+
+
+def compile_kernels() -> None:
+    """Compile what scores forests, once a machine: or part of what is compared would be scikit-learn's."""
+    from siftline.detectors.forest.compilation import KERNELS
+
+    KERNELS.prepare(1_000_000_000)
+    if KERNELS.find() is None:
+        raise RuntimeError("there are no kernels: install siftline[fast]")
 
 
 def _config(data: Path, sections: Mapping[str, object]) -> dict[str, object]:

@@ -47,7 +47,7 @@ def cost_model(proof: Proof) -> CostModel | None:
         small = proof.speeds[-2]
         rows, before = small.rows, [small.median(SIFTLINE, field) for field in _FIELDS]
     else:
-        rows, before = 1000, [getattr(proof.tiny.up, field) for field in _FIELDS]
+        rows, before = 1000, [getattr(proof.tiny, field) for field in _FIELDS]
     after = [large.median(SIFTLINE, field) for field in _FIELDS]
     wall, cpu, coordinator = (
         (more - less) / (large.rows - rows) for less, more in zip(before, after, strict=True)

@@ -11,6 +11,17 @@ _OF_FLOOR = 2.5
 _WORKER_BYTES = 700e6
 _GROWTH = 0.1
 _CHUNK_MILLISECONDS = 3.0
+# Of `sizes`: ratios that should not be exceeded, by what they are of.
+SIZES = {
+    "with a server up": 1.1,
+    "without a server, the first time": 2.0,
+    "without a server, later": 1.2,
+    "published already": 0.3,
+    "a missing source is refused": 0.3,
+    f"Siftline / {LABELS['threads']}": 0.17,
+    "own process": 1 + _GROWTH,
+    "largest worker": 1 + _GROWTH,
+}
 
 
 def expectations(proof: Proof) -> list[Expectation]:

@@ -51,12 +51,11 @@ def measure(
     give_up_after: float = _GIVE_UP_AFTER_SECONDS,
 ) -> Usage:
     """Run a command in a directory, with settings in its environment (None: not there), and measure it."""
-    changed = {**os.environ, **settings}
-    environment = {name: value for name, value in changed.items() if value is not None}
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # users' Pythons keep what they compile
     with (directory / "stdout").open("w+") as stdout, (directory / "stderr").open("w+") as stderr:
         begun, started = time.time(), time.monotonic()
-        process = subprocess.Popen(command, cwd=directory, env=environment, stdout=stdout, stderr=stderr)
+        process = subprocess.Popen(
+            command, cwd=directory, env=environment(settings), stdout=stdout, stderr=stderr
+        )
         with _Sampler(process.pid) as sampler:
             try:
                 status: int | str = process.wait(give_up_after)
@@ -79,6 +78,16 @@ def measure(
             begun=begun,
             output=stdout.read(),
         )
+
+
+def environment(settings: Mapping[str, str | None]) -> dict[str, str]:
+    """The environment of a command: ours with settings (None: not there)."""
+    changed = {
+        **os.environ,
+        **settings,
+        "PYTHONDONTWRITEBYTECODE": None,
+    }  # users' Pythons keep what they compile
+    return {name: value for name, value in changed.items() if value is not None}
 
 
 def _end(process: subprocess.Popen[bytes], sampler: _Sampler) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks.bench import Bench
+from benchmarks.bench import Bench, compile_kernels
 from benchmarks.breakdown import breakdown
 from benchmarks.chunks import chunks
 from benchmarks.environment import NotThere, machine, peers_python, versions
@@ -18,7 +18,7 @@ from benchmarks.peers.catalogue import PEERS
 from benchmarks.planning import planning
 from benchmarks.records import FLOOR, SIFTLINE, Proof, Speed
 from benchmarks.server import prefect_server
-from benchmarks.speed import one_round, tiny_runs
+from benchmarks.speed import one_round, tiny_run
 from benchmarks.storage import storage
 
 _EQUAL_ROWS = 1_000_000
@@ -69,10 +69,10 @@ def _measure(
     count: int,
     output: Path,
 ) -> None:
-    _compile_kernels()
+    compile_kernels()
     print("\n## The same results\n", flush=True)
     check_equal(bench, proof, peers, min(_EQUAL_ROWS, *sizes))
-    proof.tiny = tiny_runs(bench)
+    proof.tiny = tiny_run(bench)
     names = [SIFTLINE, *(name for name in peers if name not in proof.not_run), FLOOR]
     proof.speeds = [_speed(bench, rows, names) for rows in sorted(sizes)]
     print(f"\n## Speed: {proof.repeats} rounds\n", flush=True)
@@ -96,15 +96,6 @@ def _measure(
     print("\n## Expectations\n")
     for one in expectations(proof):
         print(one, flush=True)
-
-
-def _compile_kernels() -> None:
-    """Compile what scores forests, once a machine: or part of what is compared would be scikit-learn's."""
-    from siftline.detectors.forest.compilation import KERNELS
-
-    KERNELS.prepare(1_000_000_000)
-    if KERNELS.find() is None:
-        raise RuntimeError("there are no kernels: install siftline[fast]")
 
 
 def _speed(bench: Bench, rows: int, names: Sequence[str]) -> Speed:

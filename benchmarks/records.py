@@ -64,13 +64,6 @@ class Speed(BaseModel):
         return max(int(getattr(usage, field)) for usage in self.runs[SIFTLINE])
 
 
-class Tiny(BaseModel):
-    """Runs on 1,000 rows: with a server, and without one, the first and the second time."""
-
-    up: Usage
-    alone: list[Usage]
-
-
 class Chunks(BaseModel):
     """What a chunk costs in milliseconds of wall time: beside its scoring, and with it, on all workers.
 
@@ -95,7 +88,10 @@ class Storage(BaseModel):
 
 
 class Proof(BaseModel):
-    """All of it. `large` is one run of Siftline, and of the floor, at a size of its own."""
+    """All of it. `tiny` is a run on 1,000 rows.
+
+    `large` is one run of Siftline, and of the floor, at a size of its own.
+    """
 
     when: str
     machine: dict[str, str]
@@ -103,7 +99,7 @@ class Proof(BaseModel):
     repeats: int
     not_run: dict[str, str] = {}
     equal: list[Expectation] = []
-    tiny: Tiny | None = None
+    tiny: Usage | None = None
     speeds: list[Speed] = []
     large: Speed | None = None
     chunks: Chunks | None = None

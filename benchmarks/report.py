@@ -15,7 +15,6 @@ from benchmarks.records import LABELS, SIFTLINE, Proof, Speed
 _DOCS = Path(__file__).parents[1] / "docs"
 _PAGE = _DOCS / "benchmarks.md"
 _PLOT = _DOCS / "images" / "benchmarks.svg"
-_BEGIN, _END = "<!-- measured: begin -->", "<!-- measured: end -->"
 _BILLION = 1_000_000_000
 _CLUSTERS = (2, 8, 32, 128)
 
@@ -27,10 +26,17 @@ def write_report(proof: Proof, directory: Path, docs: bool) -> None:
     (directory / "report.md").write_text(markdown(proof, "wall.svg"))
     if docs:
         plot(proof, _PLOT)
-        before, _, rest = _PAGE.read_text().partition(_BEGIN)
-        _, _, after = rest.partition(_END)
-        page = markdown(proof, _PLOT.relative_to(_DOCS).as_posix())
-        _PAGE.write_text(f"{before}{_BEGIN}\n\n{page}\n{_END}{after}")
+        write_docs("measured", markdown(proof, _PLOT.relative_to(_DOCS).as_posix()))
+
+
+def write_docs(section: str, text: str, page: Path = _PAGE) -> None:
+    """Write a text between the marks of a section of a page; the rest of the page stays as it is."""
+    begin, end = f"<!-- {section}: begin -->", f"<!-- {section}: end -->"
+    before, begun, rest = page.read_text(encoding="utf-8").partition(begin)
+    _, ended, after = rest.partition(end)
+    if not begun or not ended:
+        raise ValueError(f"{page}: lacks {begin} before {end}")
+    page.write_text(f"{before}{begin}\n\n{text}\n{end}{after}", encoding="utf-8")
 
 
 def markdown(proof: Proof, image: str) -> str:
@@ -41,8 +47,9 @@ def markdown(proof: Proof, image: str) -> str:
         *(_speed(speed) for speed in _sizes(proof)),
         *_not_run(proof),
         "### Expectations",
-        _table(
-            ("expectation", "found", ""), (_row(one.what, one.found, one.met) for one in expectations(proof))
+        table(
+            ("expectation", "found", ""),
+            ((one.what, one.found, verdict(one.met)) for one in expectations(proof)),
         ),
         *_start(proof),
         *_breakdown(proof),
@@ -56,11 +63,12 @@ def _sizes(proof: Proof) -> list[Speed]:
     return [*proof.speeds, *([proof.large] if proof.large is not None else [])]
 
 
-def _row(what: str, found: str, met: bool) -> tuple[str, str, str]:
-    return what, found, "met" if met else "**not met**"
+def verdict(met: bool) -> str:
+    return "met" if met else "**not met**"
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: bool = False) -> str:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: bool = False) -> str:
+    """A table as Markdown, all its columns but the first numbers, or none."""
     rule = ["---", *(["--:" if numbers else "---"] * (len(head) - 1))]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *rows))
 
@@ -69,7 +77,7 @@ def _where(proof: Proof) -> Iterator[str]:
     facts = {**proof.machine, **proof.versions}
     once = "" if proof.large is None else f" {proof.large.rows:,} rows were run once."
     yield f"Measured on {proof.when}, rounds: {proof.repeats}; the numbers are medians.{once}"
-    yield _table(("machine", ""), facts.items())
+    yield table(("machine", ""), facts.items())
 
 
 def _speed(speed: Speed) -> str:
@@ -84,7 +92,7 @@ def _speed(speed: Speed) -> str:
         "Siftline / it",
     )
     rows = [_speed_row(speed, name) for name in speed.runs]
-    return f"### {speed.rows:,} x {COLUMNS} rows\n\n{_table(head, rows, numbers=True)}"
+    return f"### {speed.rows:,} x {COLUMNS} rows\n\n{table(head, rows, numbers=True)}"
 
 
 def _speed_row(speed: Speed, name: str) -> list[str]:
@@ -106,7 +114,7 @@ def _start(proof: Proof) -> Iterator[str]:
     yield "### From the command to the first chunk"
     for what, field in (("seconds after the command was given", "marks"), ("seconds in each step", "steps")):
         details = [[getattr(one, field) for one in speed.details] for speed in sizes]
-        yield _table(
+        yield table(
             (what, *(f"{speed.rows:,} rows" for speed in sizes)),
             (
                 [name, *(f"{median(one[name] for one in runs):.2f}" for runs in details)]
@@ -114,19 +122,13 @@ def _start(proof: Proof) -> Iterator[str]:
             ),
             numbers=True,
         )
-    if proof.tiny is not None:
-        first, second = (usage.wall for usage in proof.tiny.alone)
-        yield (
-            f"The same command on 1,000 rows: {proof.tiny.up.wall:.1f} s with a server up; without one, "
-            f"{first:.1f} s the first time (creating the database) and {second:.1f} s the second."
-        )
 
 
 def _breakdown(proof: Proof) -> Iterator[str]:
     if not proof.breakdown:
         return
     yield "### Where a worker's time goes"
-    yield _table(
+    yield table(
         ("one process, under Python's profiler", "s per million rows"),
         ((what, f"{seconds:.3f}") for what, seconds in proof.breakdown.items()),
         numbers=True,
@@ -151,7 +153,7 @@ def _cost(proof: Proof) -> Iterator[str]:
             f"{proof.chunks.wall:.2f} ms of wall time beside its scoring, {proof.chunks.all:.2f} ms with it; "
             f"{proof.chunks.coordinator:.2f} ms of the coordinator's CPU"
         )
-    yield _table(("", ""), facts.items())
+    yield table(("", ""), facts.items())
     read, written = (_BILLION * one / 1e9 for one in (model.read, model.written))
     yield (
         "wall(rows, workers) = fixed + rows × (coordinator + workers' seconds / workers), "
@@ -159,7 +161,7 @@ def _cost(proof: Proof) -> Iterator[str]:
         f"For a billion rows, {read:.0f} GB in and {written:.0f} GB out, this table is computed, not "
         "measured. It assumes storage with the throughput in the last columns:"
     )
-    yield _table(
+    yield table(
         ("workers", "wall", "CPU hours", "read MB/s", "written MB/s"),
         (_extrapolated(model, workers) for workers in _CLUSTERS),
         numbers=True,
@@ -181,7 +183,7 @@ def _storage(proof: Proof) -> Iterator[str]:
     if proof.storage is None:
         return
     yield "### The disk"
-    yield _table(
+    yield table(
         ("wall time of scoring, one process", "ratio"),
         (
             ("reading ahead / in turn, input cached", f"{proof.storage.ahead_cached:.2f}"),

@@ -10,17 +10,15 @@ from pathlib import Path
 
 from benchmarks.bench import Bench
 from benchmarks.measure import CommandFailed, Usage
-from benchmarks.records import FLOOR, LABELS, SIFTLINE, Detail, Proof, Speed, Tiny
+from benchmarks.records import FLOOR, LABELS, SIFTLINE, Detail, Proof, Speed
 from benchmarks.server import flow_start, step_seconds, step_times
 
 
-def tiny_runs(bench: Bench) -> Tiny:
-    """The cold start: the same command where there is next to nothing to do."""
+def tiny_run(bench: Bench) -> Usage:
+    """The same command where there is next to nothing to do."""
     data = bench.data(1000)
     bench.siftline(data)  # Python caches what is not yet
-    up = bench.siftline(data)
-    alone = {"PREFECT_API_URL": None, "PREFECT_HOME": str(bench.directory / "cold")}
-    return Tiny(up=up, alone=[bench.siftline(data, settings=alone) for _ in range(2)])
+    return bench.siftline(data)
 
 
 def one_round(bench: Bench, proof: Proof, speed: Speed, number: int) -> None:

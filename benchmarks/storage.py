@@ -37,7 +37,7 @@ def main(config: Path) -> None:
         for task in tasks:
             scoring.score_chunk(task)
 
-    in_turn = _with(patch.object(scoring, "ahead", iter), score)
+    in_turn = _with(patch.object(scoring, "read_ahead", iter), score)
     flushing = _with(patch.object(scoring, "replacing", lambda path, durable: replacing(path)), score)
     score()
     found = Storage(

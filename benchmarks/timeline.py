@@ -1,7 +1,8 @@
 """Timeline of one small job: which process runs when, and on how much of a core.
 
-    python -m benchmarks.timeline [--rows 1000] [--command 'siftline run CONFIG']
+    python -m benchmarks.timeline [--rows 1000] [--docs | --command 'siftline run CONFIG']
 
+A small job runs twice in a new home of Prefect: the first command starts a server, the next one finds it.
 The unit is B: the seconds that importing Prefect and scikit-learn one after the other takes here.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,6 +20,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import psutil
@@ -25,6 +28,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.measure import tree
+from benchmarks.report import write_docs
+from siftline.stack.kept_server import end_kept_server
 
 _STEP = 0.02
 _WIDTH = 72
@@ -101,31 +106,31 @@ def _name(command: list[str]) -> str:
     return next((name for part, name in _NAMES if part in text), text[:20] or "?")
 
 
-def base_seconds() -> float:
-    """Return B: the median of three imports of Prefect and scikit-learn, one after the other."""
+def base_seconds(repeats: int = 3) -> float:
+    """Return B: the median of imports of Prefect and scikit-learn, one after the other."""
     found = []
-    for _ in range(3):
+    for _ in range(repeats):
         started = time.monotonic()
         for module in ("prefect", "sklearn.ensemble"):
             subprocess.run([sys.executable, "-c", f"import {module}"], check=True)
         found.append(time.monotonic() - started)
-    return sorted(found)[1]
+    return median(found)
 
 
 def draw(timeline: Timeline, base: float) -> Iterator[str]:
     """Yield the picture's lines: a lane for each process, shaded by its share of a core."""
     yield f"wall {timeline.wall:.2f} s = {timeline.wall / base:.2f} B (B = {base:.2f} s)"
     per_column = timeline.wall / _WIDTH
-    for pid, lane in timeline.lanes.items():
+    for lane in timeline.lanes.values():
         columns = np.zeros(_WIDTH)
         for step, seconds in lane.seconds.items():
             columns[min(_WIDTH - 1, int(step * _STEP / per_column))] += seconds
         shares = np.minimum(columns / per_column, 1)
         bar = "".join(_SHADES[round(share * (len(_SHADES) - 1))] for share in shares)
         cores = ",".join(map(str, sorted(lane.cores)))
-        yield f"{lane.name[:20]:20} {pid:6} |{bar}| {sum(lane.seconds.values()):5.2f} CPU s, cores {cores}"
+        yield f"{lane.name[:20]:20} |{bar}| {sum(lane.seconds.values()):5.2f} CPU s, cores {cores}"
     for moment, text in timeline.marks:
-        place = " " * (28 + min(_WIDTH - 1, int(moment / per_column)))
+        place = " " * (22 + min(_WIDTH - 1, int(moment / per_column)))
         yield f"{place}^ {moment:.2f} s {text}"
 
 
@@ -144,19 +149,43 @@ def small_job(directory: Path, rows: int) -> Path:
     return config
 
 
+def forget(directory: Path) -> None:
+    """Remove what a small job left: its result and its checkpoint."""
+    for name in ("results", ".siftline"):
+        shutil.rmtree(directory / name, ignore_errors=True)
+
+
+def small_job_pictures(directory: Path, rows: int, base: float) -> Iterator[str]:
+    """Run a small job with no server, then with the one that is kept, and draw both."""
+    command = [str(Path(sys.executable).with_name("siftline")), "run", small_job(directory, rows).name]
+    home = directory / "prefect"
+    os.environ["PREFECT_HOME"] = str(home)
+    os.environ.pop("PREFECT_API_URL", None)
+    try:
+        for what in ("The first command starts a Prefect server", "The next one finds it"):
+            forget(directory)
+            yield from ("", f"{what}:", *draw(watch(command, directory), base))
+    finally:
+        end_kept_server(home / "siftline")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000)
-    parser.add_argument("--command", help="another command than the run of a small job")
+    other = parser.add_mutually_exclusive_group()
+    other.add_argument("--command", help="another command than the run of a small job")
+    other.add_argument("--docs", action="store_true", help="write the picture into docs/benchmarks.md too")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as home:
-        config = small_job(Path(home), arguments.rows)
-        siftline = str(Path(sys.executable).with_name("siftline"))
-        command = shlex.split(arguments.command) if arguments.command else [siftline, "run", config.name]
-        os.environ.setdefault("DO_NOT_TRACK", "1")
-        base = base_seconds()
-        for line in draw(watch(command, Path(home)), base):
-            print(line)
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    base = base_seconds()
+    if arguments.command:
+        picture = "\n".join(draw(watch(shlex.split(arguments.command), Path.cwd()), base))
+    else:
+        with tempfile.TemporaryDirectory() as directory:
+            picture = "\n".join(small_job_pictures(Path(directory), arguments.rows, base)).strip()
+    print(picture)
+    if arguments.docs:
+        write_docs("timeline", f"```text\n{picture}\n```\n")
 
 
 if __name__ == "__main__":

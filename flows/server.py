@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator
+from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, chdir, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast
@@ -143,12 +143,11 @@ def flow_errors() -> Iterator[None]:
 
 def news_sent(seconds: float) -> bool:
     """Send pending events and log lines of this process; return False if time runs out."""
-    deadline = time.monotonic() + seconds
-    left: set[object] = set()
+    sending: set[Future[bool]] = set()
     for service in (EventsWorker, APILogWorker):
-        _, late = cast(Any, service.drain_all(timeout=max(deadline - time.monotonic(), 0)))
-        left |= late
-    return not left
+        _, late = cast(Any, service.drain_all(timeout=0))
+        sending |= late
+    return not wait(sending, seconds).not_done
 
 
 def deployment_name(pipeline: str) -> str:

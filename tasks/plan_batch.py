@@ -9,6 +9,7 @@ from siftline.batch_plan import BatchPlan
 from siftline.config.batch import BatchConfig
 from siftline.engine import prepare_executor
 from siftline.stages import plan
+from siftline.stages.inspection import is_small
 from siftline.storage.lease import Lease
 from siftline.tasks.adapters.labels import tag_task
 from siftline.tasks.adapters.main_module import spare_children_prefect
@@ -26,5 +27,5 @@ def plan_batch(config: BatchConfig, fresh: bool, lease: Lease, batch_divisor: in
     """Plan the job while the workers' imports begin; see `siftline.stages.plan.plan_batch`."""
     tag_task("batch_processing")
     spare_children_prefect()
-    prepare_executor(config.cluster)
+    prepare_executor(config.cluster, is_small(config))
     return plan.plan_batch(config, fresh, lease, batch_divisor)

@@ -16,13 +16,15 @@ from prefect.runtime import flow_run
 from prefect.settings import PREFECT_UI_URL, temporary_settings
 
 from siftline.batch_plan import BatchPlan
+from siftline.config.batch import RetriesConfig
 from siftline.config.schedules import Interval
+from siftline.engine import Executor, run_with_retries
 from siftline.jobs.history import read_history, remember
 from siftline.jobs.live import LiveRecord, live_record
 from siftline.jobs.results import Manifest, open_results
 from siftline.notices.report import report
 from siftline.notices.top_rows import group_sentences, top_rows
-from siftline.report.page import write_report
+from siftline.report.page import ReportTask, draw_report
 from siftline.shown import log_line
 from siftline.stages import publish
 from siftline.storage.lease import Lease
@@ -56,14 +58,18 @@ def publish_results(
     interval: Interval | None,
     began: float,
     live: LiveRecord,
+    drawing: Executor,
 ) -> Manifest:
-    """Publish the staged result of a run that began then; see `siftline.stages.publish.publish_results`."""
+    """Publish the staged result of a run that began then; see `siftline.stages.publish.publish_results`.
+
+    The report is drawn by the executor `drawing`.
+    """
     tag_task("batch_processing", plan.job_id)
     manifest = publish.publish_results(
         plan, detector, receipts, combined, validation, flow_run.id, lease, complete
     )
     keep_in_history(plan, manifest, interval, time.monotonic() - began, live.worker_memory)
-    keep_report(plan, live)
+    keep_report(plan, drawing, live)
     aside("the run's page has no report", lambda: _show(plan, manifest), None)
     return manifest
 
@@ -85,12 +91,12 @@ def keep_in_history(
     aside("the history of the publications could not be written", write, None)
 
 
-def keep_report(plan: BatchPlan, live: LiveRecord | None = None) -> None:
-    """Write the report of the current publication, unless it has one; a failure is only logged.
+def keep_report(plan: BatchPlan, drawing: Executor, live: LiveRecord | None = None) -> None:
+    """Have the report of the current publication drawn, unless it has one; a failure is only logged.
 
     Without a live record it takes that of the job.
     """
-    aside("report.html could not be written", lambda: _keep_report(plan, live), None)
+    aside("report.html could not be written", lambda: _keep_report(plan, drawing, live), None)
 
 
 def report_page(pipeline: str) -> str | None:
@@ -111,12 +117,14 @@ def report_page(pipeline: str) -> str | None:
     return f"{pages}/artifacts/artifact/{found[0].id}" if found else None
 
 
-def _keep_report(plan: BatchPlan, live: LiveRecord | None) -> None:
+def _keep_report(plan: BatchPlan, drawing: Executor, live: LiveRecord | None) -> None:
     if plan.output.report.exists():
         return
     live = live or live_record(plan.directory).read_or(None)
     history = read_history(plan.files.checkpoint.history(plan.config.name))
-    if write_report(plan.output.root, live, history) is None:
+    task = ReportTask(plan.output.root, live, tuple(history))
+    (drawn,) = run_with_retries(drawing, draw_report, [task], RetriesConfig(attempts=1))
+    if not drawn.result():
         get_run_logger().info("no report.html without matplotlib: pip install 'siftline[report]'")
 
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import functools
 import time
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 
 from prefect.runtime import flow_run
 
 from siftline.batch_plan import BatchPlan
 from siftline.config.clusters import LocalCluster, with_memory
-from siftline.engine import Executor, open_executor
+from siftline.engine import Executor, ForkedExecutor, SerialExecutor, open_executor
 from siftline.errors import PartDamaged
 from siftline.flows.run.admission import Allocation, admitted
 from siftline.flows.run.lifecycle import Run
 from siftline.jobs.results import Manifest
-from siftline.resources.allocation import allotted
+from siftline.report.drawing import prepare_drawing
+from siftline.resources.allocation import allotted, needs_no_cluster
 from siftline.stages.publish import published_already
 from siftline.stages.scoring import warm_up
 from siftline.tasks.combine_results import combine_results
@@ -37,7 +38,7 @@ def already_published(plan: BatchPlan, run: Run) -> BatchResult | None:
     if manifest is None:
         return None
     keep_in_history(plan, manifest, run.interval)  # the run that published it may have died before it did
-    keep_report(plan)
+    keep_report(plan, SerialExecutor())
     return _result(plan, manifest, "AlreadyPublished", 0, run)
 
 
@@ -47,18 +48,36 @@ def process_batch(plan: BatchPlan, run: Run, *, safer: bool = False, partial: bo
     `safer` scores one chunk at a time on each worker; `partial` publishes the chunks of earlier runs only.
     """
     run.monitor.begin(plan, run.interval.label if run.interval else None)
-    with admitted(plan) as allocation, _cluster(plan, allocation, safer) as executor:
-        run.monitor.allot(str(allocation))
-        run.started += allocation.waited
-        detector = fit_detector(plan, executor)
-        receipts, combined = _detect(plan, detector, executor, run, partial)
-    validation = run.retried(validate_results, "result_validation")(plan, receipts, combined, partial)
-    publish = run.retried(publish_results)
-    complete, live = not partial, run.monitor.record()
-    manifest = publish(
-        plan, detector, receipts, combined, validation, run.lease, complete, run.interval, run.started, live
-    )
+    with ExitStack() as process:
+        with admitted(plan) as allocation, _cluster(plan, allocation, safer) as executor:
+            run.monitor.allot(str(allocation))
+            run.started += allocation.waited
+            detector = fit_detector(plan, executor)
+            drawing = process.enter_context(_drawing(plan))
+            receipts, combined = _detect(plan, detector, executor, run, partial)
+        validation = run.retried(validate_results, "result_validation")(plan, receipts, combined, partial)
+        publish = run.retried(publish_results)
+        manifest = publish(
+            plan,
+            detector,
+            receipts,
+            combined,
+            validation,
+            run.lease,
+            not partial,
+            run.interval,
+            run.started,
+            run.monitor.record(),
+            drawing,
+        )
     return _result(plan, manifest, manifest.state, receipts.computed, run)
+
+
+def _drawing(plan: BatchPlan) -> AbstractContextManager[Executor]:
+    """Return what draws the report: a process that imports meanwhile, or this one if the job has no other."""
+    if isinstance(plan.config.cluster, LocalCluster):
+        return closing(ForkedExecutor(None, prepare_drawing, worker=False))
+    return nullcontext(SerialExecutor())
 
 
 def _cluster(plan: BatchPlan, allocation: Allocation, safer: bool) -> AbstractContextManager[Executor]:
@@ -67,8 +86,13 @@ def _cluster(plan: BatchPlan, allocation: Allocation, safer: bool) -> AbstractCo
     cluster = allotted(sized, allocation.workers, allocation.wanted)
     if safer and isinstance(cluster, LocalCluster):
         cluster = cluster.model_copy(update={"threads": 1})
-    ready = functools.partial(warm_up, plan.config.detector.kind, plan.rows)
-    return open_executor(cluster, ready, slots=allocation.shared_slots(plan), permit=allocation.permit)
+    return open_executor(
+        cluster,
+        functools.partial(warm_up, plan.config.detector.kind, plan.rows),
+        slots=allocation.shared_slots(plan),
+        permit=allocation.permit,
+        forked=needs_no_cluster(plan.config, allocation.wanted),
+    )
 
 
 def _detect(

@@ -1,4 +1,4 @@
-"""The executors of the contracts: in this process, and on a Dask cluster."""
+"""The executors of the contracts: in this process, in a forked one, and on a Dask cluster."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ from collections.abc import Iterator
 
 import pytest
 
-from siftline.config.clusters import SerialCluster
+from siftline.config.clusters import LocalCluster, SerialCluster
 from siftline.engine import Executor, open_executor
 
 
-@pytest.fixture(params=["serial", "dask"])
+@pytest.fixture(params=["serial", "forked", "dask"])
 def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
     if request.param == "dask":
         yield request.getfixturevalue("dask_executor")
+        return
+    if request.param == "forked":
+        with open_executor(LocalCluster(memory_limit="1GiB"), forked=True) as forked:
+            yield forked
         return
     with open_executor(SerialCluster(kind="serial")) as serial:
         yield serial

@@ -76,10 +76,24 @@ def dask(dask_executor: Executor) -> Executor:
     return dask_executor
 
 
-@pytest.fixture(params=["serial", "dask"])
+@pytest.fixture(scope="module")
+def forked() -> Iterator[Executor]:
+    """A process that has little memory, and is replaced when it is killed."""
+    with open_executor(LocalCluster(memory_limit="600MiB"), forked=True) as executor:
+        yield executor
+
+
+@pytest.fixture(params=["forked", "dask"])
+def workers(request: pytest.FixtureRequest) -> Executor:
+    """Processes other than this one."""
+    executor: Executor = request.getfixturevalue(request.param)
+    return executor
+
+
+@pytest.fixture(params=["serial", "forked", "dask"])
 def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
-    if request.param == "dask":
-        yield request.getfixturevalue("dask")
+    if request.param != "serial":
+        yield request.getfixturevalue(request.param)
         return
     with open_executor(SerialCluster(kind="serial")) as serial:
         yield serial
@@ -344,10 +358,10 @@ def test_a_chunk_that_cannot_be_halved_any_more_has_failed(
 
 
 def test_memory_that_is_really_exceeded_costs_a_split_and_nothing_else(
-    dask: Executor, run: Runner, tmp_path: Path, big_data: Path, big_undisturbed: Job
+    workers: Executor, run: Runner, tmp_path: Path, big_data: Path, big_undisturbed: Job
 ) -> None:
     config = configuration(tmp_path, big_data, chunk_rows=4_000)
-    ran = run(dask, config, {2: ["hog", "hog"]})
+    ran = run(workers, config, {2: ["hog", "hog"]})
     assert published(ran.done) == published(big_undisturbed)
     assert ran.executions[2] == 3
     assert ran.told.counts["split"] == 1
@@ -366,9 +380,9 @@ def assert_lost_no_more_than(ran: Run, kills: int, culprits: frozenset[int] = fr
 
 
 def test_a_chunk_that_kills_its_worker_once_is_done_all_the_same(
-    dask: Executor, run: Runner, tmp_path: Path, data: Path, undisturbed: Job
+    workers: Executor, run: Runner, tmp_path: Path, data: Path, undisturbed: Job
 ) -> None:
-    ran = run(dask, configuration(tmp_path, data), {3: ["kill"]})
+    ran = run(workers, configuration(tmp_path, data), {3: ["kill"]})
     assert published(ran.done) == published(undisturbed)
     assert ran.executions[3] == 2
     assert (ran.done.receipts.computed, ran.done.receipts.failed) == (CHUNKS, ())
@@ -378,10 +392,10 @@ def test_a_chunk_that_kills_its_worker_once_is_done_all_the_same(
 
 @pytest.mark.parametrize("culprits", [{3}, {3, 21}])
 def test_who_kills_his_worker_every_time_fails_alone_and_the_others_are_published(
-    dask: Executor, run: Runner, tmp_path: Path, data: Path, undisturbed: Job, culprits: set[int]
+    workers: Executor, run: Runner, tmp_path: Path, data: Path, undisturbed: Job, culprits: set[int]
 ) -> None:
     config = configuration(tmp_path, data, tolerate={"chunks": len(culprits)})
-    ran = run(dask, config, {chunk: ["kill", "again"] for chunk in culprits})
+    ran = run(workers, config, {chunk: ["kill", "again"] for chunk in culprits})
     failed = ran.done.manifest.chunks_failed
     assert {chunk.chunk for chunk in failed} == culprits
     assert {(chunk.error, chunk.message, chunk.attempts) for chunk in failed} == {
@@ -393,23 +407,23 @@ def test_who_kills_his_worker_every_time_fails_alone_and_the_others_are_publishe
 
 
 def test_who_kills_his_worker_every_time_fails_the_job_where_none_is_tolerated(
-    dask: Executor, run: Runner, tmp_path: Path, data: Path, undisturbed: Job
+    workers: Executor, run: Runner, tmp_path: Path, data: Path, undisturbed: Job
 ) -> None:
     config = configuration(tmp_path, data)
-    ran = run(dask, config, {3: ["kill", "again"]})
+    ran = run(workers, config, {3: ["kill", "again"]})
     text = ran.failed(OutOfMemory)
     assert "chunk 3 (rows 150-199) failed after 3 attempts" in text
     assert "cluster.memory_limit" in text
     assert ran.told.counts["chunk failed"] == 1
     assert ran.executions[3] == 3
-    assert_resumes(dask, run, config, undisturbed)
+    assert_resumes(workers, run, config, undisturbed)
 
 
 def test_big_killers_are_halved_before_they_are_given_up(
-    dask: Executor, run: Runner, tmp_path: Path, big_data: Path
+    workers: Executor, run: Runner, tmp_path: Path, big_data: Path
 ) -> None:
     config = configuration(tmp_path, big_data, chunk_rows=4_000, tolerate={"chunks": 1})
-    ran = run(dask, config, {3: ["kill", "again"]})
+    ran = run(workers, config, {3: ["kill", "again"]})
     assert [chunk.chunk for chunk in ran.done.manifest.chunks_failed] == [3]
     # With others; alone, whole and in 2.
     assert [chunk.attempts for chunk in ran.done.manifest.chunks_failed] == [ran.executions[3]] == [3]
@@ -420,21 +434,21 @@ def test_big_killers_are_halved_before_they_are_given_up(
 @pytest.mark.parametrize("fault", ["kill", "io", "hang"])
 @pytest.mark.parametrize("attempts", [1, 2])
 def test_each_start_is_an_attempt_and_there_are_no_more_than_configured(
-    dask: Executor, run: Runner, tmp_path: Path, big_data: Path, fault: Fault, attempts: int
+    workers: Executor, run: Runner, tmp_path: Path, big_data: Path, fault: Fault, attempts: int
 ) -> None:
     sections = {"retries": {"attempts": attempts}, "tolerate": {"chunks": 1}}
     chunking = {"timeout_seconds": 2 if fault == "hang" else 60}
     config = configuration(tmp_path, big_data, chunk_rows=4_000, chunking=chunking, **sections)
-    ran = run(dask, config, {3: [fault, "again"]})
+    ran = run(workers, config, {3: [fault, "again"]})
     assert [(one.chunk, one.attempts) for one in ran.done.manifest.chunks_failed] == [(3, attempts)]
     assert ran.executions[3] == attempts
     assert max(count for chunk, count in ran.executions.items() if chunk != 3) == 1
 
 
 def test_labelling_outlives_its_worker(
-    dask: Executor, run: Runner, tmp_path: Path, data: Path, undisturbed: Job
+    workers: Executor, run: Runner, tmp_path: Path, data: Path, undisturbed: Job
 ) -> None:
-    ran = run(dask, configuration(tmp_path, data), {LABELS: ["kill"]})
+    ran = run(workers, configuration(tmp_path, data), {LABELS: ["kill"]})
     assert published(ran.done) == published(undisturbed)
     assert ran.executions == once()
     assert ran.script.executions()[LABELS] == 2
@@ -453,13 +467,13 @@ def no_second_start(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("no_second_start")
 @pytest.mark.parametrize("fault", ["hang", "freeze", "stop"])
 def test_a_chunk_without_end_costs_its_worker_a_restart_and_is_tried_again(
-    dask: Executor, run: Runner, tmp_path: Path, data: Path, undisturbed: Job, fault: Fault
+    workers: Executor, run: Runner, tmp_path: Path, data: Path, undisturbed: Job, fault: Fault
 ) -> None:
-    config = configuration(tmp_path, data, chunking={"timeout_seconds": 10})
-    ran = run(dask, config, {3: [fault]})
+    config = configuration(tmp_path, data, chunking={"timeout_seconds": 5})
+    ran = run(workers, config, {3: [fault]})
     assert published(ran.done) == published(undisturbed)
     assert ran.executions[3] == 2
-    assert ran.told.texts("retried") == [text_of_timeout(ran, 3, "10")]
+    assert ran.told.texts("retried") == [text_of_timeout(ran, 3, "5")]
     assert ran.told.counts["worker lost"] <= GIVEN
     assert_lost_no_more_than(ran, kills=1)
     # The others went on meanwhile.

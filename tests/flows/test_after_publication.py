@@ -20,7 +20,7 @@ from tests.flows.records import flow_run, log
 
 BESIDE = {
     (step, "remember"): "the history of the publications could not be written",
-    (step, "write_report"): "report.html could not be written",
+    (step, "draw_report"): "report.html could not be written",
     (step, "report"): "the run's page has no report",
     (announcements, "previous_rates"): "the usual rate is unknown",
     (announcements, "report_page"): "the report's page is not known",

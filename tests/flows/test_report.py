@@ -42,7 +42,7 @@ def test_a_report_that_cannot_be_made_changes_nothing_else(
     def broken(*args: Any) -> None:
         raise ZeroDivisionError("scripted")
 
-    monkeypatch.setattr(step, "write_report", broken)
+    monkeypatch.setattr(step, "draw_report", broken)
 
     result = batch_detection(configuration(tmp_path))
 

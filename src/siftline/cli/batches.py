@@ -17,7 +17,6 @@ from siftline.cli.options import checkpoint_option, json_option, path_type
 from siftline.cli.prefect_setup import leave_prefect, prepare_prefect, reach_given_api
 from siftline.cli.terminal import duration, say, say_json
 from siftline.config.batch import BatchConfig
-from siftline.config.clusters import Cluster
 from siftline.config.fields import Section
 from siftline.config.loading import load_config, resolve_config
 from siftline.errors import ApiError, Cancelled, OutputConflict, SiftlineError
@@ -51,8 +50,9 @@ def run(config: Path, overrides: tuple[str, ...], fresh: bool, as_json: bool, ve
         batch = load_config(config, overrides)
         checked = check_batch(batch)
         result = published_result(*checked) if checked is not None and not fresh else None
-        if result is None or _has_server():
-            with starting(batch.checkpoint.path, batch.name), _in_this_process(batch.cluster, verbose):
+        if result is None:
+            known = checked[0] if checked is not None else batch
+            with starting(batch.checkpoint.path, batch.name), _in_this_process(known, verbose):
                 from siftline.flows.batch_detection import batch_detection
                 from siftline.flows.run.calls import call_flow
 
@@ -73,7 +73,7 @@ def resume(job_id: str, checkpoint: str, safer: bool, as_json: bool, verbose: bo
     """
     with (
         _errors_as_json(as_json),
-        _in_this_process(_planned(checkpoint, job_id).cluster, verbose),
+        _in_this_process(_planned(checkpoint, job_id), verbose),
     ):
         from siftline.flows.recovery import recovery
         from siftline.flows.run.calls import call_flow
@@ -95,7 +95,7 @@ def publish(job_id: str, checkpoint: str, partial: bool, as_json: bool, verbose:
     """
     with (
         _errors_as_json(as_json),
-        _in_this_process(_planned(checkpoint, job_id).cluster, verbose),
+        _in_this_process(_planned(checkpoint, job_id), verbose),
     ):
         from siftline.flows.recovery import partial_publication
         from siftline.flows.run.calls import call_flow
@@ -223,13 +223,6 @@ def init(
     say(f"wrote {target}; next: siftline run {target}")
 
 
-def _has_server() -> bool:
-    """Return True if a server is configured, which is to know of every run."""
-    from siftline.flows.address import api_address
-
-    return api_address() is not None
-
-
 def _planned(checkpoint: str, job_id: str) -> BatchConfig:
     """Return the configuration of a planned job that can still be done."""
     from siftline.cli.checks import check_batch
@@ -254,7 +247,7 @@ def _errors_as_json(as_json: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _in_this_process(cluster: Cluster, verbose: bool) -> Iterator[None]:
+def _in_this_process(batch: BatchConfig, verbose: bool) -> Iterator[None]:
     """Prepare Prefect and the cluster for a flow, and show its progress on stderr.
 
     The command ends with the news that could not be delivered.
@@ -262,6 +255,7 @@ def _in_this_process(cluster: Cluster, verbose: bool) -> Iterator[None]:
     from siftline.cli.live import show_progress
     from siftline.engine import prepare_executor
     from siftline.stack.kept_server import kept_server
+    from siftline.stages.inspection import is_small
     from siftline.system.signals import signals_held
 
     context = click.get_current_context()
@@ -277,7 +271,8 @@ def _in_this_process(cluster: Cluster, verbose: bool) -> Iterator[None]:
         if kept is None:
             reach_given_api()
         show_text("starting: importing Prefect")
-        prepare_executor(cluster)  # its imports and ours take seconds, in parallel
+        # Its imports and ours take seconds, in parallel.
+        prepare_executor(batch.cluster, is_small(batch))
         from siftline.flows.address import api_address
         from siftline.flows.server import reach_api
 

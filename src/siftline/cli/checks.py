@@ -52,8 +52,8 @@ def published_result(batch: BatchConfig, found: Inspection) -> BatchResult | Non
     except UnknownJob:
         return None
     published = published_already(plan)
-    # A record of another outcome, and a lease that is held, are a run's business.
-    if published is None or read_job(job).outcome != "published" or last_holder(job)[1] == "held":
+    # A record of another outcome, and a lease that is held or was lost, are a run's business.
+    if published is None or read_job(job).outcome != "published" or last_holder(job)[1] != "released":
         return None
     return BatchResult(
         name=published.name,

@@ -7,6 +7,7 @@ from siftline.engine.adapting import Adapting
 from siftline.engine.base import Answer, Executor, Session
 from siftline.engine.clusters import open_executor, prepare_executor
 from siftline.engine.dask import DaskExecutor
+from siftline.engine.forked import ForkedExecutor
 from siftline.engine.local_cluster import SCHEDULING
 from siftline.engine.retries import Settled, attempt_again, delay_after, run_with_retries
 from siftline.engine.serial import SerialExecutor
@@ -19,6 +20,7 @@ __all__ = [
     "Answer",
     "DaskExecutor",
     "Executor",
+    "ForkedExecutor",
     "SerialExecutor",
     "Session",
     "Settled",

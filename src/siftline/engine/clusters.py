@@ -24,6 +24,7 @@ from siftline.config.resources import ResourcesConfig
 from siftline.engine.base import Executor
 from siftline.engine.dask import DaskExecutor
 from siftline.engine.dask_workers import WARM_UP, ask, workers_of
+from siftline.engine.forked import ForkedExecutor
 from siftline.engine.local_cluster import SCHEDULING, local_cluster
 from siftline.engine.serial import SerialExecutor
 from siftline.engine.sizing import Sized
@@ -43,10 +44,10 @@ _LOCAL_SECONDS = 60.0
 _OTHERS_SECONDS = 5.0
 
 
-def prepare_executor(cluster: Cluster) -> None:
-    """Start slow imports before the executor opens."""
+def prepare_executor(cluster: Cluster, small: bool = False) -> None:
+    """Start slow imports before the executor opens; fewer if a job is probably `small`."""
     if isinstance(cluster, LocalCluster):
-        prepare_workers()
+        prepare_workers(cluster=not small)
 
 
 @contextmanager
@@ -56,11 +57,12 @@ def open_executor(
     dashboard_after_seconds: float = 30.0,
     slots: int | None = None,
     permit: Callable[[int], int] = lambda workers: workers,
+    forked: bool = False,
 ) -> Iterator[Executor]:
     """Open the executor of a configuration, and close it with everything it started.
 
     `slots` bounds the chunks at once on a scheduler that jobs share. `permit` is asked before the number of
-    workers changes, and returns the number allowed.
+    workers changes, and returns the number allowed. `forked` has one process do the work of a local cluster.
 
     A cluster of ours starts in the background. A scheduler's address is tried at once, so that a wrong one
     raises a ClusterError before any work. `warm_up` runs on every worker as soon as it is up, for imports. A
@@ -68,6 +70,11 @@ def open_executor(
     """
     if isinstance(cluster, SerialCluster):
         yield SerialExecutor()
+        return
+    if isinstance(cluster, LocalCluster) and forked:
+        memory = asked_memory(cluster, ResourcesConfig())
+        with closing(ForkedExecutor(memory, warm_up)) as executor:
+            yield executor
         return
     quieten_dask()
     if isinstance(cluster, AddressCluster):

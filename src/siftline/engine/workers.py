@@ -25,15 +25,18 @@ ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
 }
 
-PRELOAD = "siftline.stages.worker_imports"
+PRELOAD = ("siftline.stages.cluster_imports", "siftline.stages.worker_imports")
 # Elsewhere forking a process with such libraries is not safe.
 START_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 
 
-def prepare_workers() -> None:
-    """Start importing what workers need, in the background; a second call does nothing."""
+def prepare_workers(cluster: bool = True) -> None:
+    """Start importing what workers need, in the background; a second call does nothing.
+
+    Without `cluster`, each worker of one imports the rest itself.
+    """
     if START_METHOD == "forkserver":
-        multiprocessing.set_forkserver_preload([PRELOAD])
+        multiprocessing.set_forkserver_preload(list(PRELOAD if cluster else PRELOAD[1:]))
         values = {**ENVIRONMENT, OWNER: str(os.getpid())}
         with environment(values), children_import_safely(), signals_held():
             forkserver.ensure_running()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from importlib.util import find_spec
@@ -32,6 +33,23 @@ _TOP = 25
 _COLUMNS = 10
 _FEATURES = 100
 _GROUPS = 12
+
+
+@dataclass(frozen=True)
+class ReportTask:
+    """Task of writing a report; see `write_report`."""
+
+    output: Path
+    live: LiveRecord | None
+    history: tuple[Publication, ...]
+
+    def __str__(self) -> str:
+        return OutputFiles.REPORT
+
+
+def draw_report(task: ReportTask) -> bool:
+    """Write a report, perhaps in another process; return False without matplotlib."""
+    return write_report(task.output, task.live, task.history) is not None
 
 
 def write_report(

@@ -127,6 +127,19 @@ def fitted(wanted: Requirements, pool: Pool) -> Requirements:
     raise ConfigError(problem, "lower resources.workers or resources.memory, or enlarge the pool")
 
 
+def needs_no_cluster(config: BatchConfig, wanted: Requirements) -> bool:
+    """Return True if one process does the job sooner than a cluster starts.
+
+    A number of workers that is configured is a cluster's.
+    """
+    cluster = config.cluster
+    return (
+        isinstance(cluster, LocalCluster)
+        and asked_workers(cluster, config.resources) is None
+        and wanted.most == wanted.threads == 1
+    )
+
+
 def allotted(cluster: Cluster, workers: int, wanted: Requirements) -> Cluster:
     """Return the cluster of a job that begins with some workers; one of others stays as it is."""
     if not isinstance(cluster, (LocalCluster, FactoryCluster)):

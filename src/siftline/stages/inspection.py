@@ -14,7 +14,7 @@ from siftline.config.clusters import overruled
 from siftline.config.detectors import DETECTORS
 from siftline.detectors.kinds import make_estimator
 from siftline.detectors.preprocess import plain_numbers
-from siftline.errors import FeatureError, ModelError, SourceError
+from siftline.errors import FeatureError, ModelError, SiftlineError, SourceError
 from siftline.source.chunks import chunk_rows, row_bytes
 from siftline.source.csv.columns import (
     CsvFile,
@@ -30,6 +30,9 @@ from siftline.source.schemas import agree, column_statistics, common_schema
 from siftline.stages.memory import Widths, check_fit, fit_bytes, measure_widths
 from siftline.stages.places import check_places
 from siftline.stages.values import as_source, refuse_beyond
+
+# Of a table of twenty columns and as many thousand rows.
+_SMALL_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,15 @@ def widths_of(config: BatchConfig, features: Sequence[Feature], files: Sequence[
     file = next(file for file in files if file.rows)
     group, rows = next((group, rows) for group, rows in enumerate(file.row_groups) if rows)
     return measure_widths(config, features, [as_source(file)], Piece(0, group, 0, rows))
+
+
+def is_small(config: BatchConfig) -> bool:
+    """Return True for a source that one process probably scores before a cluster starts."""
+    try:
+        files, _ = find_files(config.source)
+        return sum(file.stat().st_size for file in files) < _SMALL_BYTES
+    except (SiftlineError, OSError):  # which the plan of the job will name
+        return False
 
 
 def planned_chunk_rows(

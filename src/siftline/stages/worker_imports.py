@@ -13,15 +13,9 @@ from siftline.system.owner import end_with_owner
 end_with_owner()
 gc.disable()
 try:
-    import pandas  # noqa: F401
-    import skops.io  # noqa: F401
+    import skops.io  # noqa: F401  with all of scikit-learn, and pandas
 
-    from siftline.detectors import kinds
-    from siftline.engine import workers
     from siftline.stages import labelling, scoring, training  # noqa: F401
-
-    workers.preload_dask()
-    kinds.preload()
 finally:
     gc.freeze()
     gc.enable()

@@ -14,7 +14,15 @@ from siftline.config.batch import BatchConfig
 from siftline.config.clusters import AddressCluster, FactoryCluster, LocalCluster, SerialCluster, WorkerRange
 from siftline.config.loading import parse_config
 from siftline.errors import ConfigError
-from siftline.resources.allocation import JobSize, Requirements, allotted, fitted, requirements, size_of
+from siftline.resources.allocation import (
+    JobSize,
+    Requirements,
+    allotted,
+    fitted,
+    needs_no_cluster,
+    requirements,
+    size_of,
+)
 from siftline.resources.pool import Pool
 from siftline.stages.plan import plan_batch
 from siftline.system.machine import Machine
@@ -198,3 +206,24 @@ def test_clusters_of_others_stay_as_they_are(tmp_path: Path) -> None:
         AddressCluster(kind="address", address="tcp://127.0.0.1:8786"),
     ):
         assert allotted(cluster, 2, wanted) is cluster
+
+
+@pytest.mark.parametrize(
+    ("chunks", "sections", "expected"),
+    [
+        (2, {}, True),
+        (3, {}, False),
+        (2, {"cluster": {"kind": "local"}}, True),
+        (2, {"cluster": {"kind": "local", "workers": 1}}, False),
+        (2, {"resources": {"workers": 1}}, False),
+        (2, {"resources": {"threads": 2}}, False),
+        (2, {"cluster": {"kind": "serial"}}, False),
+        (2, {"cluster": ADDRESS}, False),
+        (2, {"cluster": FACTORY}, False),
+    ],
+)
+def test_a_job_for_one_worker_needs_no_cluster_unless_its_workers_are_configured(
+    chunks: int, sections: dict[str, Any], expected: bool
+) -> None:
+    wanted = asked(replace(SIZE, chunks=chunks), **sections)
+    assert needs_no_cluster(config(**sections), wanted) is expected
