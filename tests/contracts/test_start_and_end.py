@@ -110,6 +110,25 @@ def test_a_cluster_that_does_not_close_in_order_is_named_and_loses_nothing(
     ]
 
 
+def test_a_process_that_does_not_start_is_an_error_and_ends_when_it_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("siftline.engine.forked._START_SECONDS", 0.2)
+    monkeypatch.setattr("siftline.engine.forked._END_SECONDS", 0.2)
+    prepare_workers()
+    server = psutil.Process(forkserver._forkserver._forkserver_pid)  # type: ignore[attr-defined]
+    with nothing_left_behind():
+        server.suspend()
+        try:
+            with (
+                open_executor(LocalCluster(), forked=True) as executor,
+                pytest.raises(ClusterError, match="does not start: nothing after"),
+            ):
+                list(run_with_retries(executor, double, [1], RetriesConfig()))
+        finally:
+            server.resume()
+
+
 def test_a_stop_while_a_cluster_starts_is_heeded() -> None:
     cluster = LocalCluster(workers=1, memory_limit="1GiB")
     with first_worker_frozen() as frozen, open_executor(cluster) as executor:

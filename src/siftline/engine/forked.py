@@ -30,6 +30,7 @@ from siftline.system.signals import hold_signals
 # Of the memory limit, as Dask's nannies have it.
 _MOST_MEMORY = 0.95
 _LOOK_SECONDS = 0.1
+_START_SECONDS = 60.0
 _END_SECONDS = 5.0
 
 
@@ -51,13 +52,15 @@ class ForkedExecutor:
         self._memory = memory
         self._warm_up = warm_up
         self._free: list[_Process] = []
+        self._closed = False
+        self._until = time.monotonic() + _START_SECONDS
         prepare_workers(cluster=False)
         self._first = threading.Thread(target=self._start_first, name="siftline-fork", daemon=True)
         self._first.start()
 
     def started(self) -> bool:
-        """Return true once a session opens at once."""
-        return not self._first.is_alive()
+        """Return true once a session opens at once, or raises."""
+        return not self._first.is_alive() or time.monotonic() > self._until
 
     def scale(self, workers: int) -> int:
         """Return 1: there is one process."""
@@ -67,8 +70,13 @@ class ForkedExecutor:
     def session(
         self, function: Callable[[T], R], bundle: int = 1, timeout_seconds: float | None = None
     ) -> Iterator[Session[T, R]]:
-        """Open a session; each has a process of its own while others are open."""
-        self._first.join()
+        """Open a session; each has a process of its own while others are open.
+
+        A process that does not start raises `ClusterError`.
+        """
+        self._first.join(max(0.0, self._until - time.monotonic()))
+        if self._first.is_alive():
+            raise _not_started(f"nothing after {_START_SECONDS:g} s")
         session: _ForkedSession[T, R] = _ForkedSession(self, function, bundle, timeout_seconds)
         try:
             yield session
@@ -90,22 +98,33 @@ class ForkedExecutor:
         self._free.append(process)
 
     def close(self) -> None:
-        """End the processes."""
-        self._first.join()
-        while self._free:
-            self._free.pop().end()
+        """End the processes; one that still starts ends then."""
+        self._closed = True
+        self._first.join(_END_SECONDS)
+        self._end_free()
+
+    def _end_free(self) -> None:
+        with suppress(IndexError):
+            while True:
+                self._free.pop().end()
 
     def _start_first(self) -> None:
         hold_signals()
         with suppress(ClusterError):  # the session that needs it tries again, and raises
             self._free.append(self._forked())
+        if self._closed:
+            self._end_free()
 
     def _forked(self) -> _Process:
         try:
             return _Process(self._memory, self._warm_up)
         except (OSError, EOFError) as error:
-            problem = f"a process for the job does not start: {' '.join(str(error).split())}"
-            raise ClusterError(problem, "check the memory and the disk of this machine") from error
+            raise _not_started(" ".join(str(error).split())) from error
+
+
+def _not_started(reason: str) -> ClusterError:
+    problem = f"the process for the job does not start: {reason}"
+    return ClusterError(problem, "check the memory and the disk of this machine")
 
 
 class _Process:
