@@ -38,7 +38,7 @@ class LocalCluster(Section):
     kind: Literal["local"] = "local"
     """A Dask cluster on this machine."""
     workers: PositiveInt | WorkerRange | None = Field(default=None, examples=[{"minimum": 1, "maximum": 8}])
-    """Worker processes of a Dask cluster. Default: `resources.workers`; without both, none for a small job."""
+    """Workers of a Dask cluster. Default: `resources.workers`; without both, none for a small job."""
     threads: PositiveInt | None = None
     """Chunks each worker scores at once. Default: `resources.threads`."""
     memory_limit: MemorySize | None = None
