@@ -10,14 +10,20 @@ from siftline.config.clusters import LocalCluster, SerialCluster
 from siftline.engine import Executor, open_executor
 
 
+@pytest.fixture(scope="session")
+def forked() -> Iterator[Executor]:
+    """One process, replaced when it ends."""
+    with open_executor(LocalCluster(memory_limit="1GiB"), forked=True) as executor:
+        yield executor
+
+
 @pytest.fixture(params=["serial", "forked", "dask"])
 def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
     if request.param == "dask":
         yield request.getfixturevalue("dask_executor")
         return
     if request.param == "forked":
-        with open_executor(LocalCluster(memory_limit="1GiB"), forked=True) as forked:
-            yield forked
+        yield request.getfixturevalue("forked")
         return
     with open_executor(SerialCluster(kind="serial")) as serial:
         yield serial

@@ -105,6 +105,41 @@ def test_an_unknown_exception_comes_through_as_it_is(executor: Executor) -> None
         list(run_with_retries(executor, fail_unexpectedly, [0], RetriesConfig()))
 
 
+class Odd(Exception):
+    """An error that cannot be read back where it was not raised."""
+
+    def __init__(self, one: str, other: str) -> None:
+        super().__init__(one + other)
+
+
+def fail_oddly(item: int) -> int:
+    raise Odd("an odd ", "error")
+
+
+def test_an_error_that_cannot_travel_comes_through_as_its_text(forked: Executor) -> None:
+    with pytest.raises(RuntimeError, match="Odd: an odd error"):
+        list(run_with_retries(forked, fail_oddly, [0], RetriesConfig()))
+
+
+def grow(item: int) -> int:
+    return len(bytearray(item))
+
+
+def hold(item: int) -> None:
+    held = bytearray(item)
+    held[::4096] = b"1" * len(held[::4096])
+    time.sleep(60)  # until it is killed
+
+
+def test_a_process_beyond_its_memory_is_replaced(forked: Executor) -> None:
+    first, second = (
+        next(answers(forked, function, [1_100 << 20 if function is hold else 1])) for function in (hold, grow)
+    )
+    assert isinstance(first.error, WorkerLost)
+    assert "cluster.memory_limit" in str(first.error)
+    assert value_of(second) == 1
+
+
 @pytest.mark.parametrize("bundle", [1, 4])
 @pytest.mark.parametrize(
     ("item", "kind", "text"),

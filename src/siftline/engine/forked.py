@@ -171,9 +171,9 @@ class _Process:
 
     def end(self) -> None:
         """Kill it, and wait for its end."""
-        self.connection.close()
         self._process.kill()
         self._process.join(_END_SECONDS)
+        self.connection.close()  # now that nothing is sent any more
 
 
 def _serve(connection: Connection, warm_up: Callable[[], None] | None) -> None:
@@ -194,7 +194,16 @@ def _answer(function: Callable[[Any], Any], item: Any) -> tuple[Any, Exception |
     try:
         return attempt(function, item)
     except Exception as error:  # noqa: BLE001  a bug, which the coordinator raises
-        return None, error, None
+        return None, _portable(error), None
+
+
+def _portable(error: Exception) -> Exception:
+    """Return an error, or its text if it cannot travel."""
+    try:
+        ForkingPickler.loads(ForkingPickler.dumps(error))
+    except Exception:  # noqa: BLE001  whatever a foreign class raises
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 
 class _ForkedSession(Generic[T, R]):
@@ -239,11 +248,11 @@ class _ForkedSession(Generic[T, R]):
         deadline = time.monotonic() + seconds
         try:
             while not answers and (left := deadline - time.monotonic()) > 0:
+                self._look(process)
                 if process.connection.poll(min(left, _LOOK_SECONDS)):
                     answers += self._received(process)
                 elif time.monotonic() - self._began > self._timeout:
                     return self._failed(self._overdue())
-                self._look(process)
         except (EOFError, OSError):
             lost = WorkerLost("the worker was lost while it had this chunk", MORE_MEMORY)
             return answers + self._failed(lost)
