@@ -15,8 +15,9 @@ from prefect.futures import PrefectFuture
 from prefect.settings import get_current_settings, temporary_settings
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
+from siftline.flows.run.heartbeats import heartbeats_left_to_us
+
 _RETRIES = 7  # after 2, 4, … 128 s, on the side of the run
-_HEARTBEAT_SECONDS = 30
 # A run waits that long for an API that is gone; with what else its end takes, that is below two minutes.
 _PATIENCE_SECONDS = 80.0
 _ATTEMPT_SECONDS = 20.0
@@ -30,13 +31,14 @@ Send = Callable[..., httpx.Response]
 class _PatientTaskRunner(ThreadPoolTaskRunner[Any]):
     """Prefect's usual task runner, and longer retries for as long as the run takes.
 
-    Prefect enters a flow's task runner before the first heartbeat of a run, and leaves it after the final
-    state, wherever the run was started.
+    Prefect enters a flow's task runner before its own heartbeats begin, and leaves it after the final state,
+    wherever the run was started.
     """
 
     def __enter__(self) -> Self:
         self._settings = ExitStack()
         self._settings.enter_context(longer_api_retries())
+        self._settings.enter_context(heartbeats_left_to_us())
         context = SyncClientContext.get()
         if context is not None:
             self._settings.enter_context(_asked_patiently(context.client._client))
@@ -56,14 +58,9 @@ PatientTaskRunner: Callable[[], TaskRunner[PrefectFuture[Any]]] = cast(Any, _Pat
 
 @contextmanager
 def longer_api_retries() -> Iterator[None]:
-    """Retry the API for minutes and send a heartbeat twice a minute, unless the settings ask for more."""
-    settings = get_current_settings()
-    frequency = settings.flows.heartbeat_frequency
-    longer = {
-        "client.max_retries": max(settings.client.max_retries, _RETRIES),
-        "flows.heartbeat_frequency": frequency and min(frequency, _HEARTBEAT_SECONDS),
-    }
-    with temporary_settings(longer):
+    """Retry the API for minutes, unless the settings ask for more."""
+    retries = max(get_current_settings().client.max_retries, _RETRIES)
+    with temporary_settings({"client.max_retries": retries}):
         yield
 
 

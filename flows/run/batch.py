@@ -15,7 +15,7 @@ from siftline.errors import PartDamaged
 from siftline.flows.run.admission import Allocation, admitted
 from siftline.flows.run.lifecycle import Run
 from siftline.jobs.results import Manifest
-from siftline.report.drawing import prepare_drawing
+from siftline.report.page import prepare_report
 from siftline.resources.allocation import allotted, needs_no_cluster
 from siftline.stages.publish import published_already
 from siftline.stages.scoring import warm_up
@@ -52,8 +52,8 @@ def process_batch(plan: BatchPlan, run: Run, *, safer: bool = False, partial: bo
         with admitted(plan) as allocation, _cluster(plan, allocation, safer) as executor:
             run.monitor.allot(str(allocation))
             run.started += allocation.waited
-            detector = fit_detector(plan, executor)
             drawing = process.enter_context(_drawing(plan))
+            detector = fit_detector(plan, executor)
             receipts, combined = _detect(plan, detector, executor, run, partial)
         validation = run.retried(validate_results, "result_validation")(plan, receipts, combined, partial)
         publish = run.retried(publish_results)
@@ -76,7 +76,7 @@ def process_batch(plan: BatchPlan, run: Run, *, safer: bool = False, partial: bo
 def _drawing(plan: BatchPlan) -> AbstractContextManager[Executor]:
     """Return what draws the report: a process that imports meanwhile, or this one if the job has no other."""
     if isinstance(plan.config.cluster, LocalCluster):
-        return closing(ForkedExecutor(None, prepare_drawing, worker=False))
+        return closing(ForkedExecutor(None, prepare_report, worker=False))
     return nullcontext(SerialExecutor())
 
 

@@ -26,6 +26,7 @@ from siftline.flows.control.slots import claim_of
 from siftline.flows.run.admission import SlotsAwaited, submission_ended
 from siftline.flows.run.announcements import announce_failure, announce_result
 from siftline.flows.run.api_retries import brief_api_requests
+from siftline.flows.run.heartbeats import heartbeats
 from siftline.flows.run.steps import run_steps
 from siftline.jobs.monitor import Monitor
 from siftline.jobs.record import Outcome, concluded, read_job, write_job
@@ -181,7 +182,7 @@ class Run:
 def run_of(assignment: Assignment) -> Iterator[Run]:
     """Give a run its lease, and end it as its block ends; raise an error that a recovery may help."""
     monitor = Monitor(run_id(), assignment.config.name, due_time())
-    with Lease(run_id()) as lease, run_logged(), monitored(monitor, lease):
+    with heartbeats(), Lease(run_id()) as lease, run_logged(), monitored(monitor, lease):
         run = Run(assignment, lease, monitor)
         forget_label()
         try:

@@ -214,6 +214,7 @@ def test_a_run_cancelled_with_prefect_is_cancelled_leaves_nobody_and_goes_on(
     assert job.states()[run] == ("CANCELLED", "Cancelled")
 
 
+@pytest.mark.soak
 def test_a_suspended_run_stops_in_order_and_goes_on_when_it_is_resumed(
     checkout: Shell, tmp_path: Path
 ) -> None:

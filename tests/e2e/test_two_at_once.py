@@ -70,6 +70,7 @@ def contents(job: Job) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in kept if path.is_file()}
 
 
+@pytest.mark.soak
 def test_a_run_that_was_frozen_and_replaced_changes_nothing_when_it_wakes_up(
     shell: Shell, woken: list[int]
 ) -> None:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Form = Callable[[float], str]
+# More have no room between them.
+_MOST_BARS = 150
 
 
 def occurrences(findings: Findings, rows: int) -> Markup | None:
@@ -34,7 +36,10 @@ def occurrences(findings: Findings, rows: int) -> Markup | None:
         return None
     figure, (axes,) = blank(150)
     axes.set_title(f"Anomalies by {axis}")
-    axes.bar(range(len(counts)), counts, width=0.8 if len(counts) < 150 else 1, color=ACCENT, align="edge")
+    if len(counts) < _MOST_BARS:
+        axes.bar(range(len(counts)), counts, width=0.8, color=ACCENT, align="edge")
+    else:
+        axes.stairs(counts, fill=True, color=ACCENT)
     axes.set(xlim=(0, len(counts)), ylim=(0, max(1, *counts) * 1.25))
     places = sorted({round(part * (len(counts) - 1)) for part in (0, 0.25, 0.5, 0.75, 1)})
     label_places(axes, places, [names[place] for place in places])

@@ -9,7 +9,6 @@ import io
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,13 +58,6 @@ _STYLE: dict[Any, Any] = {
     "ytick.major.size": 0,
     "ytick.minor.size": 0,
 }
-
-
-def prepare_drawing() -> None:
-    """Import matplotlib, if it is installed."""
-    if find_spec("matplotlib") is not None:
-        import matplotlib.backends.backend_svg
-        import matplotlib.figure  # noqa: F401
 
 
 @contextmanager

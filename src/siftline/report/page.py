@@ -21,7 +21,7 @@ from siftline.jobs.live import LiveRecord
 from siftline.jobs.results import Manifest, Results, open_results
 from siftline.jobs.texts import table_rows
 from siftline.report.charts import occurrences, past, throughput
-from siftline.report.drawing import drawing
+from siftline.report.drawing import blank, drawing, svg
 from siftline.report.scores import distribution
 from siftline.report.strips import strip, strips_of
 from siftline.report.text import FILTERS
@@ -29,6 +29,7 @@ from siftline.report.what_if import WhatIf
 from siftline.storage.files import link, replacing
 from siftline.storage.layout import OutputFiles
 
+_TEMPLATE = "report.html.j2"
 _TOP = 25
 _COLUMNS = 10
 _FEATURES = 100
@@ -45,6 +46,16 @@ class ReportTask:
 
     def __str__(self) -> str:
         return OutputFiles.REPORT
+
+
+def prepare_report() -> None:
+    """Compile the template, import matplotlib if it is installed, and draw once: that takes longest."""
+    _environment().get_template(_TEMPLATE)
+    if find_spec("matplotlib") is not None:
+        with drawing():
+            figure, (axes,) = blank(100)
+            axes.bar([0], [1])
+            svg(figure, "first", "")
 
 
 def draw_report(task: ReportTask) -> bool:
@@ -102,7 +113,7 @@ def render_page(
     apart = {*manifest.features, "score", "rank", "reasons"}
     return (
         _environment()
-        .get_template("report.html.j2")
+        .get_template(_TEMPLATE)
         .render(
             manifest=manifest,
             findings=found,

@@ -17,7 +17,6 @@ from typing import cast
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from siftline.batch_plan import BatchPlan
 from siftline.engine import Executor, run_with_retries
@@ -30,6 +29,7 @@ from siftline.stages.findings.sample import SampleTask
 from siftline.stages.high_scores import highest_scores, scan_scores
 from siftline.stages.keys import MOST_KEYS, key_facts
 from siftline.stages.labelling import FLAGGED, FOUND, KEYS, Labelled, LabelTask, label_or_sample
+from siftline.stages.merging import group_rows, merge_sorted
 from siftline.stages.threshold import asked_count, flagged_count, kth_largest, lowest_edge, merge
 from siftline.storage.files import replacing
 from siftline.storage.layout import OutputFiles
@@ -42,8 +42,6 @@ from siftline.types import ChunkReceipt, CombinedScores, DetectorRef, Float64s, 
 _CHUNKS_PER_FILE = 256
 # Highest scores of which each is compared with known labels by itself.
 _EXACT_LABELS = 1 << 17
-# Cells of anomalies that are sorted in memory.
-_SORTED_CELLS = 1 << 25
 
 
 def combine_results(
@@ -52,7 +50,6 @@ def combine_results(
     receipts: Receipts,
     executor: Executor,
     rows_per_file: int = 1 << 19,
-    sorted_rows: int = 100_000,
     asked: Callable[[], bool] = lambda: False,
 ) -> CombinedScores:
     """Find the threshold, label every row that has a score, and stage the result.
@@ -60,7 +57,7 @@ def combine_results(
     Rows at the threshold or above are anomalies. By contamination the threshold is the k-th largest score,
     k = ceil(contamination x rows), so that at least k rows are flagged: more only where others tie with
     the k-th, because equal rows must not get different labels. A file has `rows_per_file` rows, if its chunks
-    are not larger. At most `sorted_rows` anomalies are sorted by rank: more would need unbounded memory.
+    are not larger.
 
     Raises
     ------
@@ -90,7 +87,7 @@ def combine_results(
     ]
     evidence = Evidence(detector)
     labelled = _label(plan, executor, tasks, evidence, asked)
-    anomalies = _gather_anomalies(staged, labelled, sorted_rows)
+    anomalies = _gather_anomalies(staged, labelled)
     key = key_facts(plan, receipts.in_order, [one.keys for one in labelled])
     if key is not None and key.caution is not None:
         emit(Incident("key", key.caution))
@@ -182,6 +179,7 @@ def _label_task(
         label=source.label,
         exact_from=exact_from,
         most_keys=MOST_KEYS if plan.rows <= MOST_KEYS else MOST_KEYS // runs,
+        group_rows=group_rows(len(carried), runs),
     )
 
 
@@ -199,23 +197,13 @@ def _runs(receipts: Iterable[ChunkReceipt], rows_per_file: int) -> Iterator[list
         yield run
 
 
-def _gather_anomalies(staged: Path, labelled: list[Labelled], sorted_rows: int) -> PublishedFile:
-    """Join the anomalies of all workers, by rank if they are few enough to sort."""
-    paths = [staged / FOUND / Path(one.scores.name).name for one in labelled]
-    tables: Iterator[pa.Table] = chain.from_iterable(map(_row_groups, paths))
+def _gather_anomalies(staged: Path, labelled: list[Labelled]) -> PublishedFile:
+    """Join the anomalies of all workers by rank, those of equal rank in source order."""
+    paths = [Path(path) for one in labelled for path in one.found]
     rows = sum(one.anomalies for one in labelled)
-    if rows <= min(sorted_rows, _SORTED_CELLS // len(pq.read_schema(paths[0]))):
-        tables = iter([pa.concat_tables(tables).sort_by("rank")])
-    file = _gather(tables, staged, OutputFiles.ANOMALIES, rows)
+    file = _gather(merge_sorted(paths), staged, OutputFiles.ANOMALIES, rows)
     shutil.rmtree(staged / FOUND)
     return file
-
-
-def _row_groups(path: Path) -> Iterator[pa.Table]:
-    """Read a file of anomalies, which may be as many as the rows, piece by piece."""
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:
-        for number in range(file.num_row_groups):
-            yield file.read_row_group(number, use_threads=False)
 
 
 def _gather_rejects(plan: BatchPlan, receipts: Receipts, staged: Path) -> tuple[PublishedFile, ...]:

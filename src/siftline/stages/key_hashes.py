@@ -28,6 +28,8 @@ def hash_keys(table: pa.Table, key: Sequence[str]) -> tuple[Hashes, int] | None:
     columns = [flat for name in key if (flat := _flat(table[name])) is not None]
     if len(columns) < len(key):
         return None
+    if len(columns) == 1 and pa.types.is_integer(columns[0].type):
+        return _integers(columns[0])
     hashes = np.empty(table.num_rows, dtype=np.uint64)
     lacking = 0
     for first in range(0, table.num_rows, _ROWS):
@@ -37,6 +39,14 @@ def hash_keys(table: pa.Table, key: Sequence[str]) -> tuple[Hashes, int] | None:
         hashes[first : first + _ROWS] = found[0]
         lacking += found[1]
     return hashes, lacking
+
+
+def _integers(column: pa.Array) -> tuple[Hashes, int]:
+    """Return integers as their own hashes, and how many are missing."""
+    words = column if column.type == pa.uint64() else column.cast(pa.int64())
+    hashes = words.fill_null(0).to_numpy().view(np.uint64)
+    missing = _missing(column)
+    return (hashes, 0) if missing is None else (np.where(missing, _MISSING, hashes), int(missing.sum()))
 
 
 def _hash_rows(columns: Sequence[pa.Array]) -> tuple[Hashes, int] | None:

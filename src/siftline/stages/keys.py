@@ -81,6 +81,8 @@ class KeyCensus:
 
 def _different(hashes: Hashes) -> tuple[Hashes, int | None]:
     """Return the different hashes, ascending, and one that occurs twice."""
+    if (hashes[1:] > hashes[:-1]).all():
+        return hashes, None
     ordered = np.sort(hashes)
     again = ordered[1:] == ordered[:-1]
     if not again.any():

@@ -23,7 +23,14 @@ from siftline.stages.findings.tally import Tally, count_labels, count_positions
 from siftline.stages.keys import KeyCensus, RunKeys
 from siftline.storage.files import replacing
 from siftline.storage.layout import OutputFiles
-from siftline.storage.parquet import ROW, parquet_writer, published_file, read_part, with_rows
+from siftline.storage.parquet import (
+    ROW,
+    parquet_writer,
+    published_file,
+    read_part,
+    with_labels,
+    write_parquet,
+)
 from siftline.storage.records import PublishedFile
 from siftline.types import ChunkReceipt, DetectorRef, Float64s, Ints
 
@@ -31,7 +38,7 @@ from siftline.types import ChunkReceipt, DetectorRef, Float64s, Ints
 FLAGGED = "flagged.npy"
 # Name of a directory in it: hashes of keys.
 KEYS = "keys"
-# Name of a directory in it: anomalies, a file for each of scores.
+# Name of a directory in it: anomalies, in files sorted by rank.
 FOUND = "found"
 _HELD_CELLS = 1 << 22
 
@@ -41,7 +48,7 @@ class LabelTask:
     """Task of labelling consecutive chunks of a source with `rows` rows.
 
     Known labels are in the column `label`, if any; scores from `exact_from` upwards are counted one by one.
-    At most `most_keys` hashes of keys are saved.
+    At most `most_keys` hashes of keys are saved. Anomalies are in row groups of `group_rows`.
     """
 
     name: str
@@ -58,6 +65,7 @@ class LabelTask:
     label: str | None
     exact_from: float
     most_keys: int
+    group_rows: int
 
     def __str__(self) -> str:
         return f"labels of chunks {self.chunks[0].index}-{self.chunks[-1].index}"
@@ -65,9 +73,10 @@ class LabelTask:
 
 @dataclass(frozen=True)
 class Labelled:
-    """Result of a `LabelTask`."""
+    """Result of a `LabelTask`: its file of scores, its files of anomalies, and their rows."""
 
     scores: PublishedFile
+    found: tuple[str, ...]
     anomalies: int
     tally: Tally | None
     keys: RunKeys | None
@@ -84,11 +93,8 @@ def label_chunks(task: LabelTask) -> Labelled:
     tallies: list[Tally] = []
     census = KeyCensus(task.key, many=task.rows > task.most_keys)
     rows = 0
-    with (
-        replacing(staged / OutputFiles.SCORES / task.name) as temporary,
-        replacing(staged / FOUND / task.name, durable=False) as temporary_found,
-    ):
-        anomalies = _Anomalies(task, temporary_found)
+    anomalies = _Anomalies(task)
+    with replacing(staged / OutputFiles.SCORES / task.name) as temporary:
         writer: pq.ParquetWriter | None = None
         for chunk, receipt in zip(task.chunks, task.receipts, strict=True):
             labelled = _labelled(task, receipt)
@@ -104,59 +110,54 @@ def label_chunks(task: LabelTask) -> Labelled:
                 anomalies.add(_originals(task, chunk, receipt, flagged, positions))
         if writer is not None:
             writer.close()
-        found = anomalies.close()
+    anomalies.write()
     scores = published_file(staged, f"{OutputFiles.SCORES}/{task.name}", rows)
     keys = census.keys(staged / KEYS / f"{task.name}.npy", task.most_keys)
-    return Labelled(scores, found, reduce(Tally.plus, tallies), keys)
+    return Labelled(scores, tuple(anomalies.files), anomalies.rows, reduce(Tally.plus, tallies), keys)
 
 
 class _Anomalies:
-    """Anomalies with reasons, explained and written a bounded number of cells at a time."""
+    """Anomalies with reasons, explained, sorted by rank and written a bounded number of cells at a time."""
 
-    def __init__(self, task: LabelTask, path: Path) -> None:
+    def __init__(self, task: LabelTask) -> None:
+        self.files: list[str] = []
+        self.rows = 0
         self._task = task
-        self._path = path
         self._held: list[pa.Table] = []
         self._cells = 0
-        self._writer: pq.ParquetWriter | None = None
-        self._rows = 0
 
     @property
     def empty(self) -> bool:
         """True before the first table."""
-        return not self._held and self._writer is None
+        return not self._held and not self.files
 
     def add(self, rows: pa.Table) -> None:
         """Add flagged rows."""
         self._held.append(rows)
         self._cells += rows.num_rows * rows.num_columns
         if self._cells >= _HELD_CELLS:
-            self._write()
+            self.write()
 
-    def close(self) -> int:
-        """Write the rest, and return the number of rows."""
-        self._write()
-        if self._writer is not None:
-            self._writer.close()
-        return self._rows
-
-    def _write(self) -> None:
+    def write(self) -> None:
+        """Write the flagged rows that are held, if any."""
         if not self._held:
             return
         rows = pa.concat_tables(self._held)
         self._held, self._cells = [], 0
         step = max(1, _HELD_CELLS // rows.num_columns)
         for start in range(0, max(1, rows.num_rows), step):
-            explained = _explained(self._task, rows.slice(start, step))
-            self._writer = self._writer or parquet_writer(self._path, explained.schema)
-            self._writer.write_table(explained)
-            self._rows += explained.num_rows
+            explained = _explained(self._task, rows.slice(start, step)).sort_by("rank")
+            path = Path(self._task.staged) / FOUND / f"{len(self.files)}-{self._task.name}"
+            with replacing(path, durable=False) as temporary:
+                write_parquet(explained, temporary, self._task.group_rows)
+            self.files.append(str(path))
+            self.rows += explained.num_rows
 
 
 def _labelled(task: LabelTask, receipt: ChunkReceipt) -> pa.Table:
-    table = with_rows(read_part(Path(task.parts), receipt.part), receipt.first_row)
-    labels = (table["score"].to_numpy() >= task.threshold).astype(np.int8)
-    return table.append_column("label", pa.array(labels))
+    part = read_part(Path(task.parts), receipt.part)
+    labels = (part["score"].to_numpy() >= task.threshold).view(np.int8)
+    return with_labels(part, receipt.first_row, pa.array(labels))
 
 
 def _tally(task: LabelTask, chunk: Chunk, scores: Float64s, flagged: Ints) -> Tally:

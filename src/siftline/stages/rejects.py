@@ -55,8 +55,10 @@ def score_around(
             rejects += _rejects(rows[bad] + first_row, type(error).__name__, error.problem, attempts)
             todo += [(rest, attempts + 1) for rest in _rest(rows, bad)]
         else:
-            scores[rows] = found
             bad = ~np.isfinite(found)
+            if len(rows) == table.num_rows and not bad.any():
+                return found, []
+            scores[rows] = found
             scores[rows[bad]] = np.nan
             what = "the detector returned no finite score"
             rejects += _rejects(rows[bad] + first_row, "RowError", what, attempts)

@@ -116,7 +116,8 @@ def _write_part(task: ChunkTask, path: Path) -> _Scored:
     model = cached_model(task.detector)
     columns = [*dict.fromkeys([*task.key, *(feature.column for feature in model.features)])]
     scores = np.full(task.chunk.rows, np.nan)
-    keys, rejects = [], []
+    keys: list[pa.Table] = []
+    rejects: list[pa.Table] = []
     # None of a small chunk, or while memory is short.
     keep = task.chunk.rows >= _MIN_CANDIDATE_ROWS and task.batch_divisor == 1
     candidates = Candidates(task.chunk.rows, task.share, task.detector.threshold if keep else math.inf)
@@ -128,7 +129,8 @@ def _write_part(task: ChunkTask, path: Path) -> _Scored:
         )
         scores[start:stop] = found
         keys.append(key_columns(table, task.key, first_row))
-        rejects.append(rejected_rows(table, task.key, first_row, refused))
+        if refused or not rejects:
+            rejects.append(rejected_rows(table, task.key, first_row, refused))
         candidates.add(table, found)
         start, rejected = stop, rejected + len(refused)
         if rejected > task.tolerated_rows:

@@ -16,6 +16,8 @@ from siftline.storage.records import PublishedFile, StoredFile
 
 # The position of a row in the source.
 ROW = "row"
+# Rows that are encoded at once.
+_BATCH_ROWS = 1 << 16
 _REMEDY = "run the same command again: it is recomputed"
 
 
@@ -27,11 +29,18 @@ def key_columns(table: pa.Table, key: Sequence[str], first_row: int) -> pa.Table
     return pa.table({ROW: _positions(first_row, table.num_rows)})
 
 
-def with_rows(part: pa.Table, first_row: int) -> pa.Table:
-    """Return the rows of a part file with the position of each after the key, unless that has the name."""
-    if ROW in part.column_names:
-        return part
-    return part.add_column(part.num_columns - 1, ROW, pa.array(_positions(first_row, part.num_rows)))
+def with_labels(part: pa.Table, first_row: int, labels: pa.Array) -> pa.Table:
+    """Return the rows of a part file as a result has them: key, position unless a key has its name, label."""
+    rows = part.drop_columns(["score"])
+    if ROW not in rows.column_names:
+        rows = rows.append_column(_required(ROW, pa.int64()), pa.array(_positions(first_row, rows.num_rows)))
+    rows = rows.append_column(_required("score", pa.float64()), part["score"])
+    return rows.append_column(_required("label", pa.int8()), labels)
+
+
+def _required(name: str, kind: pa.DataType) -> pa.Field:
+    """Return the field of a column in which no value is missing: it is written, and read, faster."""
+    return pa.field(name, kind, nullable=False)
 
 
 def _positions(first_row: int, rows: int) -> np.ndarray:
@@ -40,16 +49,17 @@ def _positions(first_row: int, rows: int) -> np.ndarray:
 
 def parquet_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
     """Open a writer that adds checksums to pages and does not compress scores."""
-    # A dictionary of identifiers or ranks is slow and large; bits of scores do not compress.
-    delta = {field.name for field in schema if pa.types.is_integer(field.type) and field.name != "label"}
+    delta = _deltas(schema)
     leaves = [leaf for field in schema if field.name not in delta for leaf in _leaves(field.name, field.type)]
     return pq.ParquetWriter(
         path,
         schema,
-        use_dictionary=[leaf for leaf in leaves if leaf != "score"],
+        use_dictionary=[leaf for leaf in leaves if leaf not in ("score", "label")],
         column_encoding=dict.fromkeys(delta, "DELTA_BINARY_PACKED"),
+        # Bits of scores do not compress.
         compression=dict.fromkeys([*leaves, *delta], "zstd") | {"score": "none"},
         write_page_checksum=True,
+        write_batch_size=_BATCH_ROWS,
     )
 
 
@@ -62,10 +72,26 @@ def _leaves(path: str, kind: pa.DataType) -> list[str]:
     return [path]
 
 
-def write_parquet(table: pa.Table, path: Path) -> None:
-    """Write a table as one Parquet file."""
-    with parquet_writer(path, table.schema) as writer:
-        writer.write_table(table)
+def write_parquet(table: pa.Table, path: Path, group_rows: int | None = None) -> None:
+    """Write a table that only this job reads back: without statistics and dictionaries, which take time."""
+    floating = {field.name for field in table.schema if pa.types.is_floating(field.type)}
+    others = [leaf for field in table.schema for leaf in _leaves(field.name, field.type)]
+    with pq.ParquetWriter(
+        path,
+        table.schema,
+        use_dictionary=False,
+        column_encoding=dict.fromkeys(_deltas(table.schema), "DELTA_BINARY_PACKED"),
+        compression=dict.fromkeys(others, "zstd") | dict.fromkeys(floating, "none"),
+        write_statistics=False,
+        write_page_checksum=True,
+        write_batch_size=_BATCH_ROWS,
+    ) as writer:
+        writer.write_table(table, group_rows)
+
+
+def _deltas(schema: pa.Schema) -> list[str]:
+    """Return the columns of integers except labels: dictionaries of these are slow and large."""
+    return [field.name for field in schema if pa.types.is_integer(field.type) and field.name != "label"]
 
 
 def stored(path: Path) -> StoredFile:
@@ -92,9 +118,8 @@ def read_part(directory: Path, file: StoredFile, columns: Sequence[str] | None =
     path = directory / file.name
     if not is_intact(directory, file):
         raise PartDamaged(f"{path}: does not match its receipt", _REMEDY)
-    with _damage(path):
-        table = pq.read_table(path, columns=columns, use_threads=False, page_checksum_verification=True)
-        return table.combine_chunks()  # one array per column
+    with _damage(path), pq.ParquetFile(path, page_checksum_verification=True) as parquet:
+        return parquet.read(columns, use_threads=False).combine_chunks()  # one array per column
 
 
 def read_scores(directory: Path, file: StoredFile) -> np.ndarray:

@@ -60,8 +60,8 @@ def test_the_lines_of_those_who_carry_them_are_left_out(heard: list[LogLine], na
 
 
 def test_lines_are_few_and_short(heard: list[LogLine]) -> None:
-    for _ in range(1_000):
-        LOGGER.warning("x" * 100_000)
+    for _ in range(50):
+        LOGGER.warning("x" * 10_000)
     assert len(heard) == 20
     assert {len(line.text) for line in heard} == {2_000}
 

@@ -128,13 +128,17 @@ def test_many_chunks_make_several_files_of_the_result(config: BatchConfig) -> No
     assert several.outcome() == one.outcome()
 
 
-def test_very_many_anomalies_are_left_in_source_order(config: BatchConfig) -> None:
-    sorted_rows = run_job(config).anomalies.to_pylist()
-    job = run_job(elsewhere(config), sorted_rows=5)
-    rows = job.anomalies.to_pylist()
-    assert [row["row"] for row in rows] == sorted(row["row"] for row in rows)
-    assert sorted(rows, key=lambda row: row["rank"]) == sorted_rows
-    assert siftline.open_results(job.plan.config.output.path).top(3).to_pylist() == sorted_rows[:3]
+def test_anomalies_of_many_files_with_equal_scores_are_by_rank_then_in_source_order(tmp_path: Path) -> None:
+    table = make_table(300)
+    data = write_files(tmp_path / "data", pa.concat_tables([table, table.slice(0, 100), table]))
+    config = make_config(tmp_path, data, chunking={"rows": 60}, threshold={"contamination": 0.3})
+    job = run_job(config, rows_per_file=60)
+    places = [(row["rank"], row["row"]) for row in job.anomalies.to_pylist()]
+    assert places == sorted(places)
+    assert len({rank for rank, _ in places}) < len(places)
+    assert (
+        siftline.open_results(job.plan.config.output.path).top(3).to_pylist() == job.anomalies.to_pylist()[:3]
+    )
 
 
 @pytest.mark.parametrize(

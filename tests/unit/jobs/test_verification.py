@@ -87,11 +87,9 @@ def test_an_intact_result_is_said_in_one_line(output: Path) -> None:
     assert open_results(output, verify=True).manifest.rows == 300
 
 
-@pytest.mark.parametrize("limits", [{"sorted_rows": 1}, {"rows_per_file": 10}])
-def test_results_of_any_cut_and_order_are_intact(
-    tmp_path: Path, source: Path, limits: dict[str, int]
-) -> None:
-    assert found_in(Path(run_job(make_config(tmp_path, source), **limits).plan.config.output.path)) == []
+def test_results_of_any_cut_are_intact(tmp_path: Path, source: Path) -> None:
+    job = run_job(make_config(tmp_path, source), rows_per_file=10)
+    assert found_in(Path(job.plan.config.output.path)) == []
 
 
 def test_a_result_whose_key_is_called_row_is_intact(tmp_path: Path) -> None:

@@ -77,6 +77,15 @@ def test_equal_numbers_have_equal_hashes_however_they_are_written() -> None:
     assert (found[0][0] == found[0][1], found[0][2] == found[0][3], found[1]) == (True, True, 2)
 
 
+def test_integers_have_the_same_hashes_in_a_chunk_with_missing_ones() -> None:
+    whole = hash_keys(pa.table({"k": pa.array([1, -2, 3], pa.int32())}), ["k"])
+    lacking = hash_keys(pa.table({"k": pa.array([1, -2, None], pa.int32())}), ["k"])
+    assert whole is not None
+    assert lacking is not None
+    assert whole[0][:2].tolist() == lacking[0][:2].tolist()
+    assert (whole[1], lacking[1], len({*whole[0].tolist(), *lacking[0].tolist()})) == (0, 1, 4)
+
+
 def test_a_unique_key_is_known_to_be_unique(tmp_path: Path) -> None:
     facts = key_of(tmp_path, np.random.default_rng(0).permutation(ROWS))
     assert (facts.unique, facts.distinct, facts.missing, facts.caution) == (True, ROWS, 0, None)

@@ -11,7 +11,7 @@ import pytest
 
 from siftline.jobs.findings import findings_record
 from siftline.source import reading
-from siftline.stages import combine, labelling
+from siftline.stages import labelling
 from siftline.stages.findings import groups
 from tests.support import Job, make_config, make_table, run_job, write_files
 
@@ -41,16 +41,6 @@ def test_a_result_does_not_depend_on_the_cells_held_at_once(
     monkeypatch.setattr(reading, "_COLUMNS_AT_ONCE", 7)
     monkeypatch.setattr(labelling, "_HELD_CELLS", cells)
     assert job(tmp_path).outcome() == usual.outcome()
-
-
-def test_anomalies_of_too_many_cells_are_in_source_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, usual: Job
-) -> None:
-    monkeypatch.setattr(combine, "_SORTED_CELLS", 1_000)
-    monkeypatch.setattr(labelling, "_HELD_CELLS", 100)
-    found = job(tmp_path).anomalies
-    assert found["row"].to_pylist() == sorted(found["row"].to_pylist())
-    assert found.sort_by("rank").to_pylist() == usual.anomalies.to_pylist()
 
 
 def test_the_findings_of_very_many_features_describe_those_that_are_a_reason(

@@ -83,7 +83,7 @@ class CompiledForest:
         self._kernels = kernels
         self._program, self._thresholds = compile_forest(forest)
         self._tables = rank_tables(self._thresholds)
-        self._normal_depth = len(forest.estimators_) * _average_path_length([forest._max_samples])
+        self._normal_depth = len(forest.estimators_) * _average_path_length([forest._max_samples]).item()
 
     def score_samples(self, matrix: Matrix) -> Float64s:
         """Score every row of a float matrix."""
@@ -91,7 +91,7 @@ class CompiledForest:
         rows = np.require(matrix, np.float32, "A")
         self._kernels.add_depths(rows, self._tables, self._program, self._scratch(), depths)
         # As in scikit-learn: a forest of single rows has no depth, and a score of 1.
-        share = np.divide(depths, self._normal_depth, out=np.ones_like(depths), where=self._normal_depth != 0)
+        share = depths / self._normal_depth if self._normal_depth else np.ones_like(depths)
         scores: Float64s = -(2**-share)
         return scores
 

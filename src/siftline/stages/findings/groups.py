@@ -1,6 +1,6 @@
 """Groups of anomalies with the same strongest reasons, the largest first.
 
-All anomalies are counted. Medians and shares come from a part of them, evenly spread over the source, if
+All anomalies are counted. Medians and shares come from a part of them, evenly spread over the ranks, if
 there are too many to hold.
 """
 
@@ -26,8 +26,8 @@ _MIN_SHARE = 0.01
 # Of so few anomalies, one may be a group.
 _FEW = 20
 _MOST_FEATURES = 1_000
-_HELD_ROWS = 1 << 18
-_HELD_CELLS = 1 << 24
+_HELD_ROWS = 1 << 15
+_HELD_CELLS = 1 << 22
 _COUNTED = (*(f"reasons.list.element.{name}" for name in ("feature", "direction", "contribution")), "score")
 
 

@@ -136,7 +136,7 @@ def test_only_large_jobs_of_forests_lack_numba(monkeypatch: pytest.MonkeyPatch) 
     assert lacking("elliptic_envelope", MANY) is None
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_kernels_are_compiled_once_a_machine_by_one_process_and_damage_is_made_good(tmp_path: Path) -> None:
     pytest.importorskip("numba")
     locking = (
