@@ -465,7 +465,7 @@ def no_second_start(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_second_start")
-@pytest.mark.parametrize("fault", ["hang", "freeze", "stop"])
+@pytest.mark.parametrize("fault", ["hang", pytest.param("freeze", marks=pytest.mark.soak), "stop"])
 def test_a_chunk_without_end_costs_its_worker_a_restart_and_is_tried_again(
     workers: Executor, run: Runner, tmp_path: Path, data: Path, undisturbed: Job, fault: Fault
 ) -> None:

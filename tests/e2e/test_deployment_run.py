@@ -190,6 +190,7 @@ def test_a_run_that_the_form_would_refuse_is_refused(checkout: Shell, tmp_path: 
     assert "treshold" in answer.text
 
 
+@pytest.mark.soak
 def test_a_run_cancelled_with_prefect_is_cancelled_leaves_nobody_and_goes_on(
     checkout: Shell, tmp_path: Path
 ) -> None:

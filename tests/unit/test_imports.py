@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -115,3 +115,16 @@ def test_the_command_as_a_module_imports_no_file_of_the_working_directory(tmp_pa
         [sys.executable, "-m", "siftline", "schema"], cwd=tmp_path, capture_output=True, text=True
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_blocks_that_overlap_leave_the_environment_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIFTLINE_SET", "before")
+    monkeypatch.delenv("SIFTLINE_UNSET", raising=False)
+    values = {"SIFTLINE_SET": "1", "SIFTLINE_UNSET": "1"}
+    first, second = ExitStack(), ExitStack()
+    first.enter_context(environment(values))
+    second.enter_context(environment(values))
+    first.close()
+    assert (os.environ["SIFTLINE_SET"], os.environ["SIFTLINE_UNSET"]) == ("1", "1")
+    second.close()
+    assert (os.environ["SIFTLINE_SET"], os.environ.get("SIFTLINE_UNSET")) == ("before", None)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
@@ -15,6 +16,9 @@ from typing import Any
 
 # Python puts neither the working directory nor a script's on the path of such a process.
 SAFE_PATH = "PYTHONSAFEPATH"
+_lock = threading.Lock()
+# Variables that are set at present: by how many blocks, and their values before.
+_set: dict[str, tuple[int, str | None]] = {}
 
 
 def import_own(path: str) -> Any:
@@ -45,17 +49,24 @@ def children_import_safely() -> Iterator[None]:
 
 @contextmanager
 def environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables within the block."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
+    """Set environment variables within the block; blocks of several threads may overlap."""
+    with _lock:
+        for name, value in values.items():
+            blocks, before = _set.get(name, (0, os.environ.get(name)))
+            _set[name] = blocks + 1, before
+            os.environ[name] = value
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        with _lock:
+            for name in values:
+                blocks, before = _set.pop(name)
+                if blocks > 1:
+                    _set[name] = blocks - 1, before
+                elif before is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = before
 
 
 def _is_here(entry: str) -> bool:
