@@ -376,7 +376,7 @@ def assert_lost_no_more_than(ran: Run, kills: int, culprits: frozenset[int] = fr
     others = [count for chunk, count in ran.executions.items() if chunk not in culprits]
     assert max(others) <= 2
     assert sum(others) <= len(others) + kills * GIVEN
-    assert set(ran.told.counts) <= {"worker lost", "split", "chunk failed", "retried"}
+    assert set(ran.told.counts) <= {"worker lost", "split", "chunk failed", "retried", "adapted"}
 
 
 def test_a_chunk_that_kills_its_worker_once_is_done_all_the_same(

@@ -125,6 +125,7 @@ def ended(applied: Shell) -> list[str]:
     return finished.out.split()
 
 
+@pytest.mark.soak
 def test_failed_runs_and_recoveries_are_recovered_and_those_that_failed_for_good_are_not(
     ended: list[str], server: Server
 ) -> None:
