@@ -127,6 +127,8 @@ def _plain(detail: ErrorDetails) -> str:
 
 def _suggestion(steps: Sequence[str], model: type[Section]) -> str:
     known = _fields(_schema(model), steps[:-1])
+    if steps[-1] in known:
+        return f"; another kind of {next(step for step in reversed(steps[:-1]) if not step.isdigit())} has it"
     close = difflib.get_close_matches(steps[-1], known, n=1)
     if close:
         return f"; did you mean {close[0]}?"

@@ -115,6 +115,10 @@ def test_the_documented_example_is_valid() -> None:
             {"cluster": {"kind": "local", "worker": 2}},
             "cluster.worker: unknown field; did you mean workers?",
         ),
+        (
+            {"cluster": {"kind": "serial", "memory_limit": "1GiB"}},
+            "cluster.memory_limit: unknown field; another kind of cluster has it",
+        ),
         ({"cluster": {"kind": "address"}}, "cluster.address: missing; it has no default"),
         ({"cluster": {"kind": "factory"}}, "cluster.factory: missing; it has no default"),
         (
