@@ -122,8 +122,8 @@ class Shell:
         """Every process that was started from here and is alive, whoever its parent is by now."""
         return [process for process in psutil.process_iter() if _is_marked(process, self.mark)]
 
-    def dask_workers(self) -> list[psutil.Process]:
-        """The processes of a local cluster that score."""
+    def forks(self) -> list[psutil.Process]:
+        """Forked processes: workers, and the one that draws the report."""
         return [process for process in self.processes() if _is_fork(process)]
 
     def wait_for_nobody(self, seconds: float = 30.0) -> None:

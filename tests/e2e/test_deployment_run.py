@@ -236,7 +236,9 @@ def test_a_suspended_run_stops_in_order_and_goes_on_when_it_is_resumed(
     assert 4 <= len(committed) < STOPPED_CHUNKS
     assert job.directory is not None
     assert read_job(job.directory).outcome == "suspended"
-    events = {"filter": {"event": {"name": ["siftline.job.suspended", "siftline.job.recoverable"]}}}
+    names = ["siftline.job.suspended", "siftline.job.recoverable"]
+    of_run = {"id": [f"prefect.flow-run.{run}"]}
+    events = {"filter": {"event": {"name": names}, "resource": of_run}}
     told = wait_until(
         lambda: post(checkout, "/events/filter", events).raise_for_status().json()["events"], "it is told"
     )
