@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from siftline.errors import SourceError
 from tests.unit.source.csv_files import looked_at, staged, written
@@ -32,6 +36,18 @@ def test_a_line_of_quoted_text_is_no_comment(tmp_path: Path) -> None:
     for settings in ({}, {"comment": "#"}):
         rows = staged(path, "a", "t", texts=("t",), csv=settings)
         assert rows.to_pydict() == {"a": [1, 2, 3], "t": ['a\n#b "c" d\n', '5" pipe', "z"]}
+
+
+@given(st.lists(st.text('a#",\n ', max_size=9), min_size=1, max_size=6))
+def test_quoted_text_is_kept_whatever_lines_it_has(texts: list[str]) -> None:
+    texts = [f"x{text}" for text in texts]
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "x.csv"
+        with path.open("w", newline="") as file:
+            rows = csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n# a comment\n")
+            rows.writerows([["a", "t"], *enumerate(texts)])
+        found = staged(path, "a", "t", texts=("t",), csv={"comment": "#"})
+    assert found["t"].to_pylist() == texts
 
 
 @pytest.mark.parametrize("above", ["# a\n# b\n", "title\n# b\n", "# a\n\n", "\r\n  \n"])

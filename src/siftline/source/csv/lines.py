@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import io
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,7 +37,7 @@ class CsvLines(io.RawIOBase):
         plain = codecs.lookup(dialect.encoding).name in _UTF8
         self._decoder = None if plain else codecs.getincrementaldecoder(dialect.encoding)()
         self._comment = dialect.comment.encode() if dialect.comment is not None else None
-        self._open = _unclosed(dialect.quote, dialect.delimiter)
+        self._quote, self._delimiter = dialect.quote.encode(), dialect.delimiter.encode()
         self._first = True
         self._started = False
         self._in_quotes = False
@@ -87,7 +86,8 @@ class CsvLines(io.RawIOBase):
             self.above += not self._started
             return False
         self._started = True
-        self._in_quotes = bool(self._open and self._open.fullmatch(b'"' * self._in_quotes + line))
+        if self._quote:
+            self._in_quotes = _ends_in_quotes(line, self._in_quotes, self._quote, self._delimiter)
         return True
 
     def _is_comment(self, line: bytes) -> bool:
@@ -110,15 +110,29 @@ class CsvLines(io.RawIOBase):
             self._last = (self._last + given)[-2:]
 
 
-def _unclosed(quote: str, delimiter: str) -> re.Pattern[bytes] | None:
-    """Return the pattern of a line whose last field has an opening quote, and no closing one."""
-    if not quote:
-        return None
-    mark, cut = re.escape(quote.encode()), re.escape(delimiter.encode())
-    text = rb"(?:[^%s]|%s%s)*+" % (mark, mark, mark)
-    quoted = rb"%s%s%s(?!%s)[^%s]*+" % (mark, text, mark, mark, cut)
-    plain = rb"(?!%s)[^%s]*+" % (mark, cut)
-    return re.compile(rb"(?:(?:%s|%s)%s)*+%s%s" % (quoted, plain, cut, mark, text))
+def _ends_in_quotes(line: bytes, in_quotes: bool, quote: bytes, delimiter: bytes) -> bool:
+    """Return True if the last field of a line has an opening quote and no closing one."""
+    place = 0
+    while True:
+        if in_quotes or line.startswith(quote, place):
+            place = _closing(line, place if in_quotes else place + len(quote), quote)
+            if place < 0:
+                return True
+        in_quotes = False
+        cut = line.find(delimiter, place)
+        if cut < 0:
+            return False
+        place = cut + len(delimiter)
+
+
+def _closing(line: bytes, place: int, quote: bytes) -> int:
+    """Return the place after the next quote that is not doubled; -1 without one."""
+    while (end := line.find(quote, place)) >= 0:
+        place = end + len(quote)
+        if not line.startswith(quote, place):
+            return place
+        place += len(quote)
+    return -1
 
 
 def _blank_lines(text: bytes) -> Iterator[int]:
