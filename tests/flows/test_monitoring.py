@@ -91,15 +91,16 @@ def faults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(detect, "score_chunk", score)
 
 
-def events_of(result: BatchResult) -> list[Event]:
-    """The events of a run about its work, in order, once the last has reached the server."""
+def events_of(result: BatchResult, last: str = "siftline.job.stage") -> list[Event]:
+    """The events of a run about its work, in order, once the last ones have reached the server."""
     about = {"resource": {"id": [f"prefect.flow-run.{result.flow_run_id}"]}}
     chosen = EventFilter.model_validate({**about, "event": {"prefix": ["siftline."]}, "order": "ASC"})
 
     def read() -> list[Event] | None:
         with get_client(sync_client=True) as client:
             found = client.read_events(chosen, limit=50).events
-        return found if any(one.payload.get("stage") == "notify" for one in found) else None
+        notified = any(one.payload.get("stage") == "notify" for one in found)
+        return found if notified and any(one.event == last for one in found) else None
 
     return wait_until(read, "the events have reached the server")
 
@@ -110,7 +111,7 @@ def test_a_run_sends_its_stages_its_commits_and_its_alerts_and_logs_what_its_wor
     result = batch_detection(troubled(tmp_path, "troubled"))
 
     assert result.state == "CompletedWithRejects"
-    found = events_of(result)
+    found = events_of(result, last="siftline.job.rejects")
     stages = [one for one in found if one.event == "siftline.job.stage"]
     assert [one.payload["stage"] for one in stages] == STAGES
     assert [one.payload["job_id"] for one in stages[1:]] == [result.job_id] * 6
