@@ -82,11 +82,8 @@ def measure(
 
 def environment(settings: Mapping[str, str | None]) -> dict[str, str]:
     """The environment of a command: ours with settings (None: not there)."""
-    changed = {
-        **os.environ,
-        **settings,
-        "PYTHONDONTWRITEBYTECODE": None,
-    }  # users' Pythons keep what they compile
+    # Users' Pythons keep what they compile.
+    changed = {**os.environ, **settings, "PYTHONDONTWRITEBYTECODE": None}
     return {name: value for name, value in changed.items() if value is not None}
 
 

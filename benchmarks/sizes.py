@@ -112,7 +112,7 @@ def _runs(bench: Bench, rows: int, repeats: int) -> dict[str, list[Usage]]:
 
 
 def _small_ratios(bench: Bench, rows: int, repeats: int) -> dict[str, list[float]]:
-    """What the commands of a small job take of B, in turn; the first round fills caches only."""
+    """Return the commands' shares of B, round by round; a first round fills caches only."""
     _say(f"{rows:,} rows")
     directory = bench.home("small")
     directory.mkdir(parents=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Generic
 
 from siftline.engine.base import R, T, name_of
-from siftline.errors import OutOfMemory, SiftlineError, storage_error
+from siftline.errors import ChunkTimeout, OutOfMemory, SiftlineError, WorkerLost, storage_error
 from siftline.progress import LogLine
 
 MORE_MEMORY = "give workers more memory (cluster.memory_limit), or cut smaller chunks (chunking.rows)"
@@ -22,6 +22,19 @@ _LONGEST_LINE = 2_000
 _FOREIGN = ("prefect", "distributed")
 # A thread of a worker has a connection to the scheduler, so that its events keep their order.
 _of_thread = threading.local()
+
+
+def worker_lost() -> WorkerLost:
+    """Return the error of an item whose worker is gone."""
+    return WorkerLost("the worker was lost while it had this chunk", MORE_MEMORY)
+
+
+def overdue(seconds: float) -> ChunkTimeout:
+    """Return the error of an item without an answer after its time."""
+    return ChunkTimeout(
+        f"no result after {seconds:g} s; the worker was restarted",
+        "raise chunking.timeout_seconds, or cut smaller chunks (chunking.rows)",
+    )
 
 
 def attempt(function: Callable[[T], R], item: T) -> tuple[R | None, SiftlineError | None, float]:

@@ -11,13 +11,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Generic
 
-from siftline.engine.attempt import MORE_MEMORY, AttemptAll, Bundle
+from siftline.engine.attempt import AttemptAll, Bundle, overdue, worker_lost
 from siftline.engine.base import Answer, R, T, report_incident
 from siftline.engine.dask_workers import AGAIN, DaskWorkers
 from siftline.engine.in_flight import Sent
 from siftline.engine.stragglers import Pace
 from siftline.engine.worker_reports import WorkerReports
-from siftline.errors import ChunkTimeout, ClusterError, WorkerLost
+from siftline.errors import ClusterError
 from siftline.progress import WorkerUsage
 
 _WINDOW_PER_SLOT = 8
@@ -247,16 +247,13 @@ class DaskSession(Generic[T, R]):
         }
         waiting = {key for key, sent in self._sent.items() if sent.begun is None}
         late |= self._workers.stuck(waiting, self._timeout)
-        overdue: list[Answer[T, R]] = []
+        given_up: list[Answer[T, R]] = []
         for key, worker in late.items():
             sent = self._give_up(key)
-            error = self._workers.restart_hung(worker) or ChunkTimeout(
-                f"no result after {self._timeout:g} s; the worker was restarted",
-                "raise chunking.timeout_seconds, or cut smaller chunks (chunking.rows)",
-            )
+            error = self._workers.restart_hung(worker) or overdue(self._timeout)
             if not self._has_twin(sent):
-                overdue += sent.kept + sent.failed(error, sent.began)
-        return overdue
+                given_up += sent.kept + sent.failed(error, sent.began)
+        return given_up
 
 
 def _error(future: Any) -> Exception:
@@ -267,5 +264,5 @@ def _error(future: Any) -> Exception:
         return ClusterError("the Dask scheduler lost the work", AGAIN)
     error: Exception = future.exception()
     if isinstance(error, KilledWorker):
-        return WorkerLost("the worker was lost while it had this chunk", MORE_MEMORY)
+        return worker_lost()
     return error

@@ -13,17 +13,17 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, Generic
 
 import psutil
 
-from siftline.engine.attempt import MORE_MEMORY, attempt, lines_heard
+from siftline.engine.attempt import attempt, lines_heard, overdue, worker_lost
 from siftline.engine.base import USAGE_SECONDS, Answer, R, Session, T, name_of
+from siftline.engine.in_flight import Sent
 from siftline.engine.workers import START_METHOD, prepare_workers
-from siftline.errors import ChunkTimeout, ClusterError, WorkerLost
+from siftline.errors import ClusterError
 from siftline.progress import LogLine, Usage, WorkerUsage, emit
 from siftline.system.signals import hold_signals
 
@@ -252,10 +252,9 @@ class _ForkedSession(Generic[T, R]):
                 if process.connection.poll(min(left, _LOOK_SECONDS)):
                     answers += self._received(process)
                 elif time.monotonic() - self._began > self._timeout:
-                    return self._failed(self._overdue())
+                    return self._failed(overdue(self._timeout))
         except (EOFError, OSError):
-            lost = WorkerLost("the worker was lost while it had this chunk", MORE_MEMORY)
-            return answers + self._failed(lost)
+            return answers + self._failed(worker_lost())
         return answers
 
     def close(self) -> None:
@@ -285,17 +284,11 @@ class _ForkedSession(Generic[T, R]):
             self._next_usage = now + USAGE_SECONDS
             emit(Usage(process.usage()))
 
-    def _overdue(self) -> ChunkTimeout:
-        return ChunkTimeout(
-            f"no result after {self._timeout:g} s; the worker was restarted",
-            "raise chunking.timeout_seconds, or cut smaller chunks (chunking.rows)",
-        )
-
     def _failed(self, error: Exception) -> list[Answer[T, R]]:
         """End the process; only the first item can have begun."""
         if self._process is not None:
             self._process.end()
         self._process = None
-        first, *others = (Answer[T, R](item, None, error) for item in self._items)
+        left: Sent[T, R] = Sent(tuple(self._items))
         self._items.clear()
-        return [replace(first, began="alone"), *(replace(other, began="not") for other in others)]
+        return left.failed(error, "alone")

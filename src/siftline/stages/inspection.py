@@ -14,7 +14,7 @@ from siftline.config.clusters import overruled
 from siftline.config.detectors import DETECTORS
 from siftline.detectors.kinds import make_estimator
 from siftline.detectors.preprocess import plain_numbers
-from siftline.errors import FeatureError, ModelError, SiftlineError, SourceError
+from siftline.errors import FeatureError, ModelError, SourceError
 from siftline.source.chunks import chunk_rows, row_bytes
 from siftline.source.csv.columns import (
     CsvFile,
@@ -126,11 +126,11 @@ def widths_of(config: BatchConfig, features: Sequence[Feature], files: Sequence[
 
 
 def is_small(config: BatchConfig) -> bool:
-    """Return True for a source that one process probably scores before a cluster starts."""
+    """Return True for a file that one process probably scores before a cluster starts."""
+    path = Path(config.source.path)
     try:
-        files, _ = find_files(config.source)
-        return sum(file.stat().st_size for file in files) < _SMALL_BYTES
-    except (SiftlineError, OSError):  # which the plan of the job will name
+        return path.is_file() and path.stat().st_size < _SMALL_BYTES
+    except (OSError, ValueError):  # which the plan of the job will name
         return False
 
 

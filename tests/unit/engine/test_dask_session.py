@@ -30,7 +30,7 @@ class ScriptedFuture:
 
 
 class ScriptedClient:
-    """A client whose events are told by the test, without any worker or usage."""
+    """A client with scripted events, and without workers."""
 
     status = "closed"
     scheduler = SimpleNamespace(ncores=None)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from siftline.storage.files import seal
 from tests.support import Job, make_config, make_table, run_job, write_files
 
 FOREIGN = ["../victim", "x/../../victim", "/tmp", "..", "", "a\0b", "a" * 300, "victim/a.parquet", "~"]
@@ -20,6 +22,18 @@ def published_job(directory: Path) -> Job:
     home.mkdir()
     data = write_files(home / "data", make_table(60))
     return run_job(make_config(home, data, source={"key": ["id"]}, chunking={"rows": 30}))
+
+
+def read_sealed(path: Path) -> tuple[dict[str, Any], int]:
+    """Return the fields of a record, and the version of its format."""
+    record = json.loads(path.read_bytes())
+    fields = {name: one for name, one in record.items() if name not in ("format_version", "digest")}
+    return fields, record["format_version"]
+
+
+def write_sealed(path: Path, fields: dict[str, Any], version: int) -> None:
+    """Write a record with the seal of its fields."""
+    path.write_text(json.dumps(seal(fields, version)))
 
 
 def home_of(job: Job) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 from contextlib import suppress
@@ -24,7 +23,6 @@ from siftline.jobs.starting import Starting, find_starting, starting
 from siftline.jobs.status import job_status
 from siftline.notices.rate_limit import LastSent, rate_limited
 from siftline.source.frames import stage_frame
-from siftline.storage.files import seal
 from siftline.storage.layout import CheckpointFiles, Version
 from siftline.storage.lease import Lease
 from siftline.storage.lease_file import LeaseRecord
@@ -37,8 +35,10 @@ from tests.unit.stages.outside import (
     leaves,
     nothing_outside_changes,
     published_job,
+    read_sealed,
     restore,
     save,
+    write_sealed,
 )
 
 NOW = datetime.now(UTC)
@@ -143,13 +143,12 @@ def test_a_record_of_a_run_with_anything_altered_is_refused_or_harmless(
 ) -> None:
     home = restore(kept)
     path = worked[kind]
-    record = json.loads(path.read_bytes())
-    body = {name: one for name, one in record.items() if name not in ("format_version", "digest")}
+    body, written = read_sealed(path)
     with nothing_outside_changes(home.parent):
         if data.draw(st.booleans()):
             at = data.draw(st.integers(0, leaves(body) - 1))
             value: object = data.draw(st.sampled_from(VALUES))
-            path.write_text(json.dumps(seal(altered(body, at, value), record["format_version"])))
+            write_sealed(path, altered(body, at, value), written)
         else:
             content = bytearray(path.read_bytes())
             content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))

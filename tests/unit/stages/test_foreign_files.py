@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -28,7 +27,6 @@ from siftline.stages.inspection import inspect_batch
 from siftline.stages.plan import plan_batch
 from siftline.stages.publish import publish_results, published_already
 from siftline.stages.validate import validate_results
-from siftline.storage.files import seal
 from siftline.storage.layout import CheckpointFiles
 from siftline.storage.lease import Lease
 from tests.support import Job, make_config, make_table, run_job, stage_job, store_of, write_files
@@ -38,8 +36,10 @@ from tests.unit.stages.outside import (
     leaves,
     nothing_outside_changes,
     published_job,
+    read_sealed,
     restore,
     save,
+    write_sealed,
 )
 
 INTERVAL = Interval(start=datetime(2026, 1, 1, tzinfo=UTC), end=datetime(2026, 1, 2, tzinfo=UTC))
@@ -233,12 +233,11 @@ def test_a_record_with_any_altered_field_touches_nothing_outside(
 ) -> None:
     home = restore(kept)
     path = records(kept)[kind]
-    record = json.loads(path.read_bytes())
-    body = {name: one for name, one in record.items() if name not in ("format_version", "digest")}
+    body, written = read_sealed(path)
     at = data.draw(st.integers(0, leaves(body) - 1))
     value = data.draw(st.sampled_from([*FOREIGN, -1, 2**70, None]))
     with nothing_outside_changes(home.parent):
-        path.write_text(json.dumps(seal(altered(body, at, value), record["format_version"])))
+        write_sealed(path, altered(body, at, value), written)
         use_everything(kept.plan.config)
 
 
@@ -247,9 +246,8 @@ def test_a_forged_token_makes_a_new_plan(
     published: Job, config: BatchConfig, tmp_path: Path, token: str
 ) -> None:
     path = published.plan.files.plan
-    record = json.loads(path.read_bytes())
-    body = {name: one for name, one in record.items() if name not in ("format_version", "digest")}
-    path.write_text(json.dumps(seal({**body, "token": token}, record["format_version"])))
+    body, written = read_sealed(path)
+    write_sealed(path, {**body, "token": token}, written)
     with nothing_outside_changes(tmp_path):
         with pytest.raises(SiftlineError):
             read_plan(published.plan.directory)
