@@ -17,7 +17,8 @@ from prefect.client.orchestration import SyncPrefectClient
 from siftline.flows.control.pools import pool_changes, read_pool
 from siftline.flows.control.slots import place_of, read_queue
 from siftline.flows.server import server
-from siftline.resources.pool import Pool, Pools
+from siftline.resources.pool import Pool
+from siftline.resources.pool_file import Pools, sizes
 
 _JOBS = 5
 _PATIENCE_SECONDS = 600.0
@@ -47,7 +48,7 @@ def _finish(jobs: Sequence[subprocess.Popen[bytes]]) -> None:
 
 @contextmanager
 def _one_slot(client: SyncPrefectClient) -> Iterator[Pool]:
-    for change in pool_changes(client, Pools(workers=1, memory="4GiB")):
+    for change in pool_changes(client, sizes(Pools(workers=1, memory="4GiB"))):
         change.make()
     pool = read_pool(client, None)
     if pool is None:

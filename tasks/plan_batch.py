@@ -9,10 +9,9 @@ from siftline.batch_plan import BatchPlan
 from siftline.config.batch import BatchConfig
 from siftline.engine import prepare_executor
 from siftline.stages import plan
-from siftline.stages.inspection import is_small
 from siftline.storage.lease import Lease
 from siftline.tasks.adapters.labels import tag_task
-from siftline.tasks.adapters.main_module import spare_children_prefect
+from siftline.tasks.adapters.main_module import spare_children
 from siftline.tasks.adapters.retrying import RETRIES
 
 
@@ -26,6 +25,6 @@ from siftline.tasks.adapters.retrying import RETRIES
 def plan_batch(config: BatchConfig, fresh: bool, lease: Lease, batch_divisor: int = 1) -> BatchPlan:
     """Plan the job while the workers' imports begin; see `siftline.stages.plan.plan_batch`."""
     tag_task("batch_processing")
-    spare_children_prefect()
-    prepare_executor(config.cluster, is_small(config))
+    spare_children()
+    prepare_executor(config.cluster, config.source.path)
     return plan.plan_batch(config, fresh, lease, batch_divisor)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from uuid import UUID
 
@@ -13,7 +15,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey
 from prefect.client.schemas.sorting import ArtifactSort
 from prefect.runtime import flow_run
-from prefect.settings import PREFECT_UI_URL, temporary_settings
+from prefect.settings import PREFECT_UI_URL
 
 from siftline.batch_plan import BatchPlan
 from siftline.config.batch import RetriesConfig
@@ -28,11 +30,12 @@ from siftline.report.page import ReportTask, draw_report
 from siftline.shown import log_line
 from siftline.stages import publish
 from siftline.storage.lease import Lease
-from siftline.tasks.adapters.artifacts import artifact_key, write_aside
+from siftline.tasks.adapters.artifacts import artifact_key, written_beside
 from siftline.tasks.adapters.aside import aside
 from siftline.tasks.adapters.labels import tag_task
 from siftline.tasks.adapters.resolve import resolve
 from siftline.tasks.adapters.retrying import RETRIES
+from siftline.tasks.adapters.settings import changed_settings
 from siftline.types import CombinedScores, DetectorRef, Receipts, ValidationReport
 
 _TOP = 10
@@ -69,8 +72,9 @@ def publish_results(
         plan, detector, receipts, combined, validation, flow_run.id, lease, complete
     )
     keep_in_history(plan, manifest, interval, time.monotonic() - began, live.worker_memory)
-    keep_report(plan, drawing, live)
-    aside("the run's page has no report", lambda: _show(plan, manifest), None)
+    tables = aside("the run's page has no report", lambda: _tables(plan, manifest), None)
+    with written_beside("the report", tables) if tables is not None else nullcontext():
+        keep_report(plan, drawing, live)
     return manifest
 
 
@@ -110,7 +114,7 @@ def report_page(pipeline: str) -> str | None:
     )
     http = {"timeout": _SECONDS_TO_FIND}
     with (
-        temporary_settings({"client.max_retries": 0}),
+        changed_settings(client={"max_retries": 0}),
         get_client(httpx_settings=http, sync_client=True) as client,
     ):
         found = client.read_artifacts(artifact_filter=wanted, sort=ArtifactSort.CREATED_DESC, limit=1)
@@ -128,8 +132,8 @@ def _keep_report(plan: BatchPlan, drawing: Executor, live: LiveRecord | None) ->
         get_run_logger().info("no report.html without matplotlib: pip install 'siftline[report]'")
 
 
-def _show(plan: BatchPlan, manifest: Manifest) -> None:
-    """Create the table and the report of a publication on the run's page."""
+def _tables(plan: BatchPlan, manifest: Manifest) -> Callable[[], None]:
+    """Return what creates the table and the report of a publication on the run's page."""
     row = {
         "rows": manifest.rows,
         "rows failed": manifest.rows_failed,
@@ -149,4 +153,4 @@ def _show(plan: BatchPlan, manifest: Manifest) -> None:
         resolve(create_table_artifact([row], key=table, description="Result as a table."))
         resolve(create_markdown_artifact(text, key=page, description="The result, with reasons."))
 
-    write_aside("the report", write)
+    return write

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 
 from prefect.client.orchestration import SyncPrefectClient
@@ -16,12 +16,11 @@ from prefect.exceptions import ObjectNotFound
 
 from siftline.errors import ConfigError
 from siftline.flows.control.change import Change
-from siftline.resources.pool import POOL, Pool, Pools, pool_name, sizes
+from siftline.resources.pool import POOL, Pool, pool_name
 
 
-def pool_changes(client: SyncPrefectClient, pools: Pools) -> list[Change]:
-    """Return the changes that bring a server in line with a file of pools; pools missing there go."""
-    wanted = sizes(pools)
+def pool_changes(client: SyncPrefectClient, wanted: Mapping[str, Pool]) -> list[Change]:
+    """Return the changes that bring a server in line with pools, given by name; others go."""
     return [change for pool in wanted.values() for change in _changes(client, pool)] + [
         Change("-", f"pool {name}", partial(_remove, client, name))
         for name in _names(client)

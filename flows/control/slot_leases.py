@@ -13,13 +13,13 @@ import httpx
 from prefect import get_run_logger
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import ConcurrencyLeaseHolder
-from prefect.settings import temporary_settings
 
 from siftline.errors import ConfigError
 from siftline.flows.control.pools import free_slots
 from siftline.flows.control.slots import claim_of, put_claim, read_queue, wake_next
 from siftline.resources.pool import Pool
 from siftline.tasks.adapters.artifacts import write_aside
+from siftline.tasks.adapters.settings import changed_settings
 
 # A holder that dies gives its slots back after this time, and the server's next look at its leases.
 LEASE_SECONDS = 120.0
@@ -168,7 +168,7 @@ class HeldSlots:
 def _impatient_client() -> Iterator[SyncPrefectClient]:
     http = {"timeout": _PATIENCE_SECONDS}
     with (
-        temporary_settings({"client.max_retries": 0}),
+        changed_settings(client={"max_retries": 0}),
         get_client(httpx_settings=http, sync_client=True) as client,
     ):
         yield client

@@ -35,7 +35,9 @@ def _announce_result(config: BatchConfig, result: BatchResult, job: Path | None,
     report = OutputFiles(Path(result.output)).report
     run = replace(
         this_run(config.name, result.interval),
-        report_url=aside("the report's page is not known", lambda: report_page(config.name), None),
+        report_url=aside("the report's page is not known", lambda: report_page(config.name), None)
+        if config.notify
+        else None,
         report_path=str(report) if report.exists() else None,
     )
     message = completed_message(

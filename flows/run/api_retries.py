@@ -12,10 +12,11 @@ import httpx
 from prefect.context import SyncClientContext
 from prefect.events import emit_event
 from prefect.futures import PrefectFuture
-from prefect.settings import get_current_settings, temporary_settings
+from prefect.settings import get_current_settings
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from siftline.flows.run.heartbeats import heartbeats_left_to_us
+from siftline.tasks.adapters.settings import changed_settings
 
 _RETRIES = 7  # after 2, 4, … 128 s, on the side of the run
 # A run waits that long for an API that is gone; with what else its end takes, that is below two minutes.
@@ -60,14 +61,14 @@ PatientTaskRunner: Callable[[], TaskRunner[PrefectFuture[Any]]] = cast(Any, _Pat
 def longer_api_retries() -> Iterator[None]:
     """Retry the API for minutes, unless the settings ask for more."""
     retries = max(get_current_settings().client.max_retries, _RETRIES)
-    with temporary_settings({"client.max_retries": retries}):
+    with changed_settings(client={"max_retries": retries}):
         yield
 
 
 @contextmanager
 def brief_api_requests() -> Iterator[None]:
     """Ask the API at most twice within the block."""
-    with temporary_settings({"client.max_retries": 1, "api.request_timeout": _BRIEF_SECONDS}):
+    with changed_settings(client={"max_retries": 1}, api={"request_timeout": _BRIEF_SECONDS}):
         yield
 
 
@@ -104,7 +105,7 @@ class PatientSend:
             left = min(_ATTEMPT_SECONDS, max(self._pause, deadline - time.monotonic()))
             request.extensions["timeout"] = httpx.Timeout(left).as_dict()
             try:
-                with temporary_settings({"client.max_retries": 0}):
+                with changed_settings(client={"max_retries": 0}):
                     answer = self._send(request, *args, **kwargs)
             except httpx.HTTPError as error:
                 if not _passing(error):

@@ -7,6 +7,7 @@ from typing import Any, ParamSpec, Self, TypeVar
 
 from prefect import Flow
 from prefect.context import FlowRunContext
+from pydantic_core import to_jsonable_python
 
 from siftline.config.batch import CheckpointConfig
 from siftline.config.loading import parse
@@ -31,6 +32,13 @@ class _FrameFlow(Flow[..., Any]):
         elif "config" in kwargs:
             kwargs["config"] = with_file(kwargs["config"])
         return super().__call__(*args, **kwargs)
+
+    def serialize_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """Return the parameters as JSON; Prefect would import FastAPI for it."""
+        try:
+            return {name: to_jsonable_python(value, by_alias=True) for name, value in parameters.items()}
+        except ValueError:  # which has placeholders there
+            return super().serialize_parameters(parameters)
 
     def with_options(self, **options: Any) -> Self:
         flow: Self = takes_frames(super().with_options(**options))

@@ -14,7 +14,9 @@ import prefect
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
 from prefect.events import emit_event
-from prefect.settings import get_current_settings, temporary_settings
+from prefect.settings import get_current_settings
+
+from siftline.tasks.adapters.settings import changed_settings
 
 _MOST_SECONDS = 30
 _END_SECONDS = 2.0
@@ -27,7 +29,7 @@ def heartbeats_left_to_us() -> Iterator[None]:
     frequency = get_current_settings().flows.heartbeat_frequency
     before = _seconds.set(frequency and min(frequency, _MOST_SECONDS))
     try:
-        with temporary_settings({"flows.heartbeat_frequency": None}):
+        with changed_settings(flows={"heartbeat_frequency": None}):
             yield
     finally:
         _seconds.reset(before)

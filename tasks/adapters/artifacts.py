@@ -6,7 +6,8 @@ import atexit
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
@@ -15,10 +16,10 @@ from uuid import UUID
 
 from prefect import get_run_logger
 from prefect.artifacts import create_link_artifact, create_progress_artifact, update_progress_artifact
-from prefect.settings import temporary_settings
 
 from siftline.progress import Progress
 from siftline.tasks.adapters.resolve import resolve
+from siftline.tasks.adapters.settings import changed_settings
 
 T = TypeVar("T")
 
@@ -68,7 +69,8 @@ class Latest(Generic[T]):
         self._given = (value,)
 
     def _work(self) -> None:
-        with temporary_settings({"client.max_retries": 0}):  # retries happen here
+        with changed_settings(client={"max_retries": 0}):  # retries happen here
+            self._attempt()
             while not self._closed.wait(self._pace.between):
                 self._attempt()
             deadline = time.monotonic() + self._pace.afterwards
@@ -119,10 +121,19 @@ def artifact_key(kind: str, pipeline: str) -> str:
     return f"siftline-{kind}-{re.sub(r'[^a-z0-9]+', '-', pipeline.lower()).strip('-')}"
 
 
+@contextmanager
+def written_beside(what: str, write: Callable[[], object], pace: Pace = PACE) -> Iterator[None]:
+    """Write an artifact beside the block, without a long wait at its end: artifacts are not the job."""
+    artifact = Latest[None](what, lambda _: write(), pace)
+    artifact.put(None)
+    with artifact:
+        yield
+
+
 def write_aside(what: str, write: Callable[[], object], pace: Pace = PACE) -> None:
-    """Write an artifact without a long wait, because artifacts are not the job."""
-    with Latest[None](what, lambda _: write(), pace) as latest:
-        latest.put(None)
+    """Write an artifact without a long wait."""
+    with written_beside(what, write, pace):
+        pass
 
 
 def link_dashboard(address: str | None, pipeline: str) -> None:

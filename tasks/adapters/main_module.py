@@ -11,13 +11,16 @@ from types import FrameType, ModuleType
 from siftline.errors import ConfigError
 
 
-def spare_children_prefect() -> None:
-    """Keep Prefect's engine, the main module of its runs, out of the children of this process.
+def spare_children() -> None:
+    """Keep the main modules of Prefect's runs and of our command out of the children of this process.
 
-    It would cost every worker of a local cluster a second and 100 MB. A user's main module stays.
+    It would cost every worker of a local cluster a second and 100 MB; the `siftline` command, too, costs
+    time. A user's main module stays.
     """
     main = sys.modules["__main__"]
-    if main.__spec__ is not None and main.__spec__.name.partition(".")[0] == "prefect":
+    script = getattr(getattr(main, "main", None), "__module__", "")  # what the script of a command calls
+    name = main.__spec__.name if main.__spec__ is not None else script
+    if name.partition(".")[0] in ("prefect", "siftline"):
         main.__spec__ = None
         vars(main).pop("__file__", None)
 

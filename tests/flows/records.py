@@ -19,7 +19,7 @@ from prefect.client.schemas.objects import Artifact, FlowRun, TaskRun
 from prefect.client.schemas.sorting import ArtifactSort, TaskRunSort
 
 from siftline.flows.control.pools import pool_changes
-from siftline.resources.pool import Pools
+from siftline.resources.pool_file import Pools, sizes
 from tests.faults import wait_until
 
 STEPS = [
@@ -35,7 +35,7 @@ STEPS = [
 
 def remove_pools(client: SyncPrefectClient) -> None:
     """Leave a server without pools, as it is for the other tests on it."""
-    for change in pool_changes(client, Pools(workers=1)):
+    for change in pool_changes(client, sizes(Pools(workers=1))):
         change.make()
     client.delete_variable_by_name("siftline_slot_memory")
     client.delete_global_concurrency_limit_by_name("siftline")

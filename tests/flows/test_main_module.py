@@ -15,7 +15,7 @@ import pytest
 
 from siftline.errors import ConfigError
 from siftline.flows.embedded import _guard
-from siftline.tasks.adapters.main_module import refuse_repetition, spare_children_prefect
+from siftline.tasks.adapters.main_module import refuse_repetition, spare_children
 
 
 def prepared(monkeypatch: pytest.MonkeyPatch, name: str) -> set[str]:
@@ -24,7 +24,7 @@ def prepared(monkeypatch: pytest.MonkeyPatch, name: str) -> set[str]:
     main.__spec__ = ModuleSpec(name, None)
     main.__file__ = "/somewhere/module.py"
     monkeypatch.setitem(sys.modules, "__main__", main)
-    spare_children_prefect()
+    spare_children()
     return {key for key in get_preparation_data("child") if key.startswith("init_main")}
 
 

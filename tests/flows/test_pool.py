@@ -38,7 +38,8 @@ from siftline.flows.control.slots import (
 from siftline.flows.control.use_cases import create_scheduled_pipeline, remove_pipeline, trigger_pipeline_run
 from siftline.flows.run import admission
 from siftline.progress import Queued, Report, listening
-from siftline.resources.pool import Pool, Pools
+from siftline.resources.pool import Pool
+from siftline.resources.pool_file import Pools, sizes
 from siftline.stages import detect
 from siftline.stages.scoring import ChunkTask, score_chunk
 from siftline.tasks.adapters.artifacts import Pace, write_aside
@@ -63,7 +64,7 @@ def client(prefect_server: str) -> Iterator[SyncPrefectClient]:
 @pytest.fixture
 def pool(client: SyncPrefectClient) -> Iterator[Pool]:
     """A pool of two slots of 4 GiB, which nobody holds in the end."""
-    for change in pool_changes(client, Pools(workers=2, memory="4GiB")):
+    for change in pool_changes(client, sizes(Pools(workers=2, memory="4GiB"))):
         change.make()
     pool = read_pool(client, None)
     assert pool is not None

@@ -26,7 +26,7 @@ from siftline.detectors.reasons import REASON
 from siftline.jobs.results import Manifest
 from siftline.jobs.status import BatchStatus, State
 from siftline.pipelines.spec import Pipeline
-from siftline.resources.pool import Pools
+from siftline.resources.pool_file import Pools
 from siftline.tasks.adapters import run_events
 from siftline.types import BatchResult
 

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from siftline.cli.options import checkpoint_option, json_option, path_type
-from siftline.cli.prefect_setup import leave_prefect, prepare_prefect, reach_given_api
 from siftline.cli.terminal import duration, say, say_json
 from siftline.config.batch import BatchConfig
 from siftline.config.fields import Section
@@ -22,7 +22,9 @@ from siftline.config.loading import load_config, resolve_config
 from siftline.errors import ApiError, Cancelled, OutputConflict, SiftlineError
 from siftline.progress import NOT_CLOSED, NOT_NOTIFIED, Incident, Report, counted, listening
 from siftline.shown import listed
-from siftline.types import BatchResult
+
+if TYPE_CHECKING:
+    from siftline.types import BatchResult
 
 _config_argument = click.argument("config", type=path_type)
 _set_option = click.option(
@@ -43,11 +45,12 @@ def run(config: Path, overrides: tuple[str, ...], fresh: bool, as_json: bool, ve
 
     After an interruption, run the same command again: finished work is never repeated.
     """
-    from siftline.cli.checks import check_batch, published_result
-    from siftline.jobs.starting import starting
-
     with _errors_as_json(as_json):
         batch = load_config(config, overrides)
+        _prepare_executor(batch)
+        from siftline.cli.checks import check_batch, published_result
+        from siftline.jobs.starting import starting
+
         checked = check_batch(batch)
         result = published_result(*checked) if checked is not None and not fresh else None
         if result is None:
@@ -114,6 +117,7 @@ def submit(config: Path, overrides: tuple[str, ...], work_pool: str, as_json: bo
 
     Its worker runs it in the current directory, at its turn if the work pool has a pool of slots.
     """
+    from siftline.cli.prefect_setup import prepare_prefect, reach_given_api
     from siftline.stages.inspection import inspect_batch
 
     with _errors_as_json(as_json):
@@ -165,6 +169,8 @@ def validate(config: Path, overrides: tuple[str, ...]) -> None:
 
 def _check_blocks(batch: BatchConfig) -> str:
     """Check that the server has the blocks of the notifications, if one is configured and answers."""
+    from siftline.cli.prefect_setup import prepare_prefect
+
     blocks = ", ".join(dict.fromkeys(rule.block for rule in batch.notify))
     prepare_prefect()
     from siftline.flows.address import api_address
@@ -187,7 +193,7 @@ def _check_blocks(batch: BatchConfig) -> str:
 def schema(of: str) -> None:
     """Print the JSON schema of a batch's configuration, a pipeline's file or a pool's file."""
     from siftline.pipelines.spec import Pipeline
-    from siftline.resources.pool import Pools
+    from siftline.resources.pool_file import Pools
 
     models: dict[str, type[Section]] = {"batch": BatchConfig, "pipeline": Pipeline, "pool": Pools}
     click.echo(json.dumps(models[of].model_json_schema(), indent=2))
@@ -223,6 +229,13 @@ def init(
     say(f"wrote {target}; next: siftline run {target}")
 
 
+def _prepare_executor(batch: BatchConfig) -> None:
+    """Start the workers' imports, which take seconds, beside ours and Prefect's."""
+    from siftline.engine import prepare_executor
+
+    prepare_executor(batch.cluster, batch.source.path)
+
+
 def _planned(checkpoint: str, job_id: str) -> BatchConfig:
     """Return the configuration of a planned job that can still be done."""
     from siftline.cli.checks import check_batch
@@ -230,6 +243,7 @@ def _planned(checkpoint: str, job_id: str) -> BatchConfig:
     from siftline.jobs.record import find_job
 
     batch = planned_config(find_job(checkpoint, job_id))
+    _prepare_executor(batch)
     check_batch(batch)
     return batch
 
@@ -253,9 +267,8 @@ def _in_this_process(batch: BatchConfig, verbose: bool) -> Iterator[None]:
     The command ends with the news that could not be delivered.
     """
     from siftline.cli.live import show_progress
-    from siftline.engine import prepare_executor
+    from siftline.cli.prefect_setup import leave_prefect, prepare_prefect, reach_given_api
     from siftline.stack.kept_server import kept_server
-    from siftline.stages.inspection import is_small
     from siftline.system.signals import signals_held
 
     context = click.get_current_context()
@@ -271,17 +284,17 @@ def _in_this_process(batch: BatchConfig, verbose: bool) -> Iterator[None]:
         if kept is None:
             reach_given_api()
         show_text("starting: importing Prefect")
-        # Its imports and ours take seconds, in parallel.
-        prepare_executor(batch.cluster, is_small(batch))
         from siftline.flows.address import api_address
-        from siftline.flows.server import reach_api
 
         which = "the Prefect server" if api_address() else "an embedded Prefect server to start"
         show_text(f"starting: waiting for {which}")
         if kept is not None:
             kept.wait()
-        with signals_held({signal.SIGINT}):  # we stop an embedded server, not the terminal
-            reach_api()
+        if api_address() is None:
+            from siftline.flows.server import reach_api
+
+            with signals_held({signal.SIGINT}):  # we stop an embedded server, not the terminal
+                reach_api()
         context.call_on_close(leave_prefect)
         show_text("starting: creating the run")
         yield

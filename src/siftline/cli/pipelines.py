@@ -17,7 +17,7 @@ from siftline.config.schedules import next_boundaries
 from siftline.errors import BackfillFailed, ConfigError, SiftlineError, renamed
 from siftline.pipelines.spec import Pipeline, check_pipeline, is_pipeline, load_pipeline
 from siftline.progress import IntervalProgress, Report, listening
-from siftline.resources.pool import Pools, is_pool, load_pools, sizes
+from siftline.resources.pool_file import Pools, is_pool, load_pools, sizes
 
 if TYPE_CHECKING:
     from siftline.flows.control.change import Change
@@ -73,7 +73,7 @@ def apply_pipelines(files: tuple[Path, ...], dry_run: bool) -> None:
 
     with server() as client:
         if pools is not None:
-            _make("pools", pool_changes(client, pools), dry_run)
+            _make("pools", pool_changes(client, sizes(pools)), dry_run)
         for pipeline in loaded:
             check_on_server(client, pipeline)
         for pipeline in loaded:

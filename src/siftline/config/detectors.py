@@ -47,7 +47,7 @@ class DetectorKind:
     estimator: str  # import path
     exact: bool  # scores are bit-identical for any chunk size; through BLAS, equal within 1e-9
     takes_missing: bool  # rows with NaN can be scored
-    trusted: tuple[str, ...] = ()  # types in a saved model that skops doubts; loading them must run no code
+    trusted: tuple[str, ...] = ()  # types in a saved model; loading them must run no code
     acceleration: str | None = None  # import path of a `siftline.detectors.kinds.Acceleration`
     # Memory of the fit beside the sample, by parameters, rows and columns.
     fit_bytes: Callable[[Mapping[str, Any], int, int], int] = _copies_bytes
@@ -59,8 +59,11 @@ DETECTORS: dict[str, DetectorKind] = {
         "sklearn.ensemble.IsolationForest",
         exact=True,
         takes_missing=True,
-        # A forged Tree can crash the process, but it runs no code.
-        trusted=("sklearn.tree._tree.Tree",),
+        trusted=(
+            "sklearn.ensemble._iforest.IsolationForest",
+            "sklearn.tree._classes.ExtraTreeRegressor",
+            "sklearn.tree._tree.Tree",  # a forged one can crash the process, but it runs no code
+        ),
         acceleration="siftline.detectors.forest",
         fit_bytes=_forest_bytes,
     ),

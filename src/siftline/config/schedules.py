@@ -17,7 +17,6 @@ from itertools import islice, takewhile
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
-from croniter import CroniterBadDateError, croniter
 from pydantic import AfterValidator, AwareDatetime, Field, PositiveInt, model_validator
 
 from siftline.config.fields import Duration, Name, Section, parse_duration
@@ -30,6 +29,8 @@ ANCHOR = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 def _check_cron(cron: str) -> str:
+    from croniter import CroniterBadDateError, croniter  # slow, and most batches have no schedule
+
     if len(cron.split()) != 5 and not cron.startswith("@"):
         raise ValueError(f"{cron!r} is not a cron expression: minute, hour, day, month, day of week")
     if not croniter.is_valid(cron) or _AT_RANDOM.search(cron):
@@ -191,6 +192,8 @@ def _boundaries(schedule: Schedule, start: datetime, stop: datetime) -> list[dat
 
 def _cron(schedule: Schedule, start: datetime, stop: datetime) -> set[datetime]:
     """Return all boundaries between two moments, and some outside."""
+    from croniter import croniter
+
     zone = ZoneInfo(schedule.timezone)
     ticks = croniter(schedule.cron or "", start.astimezone(zone).replace(tzinfo=None) - _MOST_SHIFTED)
     last = stop.astimezone(zone).replace(tzinfo=None) + _MOST_SHIFTED

@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,20 @@ from siftline.storage.files import file_digest, rename, replacing
 from siftline.storage.layout import Version
 from siftline.types import DetectorRef, Float64s, Mask, Matrix
 
-# Beyond skops' own list.
+# Types in our models, beyond those of Python and NumPy.
 _TRUSTED = [
     "numpy.dtype",
     "siftline.detectors.preprocess.cyclic",
     "siftline.preprocess.cyclic",  # in models saved by earlier versions
+    "sklearn.compose._column_transformer.ColumnTransformer",
+    "sklearn.impute._base.SimpleImputer",
+    "sklearn.pipeline.Pipeline",
+    "sklearn.preprocessing._data.MinMaxScaler",
+    "sklearn.preprocessing._data.RobustScaler",
+    "sklearn.preprocessing._data.StandardScaler",
+    "sklearn.preprocessing._encoders.OneHotEncoder",
+    "sklearn.preprocessing._encoders.OrdinalEncoder",
+    "sklearn.preprocessing._function_transformer.FunctionTransformer",
     *(name for kind in DETECTORS.values() for name in kind.trusted),
 ]
 
@@ -176,9 +185,18 @@ def _unavailable(path: Path, error: OSError) -> StorageUnavailable:
 
 
 _loading = threading.Lock()
+# The latest models of this process, by path and digest.
+_loaded: dict[tuple[str, str], FittedModel] = {}
+_MOST_LOADED = 4
 
 
-@lru_cache(maxsize=4)
+def keep_model(model: FittedModel, path: Path, digest: str) -> None:
+    """Keep a saved model for `cached_model`, which then need not load it."""
+    while len(_loaded) >= _MOST_LOADED:
+        del _loaded[next(iter(_loaded))]
+    _loaded[str(path), digest] = model
+
+
 def _load_by_digest(path: str, digest: str) -> FittedModel:
     try:
         found = file_digest(Path(path))
@@ -197,4 +215,8 @@ def _load_by_digest(path: str, digest: str) -> FittedModel:
 def cached_model(ref: DetectorRef) -> FittedModel:
     """Load a model once per process, for all its threads; raise `IntegrityError` if its digest differs."""
     with _loading:
-        return _load_by_digest(ref.path, ref.model_digest)
+        known = _loaded.get((ref.path, ref.model_digest))
+        if known is None:
+            known = _load_by_digest(ref.path, ref.model_digest)
+            keep_model(known, Path(ref.path), ref.model_digest)
+        return known

@@ -9,7 +9,7 @@ from siftline.engine.clusters import open_executor, prepare_executor
 from siftline.engine.dask import DaskExecutor
 from siftline.engine.forked import ForkedExecutor
 from siftline.engine.local_cluster import SCHEDULING
-from siftline.engine.retries import Settled, attempt_again, delay_after, run_with_retries
+from siftline.engine.retries import Settled, attempt_again, delay_after, run_one, run_with_retries
 from siftline.engine.serial import SerialExecutor
 from siftline.engine.workers import ENVIRONMENT, prepare_workers
 
@@ -29,5 +29,6 @@ __all__ = [
     "open_executor",
     "prepare_executor",
     "prepare_workers",
+    "run_one",
     "run_with_retries",
 ]

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import closing, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from siftline.config.clusters import (
@@ -37,6 +38,8 @@ from siftline.system.imports import import_own
 from siftline.system.machine import this_machine
 from siftline.system.signals import hold_signals
 
+# Of a table of twenty columns and as many thousand rows, which is scored before a cluster starts.
+_SMALL_BYTES = 4 << 20
 _POLL_SECONDS = 0.1
 _CLOSE_SECONDS = 15.0
 _LOCAL_SECONDS = 60.0
@@ -44,10 +47,18 @@ _LOCAL_SECONDS = 60.0
 _OTHERS_SECONDS = 5.0
 
 
-def prepare_executor(cluster: Cluster, small: bool = False) -> None:
-    """Start slow imports before the executor opens; fewer if a job is probably `small`."""
+def prepare_executor(cluster: Cluster, source: str | None = None) -> None:
+    """Start slow imports before the executor opens; fewer if one process scores the source at once."""
     if isinstance(cluster, LocalCluster):
-        prepare_workers(cluster=not small)
+        prepare_workers(cluster=source is None or not _is_small(source))
+
+
+def _is_small(source: str) -> bool:
+    path = Path(source)
+    try:
+        return path.is_file() and path.stat().st_size < _SMALL_BYTES
+    except (OSError, ValueError):  # which the plan of the job will name
+        return False
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from siftline.system.signals import Stop
 # Workers that end before they begin an item, one after the other.
 _MOST_LOST = 5
 # Between two looks at a cluster that starts.
-_START_SECONDS = 0.05
+_START_SECONDS = 0.01
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,21 @@ def run_with_retries(
         while attempts.running and not stop.overdue:
             yield from attempts.settle(session.wait(poll_seconds))
     raise _cancelled()
+
+
+def run_one(
+    executor: Executor,
+    function: Callable[[T], R],
+    item: T,
+    retries: RetriesConfig,
+    timeout_seconds: float | None = None,
+    stop: Stop | None = None,
+) -> R:
+    """Return a function's value for one item, retried where that may help, or raise its error."""
+    (settled,) = run_with_retries(
+        executor, function, [item], retries, timeout_seconds=timeout_seconds, stop=stop
+    )
+    return settled.result()
 
 
 def _await_start(executor: Executor, stop: Stop) -> None:

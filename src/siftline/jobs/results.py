@@ -13,6 +13,7 @@ from siftline.jobs.findings import Findings, findings_record
 from siftline.jobs.results_html import results_html
 from siftline.storage.layout import OutputFiles, Version
 from siftline.storage.owned import PlainName
+from siftline.storage.parquet import read_ranks
 from siftline.storage.records import PublishedFile, RecordFile
 from siftline.types import Counts, FailedChunk, KeyFacts, ResultState, ValidationReport, ties_caution
 
@@ -119,9 +120,8 @@ class Results:
 
     def top(self, count: int = 10) -> pa.Table:
         """Return the `count` most anomalous rows, highest score first."""
-        import pyarrow.compute as pc
-
-        found = self._dataset(self.manifest.anomaly_files).to_table(filter=pc.field("rank") <= count)
+        files = (self.path / file.name for file in self.manifest.anomaly_files)
+        found = pa.concat_tables(read_ranks(file, count) for file in files)
         return found.sort_by("rank").slice(0, count)
 
     def to_pandas(self) -> pd.DataFrame:

@@ -11,15 +11,13 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import cast
 
 import numpy as np
-import pyarrow as pa
 
 from siftline.batch_plan import BatchPlan
-from siftline.engine import Executor, run_with_retries
+from siftline.engine import Executor, run_one, run_with_retries
 from siftline.errors import JobError
 from siftline.progress import Incident, Progress, emit
 from siftline.source.reading import only_files
@@ -29,12 +27,12 @@ from siftline.stages.findings.sample import SampleTask
 from siftline.stages.high_scores import highest_scores, scan_scores
 from siftline.stages.keys import MOST_KEYS, key_facts
 from siftline.stages.labelling import FLAGGED, FOUND, KEYS, Labelled, LabelTask, label_or_sample
-from siftline.stages.merging import group_rows, merge_sorted
+from siftline.stages.merging import MergeTask, group_rows, merge_anomalies
 from siftline.stages.threshold import asked_count, flagged_count, kth_largest, lowest_edge, merge
 from siftline.storage.files import replacing
 from siftline.storage.layout import OutputFiles
 from siftline.storage.owned import refuse_links, remove_publications
-from siftline.storage.parquet import parquet_writer, published_file, read_part
+from siftline.storage.parquet import published_file, read_part, write_result
 from siftline.storage.records import PublishedFile
 from siftline.system.signals import stop_on_signal
 from siftline.types import ChunkReceipt, CombinedScores, DetectorRef, Float64s, Receipts
@@ -87,13 +85,13 @@ def combine_results(
     ]
     evidence = Evidence(detector)
     labelled = _label(plan, executor, tasks, evidence, asked)
-    anomalies = _gather_anomalies(staged, labelled)
+    anomalies = _merge(plan, executor, staged, labelled)
     key = key_facts(plan, receipts.in_order, [one.keys for one in labelled])
     if key is not None and key.caution is not None:
         emit(Incident("key", key.caution))
     (staged / FLAGGED).unlink()
     shutil.rmtree(staged / KEYS, ignore_errors=True)
-    write_findings(plan, publication, staged, evidence, lambda: curve_of(summary, highest, floor, threshold))
+    write_findings(plan, executor, staged, evidence, lambda: curve_of(summary, highest, floor, threshold))
     return CombinedScores(
         staged=str(staged),
         publication=publication,
@@ -197,11 +195,11 @@ def _runs(receipts: Iterable[ChunkReceipt], rows_per_file: int) -> Iterator[list
         yield run
 
 
-def _gather_anomalies(staged: Path, labelled: list[Labelled]) -> PublishedFile:
-    """Join the anomalies of all workers by rank, those of equal rank in source order."""
-    paths = [Path(path) for one in labelled for path in one.found]
+def _merge(plan: BatchPlan, executor: Executor, staged: Path, labelled: list[Labelled]) -> PublishedFile:
+    """Merge the anomalies of all workers by rank on one, those of equal rank in source order."""
+    found = tuple(path for one in labelled for path in one.found)
     rows = sum(one.anomalies for one in labelled)
-    file = _gather(merge_sorted(paths), staged, OutputFiles.ANOMALIES, rows)
+    file = run_one(executor, merge_anomalies, MergeTask(found, str(staged), rows), plan.config.retries)
     shutil.rmtree(staged / FOUND)
     return file
 
@@ -210,14 +208,7 @@ def _gather_rejects(plan: BatchPlan, receipts: Receipts, staged: Path) -> tuple[
     """Join the rejects of all chunks, if any, in source order."""
     files = [receipt.rejects.file for receipt in receipts.in_order if receipt.rejects is not None]
     tables = (read_part(plan.failed, file) for file in files)
-    return (_gather(tables, staged, OutputFiles.FAILED, receipts.rows_rejected),) if files else ()
-
-
-def _gather(tables: Iterator[pa.Table], staged: Path, name: str, rows: int) -> PublishedFile:
-    """Write at least one table as one file."""
-    with replacing(staged / name) as temporary:
-        first = next(tables)
-        with parquet_writer(temporary, first.schema) as writer:
-            for table in chain([first], tables):
-                writer.write_table(table)
-    return published_file(staged, name, rows)
+    if not files:
+        return ()
+    write_result(tables, staged / OutputFiles.FAILED)
+    return (published_file(staged, OutputFiles.FAILED, receipts.rows_rejected),)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 from siftline.batch_plan import BatchPlan
-from siftline.config.batch import RetriesConfig
 from siftline.detectors.fitted import load_model
 from siftline.detectors.kinds import lacking
 from siftline.detectors.preprocess import capped
-from siftline.engine import Executor, run_with_retries
+from siftline.engine import Executor, run_one
 from siftline.errors import StorageError
 from siftline.progress import Incident, Note, Progress, emit
 from siftline.stages.training import fit_on_sample, sample_quantile
@@ -22,9 +19,6 @@ from siftline.storage.owned import plain_name
 from siftline.storage.records import RecordFile
 from siftline.system.signals import Stop
 from siftline.types import DetectorRef
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 def fit_detector(
@@ -42,19 +36,18 @@ def fit_detector(
     slower = lacking(plan.config.detector.kind, plan.rows)
     if slower is not None:
         emit(Incident("slower", slower))
-    retries, rule = plan.config.retries, plan.config.threshold
-    only = partial(_only, executor, retries, Stop(asked=asked))
+    retries, rule, stop = plan.config.retries, plan.config.threshold, Stop(asked=asked)
     ref = _earlier(plan)
     if ref is None:
         ref = _given(plan)
         if ref is None:
             emit(Progress("fit", rows_total=plan.rows))
-            ref = only(fit_on_sample, plan)
+            ref = run_one(executor, fit_on_sample, plan, retries, stop=stop)
         _record(plan).write(ref)
     _say_capped(plan, ref)
     threshold = rule.score
     if rule.quantile is not None:
-        threshold = only(sample_quantile, (plan, ref))
+        threshold = run_one(executor, sample_quantile, (plan, ref), retries, stop=stop)
     return ref.model_copy(update={"threshold": threshold})
 
 
@@ -64,11 +57,6 @@ def _say_capped(plan: BatchPlan, ref: DetectorRef) -> None:
     for name, levels in ref.capped.items():
         if f"feature {name} has" not in said:
             emit(Note(capped(name, f"{levels:,}", plan.config.preprocess.max_categories)))
-
-
-def _only(executor: Executor, retries: RetriesConfig, stop: Stop, function: Callable[[T], R], item: T) -> R:
-    (settled,) = run_with_retries(executor, function, [item], retries, stop=stop)
-    return settled.result()
 
 
 def _given(plan: BatchPlan) -> DetectorRef | None:

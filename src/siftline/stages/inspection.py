@@ -31,9 +31,6 @@ from siftline.stages.memory import Widths, check_fit, fit_bytes, measure_widths
 from siftline.stages.places import check_places
 from siftline.stages.values import as_source, refuse_beyond
 
-# Of a table of twenty columns and as many thousand rows.
-_SMALL_BYTES = 4 << 20
-
 
 @dataclass(frozen=True)
 class Inspection:
@@ -123,15 +120,6 @@ def widths_of(config: BatchConfig, features: Sequence[Feature], files: Sequence[
     file = next(file for file in files if file.rows)
     group, rows = next((group, rows) for group, rows in enumerate(file.row_groups) if rows)
     return measure_widths(config, features, [as_source(file)], Piece(0, group, 0, rows))
-
-
-def is_small(config: BatchConfig) -> bool:
-    """Return True for a file that one process probably scores before a cluster starts."""
-    path = Path(config.source.path)
-    try:
-        return path.is_file() and path.stat().st_size < _SMALL_BYTES
-    except (OSError, ValueError):  # which the plan of the job will name
-        return False
 
 
 def planned_chunk_rows(

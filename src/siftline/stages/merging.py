@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from siftline.storage.arrays import to_arrow, to_numpy
+from siftline.storage.layout import OutputFiles
+from siftline.storage.parquet import published_file, write_result
+from siftline.storage.records import PublishedFile
 
 # Cells that are held of all sorted files together, and of the merged table.
 _HELD_CELLS = 1 << 20
@@ -24,6 +30,25 @@ def group_rows(columns: int, files: int) -> int:
     return max(_FEWEST, _HELD_CELLS // (files * (columns + _REASONS)))
 
 
+@dataclass(frozen=True)
+class MergeTask:
+    """Task of merging sorted files of anomalies, of so many rows in all, in a staged result."""
+
+    found: tuple[str, ...]
+    staged: str
+    rows: int
+
+    def __str__(self) -> str:
+        return "the merge of the anomalies"
+
+
+def merge_anomalies(task: MergeTask) -> PublishedFile:
+    """Write the anomalies of a staged result, on a worker."""
+    staged = Path(task.staged)
+    write_result(merge_sorted([Path(path) for path in task.found]), staged / OutputFiles.ANOMALIES)
+    return published_file(staged, OutputFiles.ANOMALIES, task.rows)
+
+
 def merge_sorted(paths: Sequence[Path]) -> Iterator[pa.Table]:
     """Yield the rows of at least one file, each sorted by ``rank``, in the order of all, a part at a time.
 
@@ -36,7 +61,7 @@ def merge_sorted(paths: Sequence[Path]) -> Iterator[pa.Table]:
         own = owners[start : start + rows]
         taken = [files[number].take(count) for number, count in enumerate(np.bincount(own)) if count]
         places = np.argsort(np.argsort(own, kind="stable"))
-        yield pa.concat_tables(taken).take(pa.array(places))
+        yield pa.concat_tables(taken).take(to_arrow(places))
     if not len(owners):
         yield files[0].take(0)
 
@@ -46,7 +71,7 @@ def _owners(paths: Sequence[Path]) -> npt.NDArray[np.int32]:
     ranks = []
     for path in paths:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            ranks.append(file.read(["rank"], use_threads=False)["rank"].to_numpy())
+            ranks.append(to_numpy(file.read(["rank"], use_threads=False)["rank"]))
     owners = np.repeat(np.arange(len(paths), dtype=np.int32), [len(one) for one in ranks])
     return owners[np.argsort(np.concatenate(ranks), kind="stable")]
 

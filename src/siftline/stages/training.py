@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from siftline.batch_plan import BatchPlan, Feature, batch_rows
 from siftline.config.batch import BatchConfig
-from siftline.detectors.fitted import FittedModel, Typical, cached_model, save_model
+from siftline.detectors.fitted import FittedModel, Typical, cached_model, keep_model, save_model
 from siftline.detectors.kinds import make_estimator
 from siftline.detectors.preprocess import (
     learn_categories,
@@ -36,6 +36,7 @@ def fit_on_sample(plan: BatchPlan) -> DetectorRef:
     pa.default_memory_pool().release_unused()  # of decoding, before the fit needs memory
     model = _fit_around(sample, plan)
     path, name = save_model(model, plan.files.model)
+    keep_model(model, path, name)
     with suppress(Exception):  # or a sample is drawn for it later
         keep_features(sample, plan.features, path)
     return DetectorRef(

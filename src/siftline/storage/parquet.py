@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from siftline.errors import PartDamaged
-from siftline.storage.files import file_digest
+from siftline.storage.arrays import to_arrow, to_numpy
+from siftline.storage.files import file_digest, replacing
 from siftline.storage.records import PublishedFile, StoredFile
 
 # The position of a row in the source.
@@ -89,6 +92,15 @@ def write_parquet(table: pa.Table, path: Path, group_rows: int | None = None) ->
         writer.write_table(table, group_rows)
 
 
+def write_result(tables: Iterator[pa.Table], path: Path) -> None:
+    """Write at least one table as one file of a result, at once or not at all."""
+    with replacing(path) as temporary:
+        first = next(tables)
+        with parquet_writer(temporary, first.schema) as writer:
+            for table in chain([first], tables):
+                writer.write_table(table)
+
+
 def _deltas(schema: pa.Schema) -> list[str]:
     """Return the columns of integers except labels: dictionaries of these are slow and large."""
     return [field.name for field in schema if pa.types.is_integer(field.type) and field.name != "label"]
@@ -129,7 +141,23 @@ def read_scores(directory: Path, file: StoredFile) -> np.ndarray:
     """
     path = directory / file.name
     with _damage(path), pq.ParquetFile(path, page_checksum_verification=True) as parquet:
-        return np.asarray(parquet.read(columns=["score"], use_threads=False)["score"].to_numpy())
+        return to_numpy(parquet.read(columns=["score"], use_threads=False)["score"])
+
+
+def read_ranks(path: Path, most: int) -> pa.Table:
+    """Return the rows of a file of anomalies whose rank is at most `most`."""
+    with pq.ParquetFile(path, page_checksum_verification=True) as parquet:
+        column = [leaf.path for leaf in parquet.schema].index("rank")
+        groups = range(parquet.num_row_groups)
+        wanted = [group for group in groups if _least(parquet, group, column) <= most]
+        table = parquet.read_row_groups(wanted, use_threads=False)
+    return table.take(to_arrow(np.flatnonzero(to_numpy(table["rank"]) <= most)))
+
+
+def _least(parquet: pq.ParquetFile, group: int, column: int) -> float:
+    """Return the least value in a row group, minus infinity if it is not known."""
+    statistics = parquet.metadata.row_group(group).column(column).statistics
+    return statistics.min if statistics is not None and statistics.has_min_max else -math.inf
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from siftline.config.loading import load_config, read_yaml
 from siftline.config.yaml_files import parse_yaml, read_yaml_file
 from siftline.errors import ConfigError
 from siftline.pipelines.spec import load_pipeline
-from siftline.resources.pool import load_pools
+from siftline.resources.pool_file import load_pools
 
 BASE = "source: {path: d}\noutput: {path: r}\n"
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from siftline.errors import ConfigError
-from siftline.resources.pool import Pool, is_pool, load_pools, pool_name, sizes
+from siftline.resources.pool import Pool, pool_name
+from siftline.resources.pool_file import is_pool, load_pools, sizes
 
 GIB = 1 << 30
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from siftline.batch_plan import BatchPlan
-from siftline.engine import Settled
+from siftline.engine import Executor, Settled, run_one
 from siftline.errors import Cancelled, LeaseLost, SiftlineError
 from siftline.jobs.findings import Curve, Findings, Quality, findings_record, sample_record
 from siftline.progress import Incident, emit
 from siftline.stages.findings.description import Compared
-from siftline.stages.findings.groups import group_anomalies
+from siftline.stages.findings.groups import Grouped, group_anomalies
 from siftline.stages.findings.quality import quality_of
 from siftline.stages.findings.sample import SAMPLE_ROWS, Sampled, SampleTask
 from siftline.stages.findings.tally import Tally
@@ -67,12 +67,31 @@ def sample_task(plan: BatchPlan, evidence: Evidence) -> SampleTask | None:
     )
 
 
+@dataclass(frozen=True)
+class GroupTask:
+    """Task of grouping the anomalies of a file, and counting them over time."""
+
+    path: str
+    compared: Compared
+    timestamp: str | None
+
+    def __str__(self) -> str:
+        return "the groups of the anomalies"
+
+
+def group_and_count(task: GroupTask) -> tuple[Grouped, tuple[tuple[str, int], ...]]:
+    """Group the anomalies, and count them over time, on a worker."""
+    path = Path(task.path)
+    times = count_times(path, task.timestamp) if task.timestamp is not None else ()
+    return group_anomalies(path, task.compared), times
+
+
 def write_findings(
-    plan: BatchPlan, publication: str, staged: Path, evidence: Evidence, curve: Callable[[], Curve]
+    plan: BatchPlan, executor: Executor, staged: Path, evidence: Evidence, curve: Callable[[], Curve]
 ) -> None:
     """Write the findings of a staged result beside it; report a failure as an incident."""
     try:
-        findings_record(staged).write(_find(plan, publication, staged, evidence, curve()))
+        findings_record(staged).write(_find(plan, executor, staged, evidence, curve()))
     except (Cancelled, LeaseLost):
         raise
     except Exception as error:  # noqa: BLE001  the result is right without them
@@ -80,20 +99,22 @@ def write_findings(
         emit(Incident(_INCIDENT, f"the result is published without findings: {problem}"))
 
 
-def _find(plan: BatchPlan, publication: str, staged: Path, evidence: Evidence, curve: Curve) -> Findings:
-    source, path, sampled = plan.config.source, staged / OutputFiles.ANOMALIES, evidence.sampled
+def _find(plan: BatchPlan, executor: Executor, staged: Path, evidence: Evidence, curve: Curve) -> Findings:
+    source, sampled = plan.config.source, evidence.sampled
     carried = plan.config.output.columns
-    grouped = group_anomalies(path, Compared(plan.features, (*source.key, "row"), carried, sampled))
+    compared = Compared(plan.features, (*source.key, "row"), carried, sampled)
     columns = {*carried, *(feature.column for feature in plan.features)}
     timestamp = source.timestamp if source.timestamp in columns else None
+    task = GroupTask(str(staged / OutputFiles.ANOMALIES), compared, timestamp)
+    grouped, times = run_one(executor, group_and_count, task, plan.config.retries)
     return Findings(
-        publication=publication,
+        publication=staged.name,
         groups=grouped.groups,
         others=grouped.others,
         curve=curve,
         features=grouped.features,
         positions=tuple(evidence.tally.positions.tolist()) if evidence.tally is not None else (),
-        times=count_times(path, timestamp) if timestamp is not None else (),
+        times=times,
         timestamp=timestamp,
         quality=_quality(evidence.tally),
         sample_rows=sampled.rows,
