@@ -36,7 +36,7 @@ _WIDTH = 72
 _SHADES = " .:-=+*#%@"
 _NAMES = (
     ("prefect.server", "Prefect server"),
-    ("siftline.stack.keeper", "Prefect server"),
+    ("siftline.flows.keeper", "Prefect server"),
     ("forkserver", "fork server, workers"),
     ("resource_tracker", "resource tracker"),
     ("sys.stdin.read", "guard"),

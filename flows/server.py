@@ -44,7 +44,9 @@ def reach_api() -> None:
 
 def _start_server() -> None:
     from siftline.flows.embedded import start_embedded_server
+    from siftline.flows.new_database import make_database
 
+    make_database()
     try:
         with children_import_safely(), _away():
             start_embedded_server()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
 from functools import partial
 from uuid import UUID
 
@@ -30,7 +28,7 @@ from siftline.report.page import ReportTask, draw_report
 from siftline.shown import log_line
 from siftline.stages import publish
 from siftline.storage.lease import Lease
-from siftline.tasks.adapters.artifacts import artifact_key, written_beside
+from siftline.tasks.adapters.artifacts import artifact_key, write_aside, written_beside
 from siftline.tasks.adapters.aside import aside
 from siftline.tasks.adapters.labels import tag_task
 from siftline.tasks.adapters.resolve import resolve
@@ -72,9 +70,9 @@ def publish_results(
         plan, detector, receipts, combined, validation, flow_run.id, lease, complete
     )
     keep_in_history(plan, manifest, interval, time.monotonic() - began, live.worker_memory)
-    tables = aside("the run's page has no report", lambda: _tables(plan, manifest), None)
-    with written_beside("the report", tables) if tables is not None else nullcontext():
+    with written_beside("the table", lambda: _write_table(plan, manifest)):
         keep_report(plan, drawing, live)
+    aside("the run's page has no report", lambda: _write_report(plan, manifest), None)
     return manifest
 
 
@@ -132,8 +130,8 @@ def _keep_report(plan: BatchPlan, drawing: Executor, live: LiveRecord | None) ->
         get_run_logger().info("no report.html without matplotlib: pip install 'siftline[report]'")
 
 
-def _tables(plan: BatchPlan, manifest: Manifest) -> Callable[[], None]:
-    """Return what creates the table and the report of a publication on the run's page."""
+def _write_table(plan: BatchPlan, manifest: Manifest) -> None:
+    """Create the table of a publication on the run's page."""
     row = {
         "rows": manifest.rows,
         "rows failed": manifest.rows_failed,
@@ -143,14 +141,16 @@ def _tables(plan: BatchPlan, manifest: Manifest) -> Callable[[], None]:
         "output": log_line(plan.config.output.path),
         "job": manifest.job_id,
     }
+    table = artifact_key("result", manifest.name)
+    resolve(create_table_artifact([row], key=table, description="Result as a table."))
+
+
+def _write_report(plan: BatchPlan, manifest: Manifest) -> None:
+    """Create the report of a publication on the run's page."""
     results = open_results(plan.config.output.path)
     findings = results.findings
     quality = str(findings.quality) if findings is not None and findings.quality is not None else None
     text = report(manifest, top_rows(results, _TOP), group_sentences(results, _TOP), quality)
-    table, page = artifact_key("result", manifest.name), artifact_key(_REPORT, manifest.name)
-
-    def write() -> None:
-        resolve(create_table_artifact([row], key=table, description="Result as a table."))
-        resolve(create_markdown_artifact(text, key=page, description="The result, with reasons."))
-
-    return write
+    page = artifact_key(_REPORT, manifest.name)
+    create = partial(create_markdown_artifact, text, key=page, description="The result, with reasons.")
+    write_aside("the report", lambda: resolve(create()))

@@ -194,10 +194,13 @@ THIRD = """
 import sys
 import pytest
 from siftline.config.detectors import DETECTORS, DetectorKind
-DETECTORS["gaussian_mixture"] = DetectorKind(
-    "sklearn.mixture.GaussianMixture", exact=False, takes_missing=False
+DETECTORS["one_class_svm"] = DetectorKind(
+    "sklearn.svm.OneClassSVM",
+    exact=False,
+    takes_missing=False,
+    trusted=("sklearn.svm._classes.OneClassSVM",),
 )
-sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "-k", "gaussian_mixture", sys.argv[1]]))
+sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "-k", "one_class_svm", sys.argv[1]]))
 """
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -37,6 +39,9 @@ def test_a_server_serves_several_commands_and_ends_when_it_is_idle(alone: Path) 
         process = psutil.Process(first.process.pid)
     process.wait(timeout=60)
     assert not (alone / "prefect" / "siftline" / "server.json").exists()
+    with closing(sqlite3.connect(alone / "prefect" / "prefect.db")) as database:
+        ((types,),) = database.execute("SELECT count(*) FROM block_type")
+    assert types > 50  # they are registered while nobody waits
 
 
 def test_a_command_that_is_killed_does_not_keep_its_server(alone: Path) -> None:

@@ -1,7 +1,7 @@
 """Prefect server of commands without an address: kept for the next one, ended when idle.
 
 There is one for each home of Prefect. Commands hold a shared lock while they use it; the server's process
-(`siftline.stack.keeper`) ends once it has had the lock to itself for long enough. Who finds none starts one.
+(`siftline.flows.keeper`) ends once it has had the lock to itself for long enough. Who finds none starts one.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def _start(home: Path, idle: timedelta) -> _Server:
     }
     with (home / "server.log").open("wb") as log, children_import_safely():
         process = subprocess.Popen(
-            [sys.executable, "-m", "siftline.stack.keeper", str(home), str(port), str(idle.total_seconds())],
+            [sys.executable, "-m", "siftline.flows.keeper", str(home), str(port), str(idle.total_seconds())],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
