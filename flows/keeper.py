@@ -19,6 +19,7 @@ from siftline.storage.locks import try_lock
 from siftline.tasks.adapters.settings import changed_settings
 
 _LOOK_SECONDS = 1.0
+_QUIET_SECONDS = 10.0
 _REGISTERING_SECONDS = 60.0
 # The first command need not wait for the catalogue of blocks. Prefect would note it as registered, for all
 # servers of its home.
@@ -62,7 +63,7 @@ def _watch(home: Path, server: _Server, idle_seconds: float, unregistered: bool)
             idle = idle + _LOOK_SECONDS if try_lock(users) else 0.0
             if idle >= idle_seconds:  # while no command can take it up: the next one starts another
                 forget_kept_server(home)
-        if idle and unregistered and server.started and server.loop is not None:
+        if idle >= min(_QUIET_SECONDS, idle_seconds) and unregistered and server.loop is not None:
             unregistered = False
             registering = asyncio.run_coroutine_threadsafe(_register_blocks(), server.loop)
             try:

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,7 +47,7 @@ def run(config: Path, overrides: tuple[str, ...], fresh: bool, as_json: bool, ve
     """
     with _errors_as_json(as_json):
         batch = load_config(config, overrides)
-        _prepare_executor(batch)
+        _prepare_executor(batch, early=True)
         from siftline.cli.checks import check_batch, published_result
         from siftline.jobs.starting import starting
 
@@ -229,11 +229,16 @@ def init(
     say(f"wrote {target}; next: siftline run {target}")
 
 
-def _prepare_executor(batch: BatchConfig) -> None:
-    """Start the workers' imports, which take seconds, beside ours and Prefect's."""
-    from siftline.engine import prepare_executor
+def _prepare_executor(batch: BatchConfig, early: bool = False) -> None:
+    """Start the workers' imports, which take seconds, beside ours and Prefect's.
 
-    prepare_executor(batch.cluster, batch.source.path)
+    A Prefect server takes longer to start: it has the other core first.
+    """
+    from siftline.engine import prepare_executor
+    from siftline.stack.kept_server import is_to_start
+
+    if not (early and is_to_start()):
+        prepare_executor(batch.cluster, batch.source.path)
 
 
 def _planned(checkpoint: str, job_id: str) -> BatchConfig:
@@ -243,7 +248,7 @@ def _planned(checkpoint: str, job_id: str) -> BatchConfig:
     from siftline.jobs.record import find_job
 
     batch = planned_config(find_job(checkpoint, job_id))
-    _prepare_executor(batch)
+    _prepare_executor(batch, early=True)
     check_batch(batch)
     return batch
 
@@ -266,10 +271,7 @@ def _in_this_process(batch: BatchConfig, verbose: bool) -> Iterator[None]:
 
     The command ends with the news that could not be delivered.
     """
-    from siftline.cli.live import show_progress
-    from siftline.cli.prefect_setup import leave_prefect, prepare_prefect, reach_given_api
     from siftline.stack.kept_server import kept_server
-    from siftline.system.signals import signals_held
 
     context = click.get_current_context()
 
@@ -277,22 +279,30 @@ def _in_this_process(batch: BatchConfig, verbose: bool) -> Iterator[None]:
         if isinstance(report, Incident) and report.kind in (NOT_NOTIFIED, NOT_CLOSED):
             context.call_on_close(lambda: say(f"siftline: {report.text}", err=True))
 
-    with kept_server() as kept, show_progress(sys.stderr) as show_text, listening(listen):
+    with kept_server() as kept, ExitStack() as stack:
+        # A server that starts takes the longest: everything else is imported beside it.
+        from siftline.cli.live import show_progress
+        from siftline.cli.prefect_setup import leave_prefect, prepare_prefect, reach_given_api
+
+        show_text = stack.enter_context(show_progress(sys.stderr))
+        stack.enter_context(listening(listen))
         if kept is not None:
             os.environ["PREFECT_API_URL"] = kept.address
         prepare_prefect(verbose)
         if kept is None:
             reach_given_api()
         show_text("starting: importing Prefect")
+        import siftline.flows.batch_detection  # noqa: F401
         from siftline.flows.address import api_address
+        from siftline.flows.server import reach_api
+        from siftline.system.signals import signals_held
 
+        _prepare_executor(batch)
         which = "the Prefect server" if api_address() else "an embedded Prefect server to start"
         show_text(f"starting: waiting for {which}")
         if kept is not None:
             kept.wait()
         if api_address() is None:
-            from siftline.flows.server import reach_api
-
             with signals_held({signal.SIGINT}):  # we stop an embedded server, not the terminal
                 reach_api()
         context.call_on_close(leave_prefect)

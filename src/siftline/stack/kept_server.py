@@ -20,7 +20,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import IO
 
-import httpx
 import psutil
 
 from siftline.config.fields import parse_duration
@@ -68,6 +67,8 @@ class KeptServer:
 
     def wait(self, seconds: float = 120.0) -> None:
         """Wait until it answers; raise `ApiError` if it ends or does not."""
+        import httpx  # slow, and a server may start meanwhile
+
         deadline = time.monotonic() + seconds
         with httpx.Client(trust_env=False, verify=False, timeout=seconds) as client:  # noqa: S501  without TLS
             while self.process.find() is not None and time.monotonic() < deadline:
@@ -94,6 +95,14 @@ def kept_server(home: Path | None = None) -> Iterator[KeptServer | None]:
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     with (home / USERS).open("a") as users:
         yield _use(home, users, idle)
+
+
+def is_to_start(home: Path | None = None) -> bool:
+    """Return True if a command would have to start the server."""
+    if not _idle_time() or _is_configured():
+        return False
+    found = _record(home or server_home()).read_or(None)
+    return found is None or found.process.find() is None
 
 
 def end_kept_server(home: Path | None = None) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -173,12 +174,13 @@ def _schema(plan: BatchPlan, combined: CombinedScores, footers: Footers) -> Chec
 
 
 def _digests(combined: CombinedScores, footers: Footers) -> Check:
-    wrong = []
-    for file in _files(combined):
+    def problem(file: PublishedFile) -> str | None:
         footer = footers[file.name]
         if isinstance(footer, str):
-            wrong.append(f"{file.name} ({footer})")
-        elif file_digest(Path(combined.staged) / file.name) != file.digest:
-            wrong.append(file.name)
+            return f"{file.name} ({footer})"
+        return file.name if file_digest(Path(combined.staged) / file.name) != file.digest else None
+
+    with ThreadPoolExecutor() as pool:  # hashing needs no lock of Python's
+        wrong = [name for name in pool.map(problem, _files(combined)) if name is not None]
     detail = f"not as written: {listed(wrong)}" if wrong else "as written"
     return Check(name="digests", passed=not wrong, detail=detail)
