@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import sys
 import threading
@@ -33,10 +34,13 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket] | None = None) -> None:
         self.loop = asyncio.get_running_loop()
         await super().startup(sockets)
+        gc.freeze()
+        gc.enable()
 
 
 def keep(home: Path, port: int, idle_seconds: float) -> None:
     """Serve the Prefect API and its pages on a port of this machine."""
+    gc.disable()  # which would take a tenth of the start
     new = make_database()
     config = uvicorn.Config(
         "prefect.server.api.server:create_app",
@@ -65,8 +69,8 @@ def _watch(home: Path, server: _Server, idle_seconds: float, unregistered: bool)
                 forget_kept_server(home)
         if idle >= min(_QUIET_SECONDS, idle_seconds) and unregistered and server.loop is not None:
             unregistered = False
-            registering = asyncio.run_coroutine_threadsafe(_register_blocks(), server.loop)
             try:
+                registering = asyncio.run_coroutine_threadsafe(_register_blocks(), server.loop)
                 registering.result(_REGISTERING_SECONDS)
             except Exception:  # noqa: BLE001  it serves all the same
                 _log.exception("the types of blocks could not be registered")

@@ -44,7 +44,7 @@ def test_a_run_stopped_at_any_moment_exits_130_leaves_nobody_and_goes_on(shell: 
         process = job.start()
         if number % 2:  # while it plans, fits, and its workers come to life
             wait_until(lambda p=process: holds(job, p), "the run has its job", 120)
-            time.sleep(chance.uniform(0, 2))  # not for anything: to hit any moment
+            time.sleep(chance.uniform(0, 0.5))  # not for anything: to hit any moment
         else:
             chunks = chance.uniform(0.01, 0.1) * (CHUNKS - len(before))
             wait_until(lambda p=process, n=chunks: begun(job, p) >= n, f"{chunks:.0f} chunks are begun", 120)
