@@ -5,10 +5,14 @@ from __future__ import annotations
 import ast
 import multiprocessing
 import sys
+import sysconfig
 from pathlib import Path
 from types import FrameType, ModuleType
 
 from siftline.errors import ConfigError
+
+
+_COMMAND = str(Path(sysconfig.get_path("scripts")) / "siftline")
 
 
 def spare_children() -> None:
@@ -18,9 +22,8 @@ def spare_children() -> None:
     time. A user's main module stays.
     """
     main = sys.modules["__main__"]
-    script = getattr(getattr(main, "main", None), "__module__", "")  # what the script of a command calls
-    name = main.__spec__.name if main.__spec__ is not None else script
-    if name.partition(".")[0] in ("prefect", "siftline"):
+    name = main.__spec__.name if main.__spec__ is not None else ""
+    if name.partition(".")[0] == "prefect" or getattr(main, "__file__", None) == _COMMAND:
         main.__spec__ = None
         vars(main).pop("__file__", None)
 

@@ -6,6 +6,7 @@ import multiprocessing
 import signal
 import subprocess
 import sys
+import sysconfig
 from importlib.machinery import ModuleSpec
 from multiprocessing.spawn import get_preparation_data
 from pathlib import Path
@@ -36,6 +37,17 @@ def test_workers_of_a_run_that_prefect_started_do_not_import_its_engine(
 
 def test_a_main_module_of_the_users_own_is_imported_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     assert prepared(monkeypatch, "prefectly.mine") == {"init_main_from_name"}
+
+
+@pytest.mark.parametrize(("file", "kept"), [("siftline", False), ("own-siftline", True)])
+def test_of_scripts_only_that_of_our_command_is_not_imported(
+    monkeypatch: pytest.MonkeyPatch, file: str, kept: bool
+) -> None:
+    main = ModuleType("__main__")
+    main.__file__ = str(Path(sysconfig.get_path("scripts")) / file)
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    spare_children()
+    assert ("init_main_from_path" in get_preparation_data("child")) is kept
 
 
 CALL = "refuse_repetition()"
