@@ -11,7 +11,6 @@ from types import FrameType, ModuleType
 
 from siftline.errors import ConfigError
 
-
 _COMMAND = str(Path(sysconfig.get_path("scripts")) / "siftline")
 
 
