@@ -12,12 +12,14 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from prefect import get_client
+from prefect import Flow, get_client
 
 import siftline
 from siftline import SiftlineError, open_results
+from siftline.config.batch import BatchConfig
 from siftline.errors import SourceError
 from siftline.flows.batch_detection import batch_detection
+from siftline.pipelines.steps import Step
 from siftline.source.frames import stage_frame
 
 ROWS = 500
@@ -141,3 +143,19 @@ def test_a_frame_without_rows_or_numbers_is_told_in_one_line(frame: pd.DataFrame
 def test_a_list_is_not_a_frame(tmp_path: Path) -> None:
     with pytest.raises(SiftlineError, match=r"source\.path"):
         siftline.score([{"x": 1}], output=tmp_path / "out")
+
+
+def test_parameters_of_a_run_are_what_prefect_would_make_of_them(tmp_path: Path) -> None:
+    config = BatchConfig.model_validate({"source": {"path": "in.csv"}, "output": {"path": str(tmp_path)}})
+    steps = (Step(uses="batch_processing", settings={"retries": {"attempts": 2}}),)
+    parameters = {"share": float("nan"), "on": None}
+    given = {"config": config, "fresh": True, "steps": steps, "parameters": parameters}
+    found = batch_detection.serialize_parameters(given)
+    assert repr(found) == repr(Flow.serialize_parameters(batch_detection, given))
+
+
+def test_a_parameter_that_is_no_json_has_a_placeholder() -> None:
+    assert batch_detection.serialize_parameters({"config": object(), "fresh": False}) == {
+        "config": "<object>",
+        "fresh": False,
+    }

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from siftline.errors import ConfigError
-from siftline.stack.kept_server import SETTING, end_kept_server, kept_server
+from siftline.stack.kept_server import SETTING, end_kept_server, is_to_start, kept_server
 
 
 @pytest.fixture
@@ -29,8 +29,10 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_server_serves_several_commands_and_ends_when_it_is_idle(alone: Path) -> None:
+    assert is_to_start()
     with kept_server() as first:
         assert first is not None
+        assert not is_to_start()
         first.wait()
         with kept_server() as second:
             assert second == first
@@ -106,6 +108,7 @@ def test_none_is_started_where_prefect_has_an_address_or_it_is_off(
         monkeypatch.setenv(SETTING if what == "off" else what, text)
     with kept_server() as kept:
         assert kept is None
+    assert not is_to_start()
 
 
 def test_a_setting_that_is_no_time_is_refused(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from siftline.flows.batch_detection import batch_detection
 from siftline.progress import Report, Usage, listening
+from tests.e2e.processes import write_config
 from tests.flows.batches import configuration, scores_digest
 from tests.flows.records import log
 
@@ -37,3 +40,31 @@ def test_a_small_job_with_configured_workers_has_a_cluster(tmp_path: Path) -> No
     assert result.state == "Completed"
     workers = [worker.address for report in said if isinstance(report, Usage) for worker in report.workers]
     assert all(address.startswith("tcp://") for address in workers)
+
+
+COMMAND = """
+import sys
+from siftline.cli import main
+
+if __name__ == "__main__":
+    try:
+        main()
+    finally:
+        slow = {"dask", "matplotlib", "numba", "pandas", "sklearn", "skops"}
+        print(sorted(slow & set(sys.modules)))
+"""
+
+
+def test_the_command_leaves_slow_imports_to_other_processes(tmp_path: Path) -> None:
+    config = write_config(
+        tmp_path / "job.yaml",
+        configuration(
+            tmp_path, chunk_rows=300, cluster={"kind": "local"}, detector={"kind": "isolation_forest"}
+        ),
+    )
+    (tmp_path / "command.py").write_text(COMMAND)
+    command = [sys.executable, "command.py", "run", str(config)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert (tmp_path / "output" / "report.html").exists()

@@ -184,7 +184,7 @@ def _unavailable(path: Path, error: OSError) -> StorageUnavailable:
     return StorageUnavailable(what, "check the storage; it is tried again")
 
 
-_loading = threading.Lock()
+_loading = threading.RLock()
 # The latest models of this process, by path and digest.
 _loaded: dict[tuple[str, str], FittedModel] = {}
 _MOST_LOADED = 4
@@ -192,9 +192,10 @@ _MOST_LOADED = 4
 
 def keep_model(model: FittedModel, path: Path, digest: str) -> None:
     """Keep a saved model for `cached_model`, which then need not load it."""
-    while len(_loaded) >= _MOST_LOADED:
-        del _loaded[next(iter(_loaded))]
-    _loaded[str(path), digest] = model
+    with _loading:
+        while len(_loaded) >= _MOST_LOADED:
+            del _loaded[next(iter(_loaded))]
+        _loaded[str(path), digest] = model
 
 
 def _load_by_digest(path: str, digest: str) -> FittedModel:

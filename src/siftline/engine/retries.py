@@ -119,13 +119,10 @@ def run_one(
     function: Callable[[T], R],
     item: T,
     retries: RetriesConfig,
-    timeout_seconds: float | None = None,
     stop: Stop | None = None,
 ) -> R:
     """Return a function's value for one item, retried where that may help, or raise its error."""
-    (settled,) = run_with_retries(
-        executor, function, [item], retries, timeout_seconds=timeout_seconds, stop=stop
-    )
+    (settled,) = run_with_retries(executor, function, [item], retries, stop=stop)
     return settled.result()
 
 

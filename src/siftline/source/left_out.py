@@ -93,35 +93,58 @@ def _reason(field: pa.Field) -> str | None:
 
 def _by_statistics(schema: pa.Schema, files: Sequence[ParquetFile], names: Sequence[str]) -> dict[str, str]:
     """Find counters, constants and empty columns by the statistics of all row groups, if these are known."""
-    groups: dict[str, list[tuple[int, Any]]] = {name: [] for name in names}
+    columns = {name: _Column(schema.field(name).type) for name in names}
     for file in files:
-        for name, group, statistics in column_statistics(file, names):
-            groups[name].append((file.row_groups[group], statistics))
-    found = {name: _by_groups(of, schema.field(name).type) for name, of in groups.items() if of}
+        unclear = [name for name, column in columns.items() if column.is_unclear]
+        if not unclear:
+            break
+        for name, group, statistics in column_statistics(file, unclear):
+            columns[name].add(file.row_groups[group], statistics)
+    found = {name: column.reason for name, column in columns.items()}
     return {name: reason for name, reason in found.items() if reason is not None}
 
 
-def _by_groups(groups: Sequence[tuple[int, Any]], kind: pa.DataType) -> str | None:
-    if any(statistics is None or not statistics.has_null_count for _, statistics in groups):
-        return None
-    nulls, rows = sum(one.null_count for _, one in groups), sum(rows for rows, _ in groups)
-    if nulls == rows:
-        return EMPTY
-    # Statistics of floating point are silent about NaN.
-    exact = pa.types.is_integer(kind) or pa.types.is_boolean(kind)
-    if nulls or not exact or not all(one.has_min_max for _, one in groups):
-        return None
-    if len({one.min for _, one in groups} | {one.max for _, one in groups}) == 1:
-        return CONSTANT if rows > 1 else None
-    if rows < COUNTER_ROWS or pa.types.is_boolean(kind):
-        return None
-    expected = 0
-    for size, one in groups:
-        # Each file may count by itself.
-        if one.min not in (0, 1, expected) or one.max - one.min + 1 != size:
-            return None
-        expected = one.max + 1
-    return COUNTER
+class _Column:
+    """A column that may be empty, constant or a counter, by the row groups so far.
+
+    Their statistics are not kept: each holds the footer of its file, and many fill the memory.
+    """
+
+    def __init__(self, kind: pa.DataType) -> None:
+        # Statistics of floating point are silent about NaN.
+        self._exact = pa.types.is_integer(kind) or pa.types.is_boolean(kind)
+        self._empty, self._constant, self._counter = True, True, not pa.types.is_boolean(kind)
+        self._rows = 0
+        self._value: Any = None
+        self._expected = 0
+
+    @property
+    def is_unclear(self) -> bool:
+        """True while it may be one of these."""
+        return self._empty or self._constant or self._counter
+
+    @property
+    def reason(self) -> str | None:
+        """Return what it is after all row groups, if it is one of these."""
+        if self._empty and self._rows:
+            return EMPTY
+        if self._constant and self._rows > 1:
+            return CONSTANT
+        return COUNTER if self._counter and self._rows >= COUNTER_ROWS else None
+
+    def add(self, rows: int, statistics: Any) -> None:
+        """Take the statistics of the next row group."""
+        known = statistics is not None and statistics.has_null_count
+        self._empty &= known and statistics.null_count == rows
+        if not known or statistics.null_count or not self._exact or not statistics.has_min_max:
+            self._constant = self._counter = False
+        elif self._constant or self._counter:
+            low, high = statistics.min, statistics.max
+            self._constant &= low == high and (self._rows == 0 or low == self._value)
+            # Each file may count by itself.
+            self._counter &= low in (0, 1, self._expected) and high - low + 1 == rows
+            self._value, self._expected = low, high + 1
+        self._rows += rows
 
 
 def _first_rows(files: Sequence[ParquetFile], columns: Sequence[str]) -> pa.RecordBatch | None:

@@ -34,7 +34,7 @@ from siftline.storage.layout import OutputFiles
 from siftline.storage.owned import refuse_links, remove_publications
 from siftline.storage.parquet import published_file, read_part, write_result
 from siftline.storage.records import PublishedFile
-from siftline.system.signals import stop_on_signal
+from siftline.system.signals import Stop, stop_on_signal
 from siftline.types import ChunkReceipt, CombinedScores, DetectorRef, Float64s, Receipts
 
 _CHUNKS_PER_FILE = 256
@@ -85,7 +85,7 @@ def combine_results(
     ]
     evidence = Evidence(detector)
     labelled = _label(plan, executor, tasks, evidence, asked)
-    anomalies = _merge(plan, executor, staged, labelled)
+    anomalies = _merge(plan, executor, staged, labelled, Stop(asked=asked))
     key = key_facts(plan, receipts.in_order, [one.keys for one in labelled])
     if key is not None and key.caution is not None:
         emit(Incident("key", key.caution))
@@ -195,11 +195,14 @@ def _runs(receipts: Iterable[ChunkReceipt], rows_per_file: int) -> Iterator[list
         yield run
 
 
-def _merge(plan: BatchPlan, executor: Executor, staged: Path, labelled: list[Labelled]) -> PublishedFile:
+def _merge(
+    plan: BatchPlan, executor: Executor, staged: Path, labelled: list[Labelled], stop: Stop
+) -> PublishedFile:
     """Merge the anomalies of all workers by rank on one, those of equal rank in source order."""
     found = tuple(path for one in labelled for path in one.found)
     rows = sum(one.anomalies for one in labelled)
-    file = run_one(executor, merge_anomalies, MergeTask(found, str(staged), rows), plan.config.retries)
+    task = MergeTask(found, str(staged), rows)
+    file = run_one(executor, merge_anomalies, task, plan.config.retries, stop=stop)
     shutil.rmtree(staged / FOUND)
     return file
 

@@ -14,7 +14,7 @@ import pytest
 import skops.io
 
 from siftline.batch_plan import Feature
-from siftline.detectors.fitted import FittedModel, cached_model, load_model, save_model
+from siftline.detectors.fitted import FittedModel, cached_model, keep_model, load_model, save_model
 from siftline.errors import IntegrityError, ModelError, StorageUnavailable
 from siftline.stages.training import fit_model
 from siftline.types import DetectorRef
@@ -142,6 +142,18 @@ def ref_of(path: Path, digest: str) -> DetectorRef:
 
 def test_a_model_is_loaded_once_in_a_process(saved: tuple[Path, str]) -> None:
     assert cached_model(ref_of(*saved)) is cached_model(ref_of(*saved))
+
+
+def test_a_model_is_not_loaded_where_it_was_fitted(
+    model: FittedModel, saved: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("siftline.detectors.fitted._loaded", known := {})
+    keep_model(model, *saved)
+    assert cached_model(ref_of(*saved)) is model
+    for number in range(4):
+        keep_model(model, Path(f"other-{number}"), "0" * 64)
+    assert len(known) == 4
+    assert cached_model(ref_of(*saved)) is not model
 
 
 def test_a_model_that_does_not_match_its_digest_is_refused(saved: tuple[Path, str]) -> None:

@@ -12,6 +12,8 @@ import pytest
 
 from siftline.config.loading import parse_config
 from siftline.errors import FeatureError, SourceError
+from siftline.source.files import ParquetFile, open_parquet
+from siftline.source.left_out import not_features
 from siftline.stages.inspection import Inspection, inspect_batch
 
 ROWS = 40
@@ -98,6 +100,48 @@ def test_numbers_that_only_look_like_counters_are_features(tmp_path: Path) -> No
         "gap": pa.array([0, 2, *range(3, ROWS + 1)]),
     }
     assert features(inspected(parquet(tmp_path / "x.parquet", **columns))) == ["x", *columns]
+
+
+@pytest.mark.parametrize(
+    ("of_files", "reason"),
+    [
+        ([[3, 3], [3, 3]], "constant"),
+        ([[3, 3], [3, 4]], None),
+        ([[3, 3], [3, None]], None),
+        ([[None, None], [None, None]], "no value"),
+        ([[None, None], [None, 1]], None),
+        ([[*range(20)], [*range(20, 40)]], "counts the rows"),
+        ([[*range(1, 21)], [*range(1, 21)]], "counts the rows"),
+        ([[*range(20)], [*range(21, 41)]], None),
+        ([[True, True], [True, True]], "constant"),
+        ([[False, True], [False, True]], None),
+    ],
+)
+def test_the_statistics_of_all_files_decide(
+    tmp_path: Path, of_files: list[list[Any]], reason: str | None
+) -> None:
+    for number, values in enumerate(of_files):
+        kind = pa.bool_() if any(value is True for value in values) else pa.int64()
+        table = pa.table({"n": pa.array(values, kind), "x": pa.array(values).is_valid().cast(pa.float64())})
+        pq.write_table(table, tmp_path / f"{number}.parquet", row_group_size=7)
+    left_out = {} if reason is None else {"n": reason}
+    files = [open_parquet(path) for path in sorted(tmp_path.glob("*.parquet"))]
+    assert not_features(files[0].schema, files) == left_out
+
+
+def test_no_more_footers_are_read_than_tell_something(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(5):
+        parquet(tmp_path / f"{number}.parquet", paid=[number % 3 for number in range(ROWS)])
+    files = [open_parquet(path) for path in sorted(tmp_path.glob("*.parquet"))]
+    read: list[Path] = []
+    original = ParquetFile.read_metadata
+    monkeypatch.setattr(
+        ParquetFile, "read_metadata", lambda file: (read.append(file.path), original(file))[1]
+    )
+    assert not_features(files[0].schema, files) == {}
+    assert read == [files[0].path]
 
 
 def test_what_is_named_as_a_feature_is_one(tmp_path: Path) -> None:

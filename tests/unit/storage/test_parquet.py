@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from siftline.storage.parquet import with_labels, write_parquet
+from siftline.storage.parquet import read_ranks, with_labels, write_parquet, write_result
 
 TABLE = pa.table(
     {
@@ -49,3 +49,30 @@ def test_rows_of_a_result_lack_no_score_position_or_label(key: list[str], nullab
     assert [field.nullable for field in found.schema] == [name in key for name in names]
     assert found["score"].to_pylist() == [0.25, 0.75]
     assert found["row"].to_pylist() == ([7, None] if key == ["row"] else [10, 11])
+
+
+@pytest.mark.parametrize("most", [0, 1, 2, 5, 9, 100])
+@pytest.mark.parametrize("write", ["result", "part"])
+def test_the_rows_up_to_a_rank_are_read_from_the_first_row_groups(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: str, most: int
+) -> None:
+    ranks = [1, 2, 2, 2, 5, 6, 6, 8, 9]
+    nested = pa.array([[{"a": rank}] for rank in ranks])
+    table = pa.table({"nested": nested, "rank": ranks, "place": range(9)})
+    path = tmp_path / "anomalies.parquet"
+    if write == "result":
+        write_result(iter([table.slice(0, 4), table.slice(4, 2), table.slice(6)]), path)
+    else:  # without statistics
+        write_parquet(table, path, 2)
+    read: list[list[int]] = []
+    original = pq.ParquetFile.read_row_groups
+
+    def noted(file: pq.ParquetFile, groups: list[int], **options: bool) -> pa.Table:
+        read.append(groups)
+        return original(file, groups, **options)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_groups", noted)
+    found = read_ranks(path, most)
+    assert found.to_pylist() == [row for row in table.to_pylist() if row["rank"] <= most]
+    if write == "result":
+        assert read == [[group for group, least in enumerate([1, 5, 6]) if least <= most]]
