@@ -15,9 +15,9 @@ import pytest
 
 import siftline
 from siftline.batch_plan import Feature
-from siftline.config.detectors import DETECTORS, RESERVED, DetectorConfig
+from siftline.config.detectors import DETECTORS, RESERVED, DetectorConfig, surely_right
 from siftline.detectors.fitted import FittedModel, load_model, save_model
-from siftline.detectors.kinds import make_estimator
+from siftline.detectors.kinds import changed_params, make_estimator
 from siftline.errors import ModelError, RowError
 from siftline.stages.training import fit_model
 from siftline.types import Matrix
@@ -182,6 +182,23 @@ def test_a_wrong_value_is_refused_in_scikit_learns_words() -> None:
 @KINDS
 def test_the_seed_goes_to_the_estimator(kind: str) -> None:
     assert make_estimator(kind, {}, 41).get_params().get("random_state", 41) == 41
+
+
+VALUES = [0, 1, 7, -1, 0.0, 0.5, 1.0, 1.5, True, False, None, "auto", "other", [1], float("nan")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(kind, name) for kind in DETECTORS for name in DETECTORS[kind].params]
+)
+def test_what_is_known_without_scikit_learn_is_so(kind: str, name: str) -> None:
+    param = DETECTORS[kind].params[name]
+    assert make_estimator(kind, {}, 0).get_params()[name] == param.default
+    assert param.accepts(param.default)
+    for value in VALUES:
+        if surely_right(kind, {name: value}):
+            make_estimator(kind, {name: value}, 0)
+    assert changed_params(kind, {name: param.default}) == {}
+    assert not surely_right(kind, {name: param.default, "other": 1})
 
 
 def test_warnings_are_errors_here() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, PositiveInt
@@ -41,6 +41,26 @@ def _copies_bytes(params: Mapping[str, Any], rows: int, width: int) -> int:
 
 
 @dataclass(frozen=True)
+class Param:
+    """A parameter as it is known without scikit-learn: its default, and what it surely accepts."""
+
+    default: Any
+    accepts: Callable[[Any], bool]
+
+
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_count_or_share(value: Any) -> bool:
+    return _is_count(value) or (isinstance(value, float) and 0 < value <= 1)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+@dataclass(frozen=True)
 class DetectorKind:
     """A scikit-learn estimator whose ``score_samples`` is lower for anomalies, and its properties."""
 
@@ -48,6 +68,7 @@ class DetectorKind:
     exact: bool  # scores are bit-identical for any chunk size; through BLAS, equal within 1e-9
     takes_missing: bool  # rows with NaN can be scored
     trusted: tuple[str, ...] = ()  # types in a saved model; loading them must run no code
+    params: Mapping[str, Param] = field(default_factory=dict)  # those that need no import of scikit-learn
     acceleration: str | None = None  # import path of a `siftline.detectors.kinds.Acceleration`
     # Memory of the fit beside the sample, by parameters, rows and columns.
     fit_bytes: Callable[[Mapping[str, Any], int, int], int] = _copies_bytes
@@ -64,6 +85,12 @@ DETECTORS: dict[str, DetectorKind] = {
             "sklearn.tree._classes.ExtraTreeRegressor",
             "sklearn.tree._tree.Tree",  # a forged one can crash the process, but it runs no code
         ),
+        params={
+            "n_estimators": Param(100, _is_count),
+            "max_samples": Param("auto", lambda value: value == "auto" or _is_count_or_share(value)),
+            "max_features": Param(1.0, _is_count_or_share),
+            "bootstrap": Param(False, _is_bool),
+        },
         acceleration="siftline.detectors.forest",
         fit_bytes=_forest_bytes,
     ),
@@ -73,9 +100,16 @@ DETECTORS: dict[str, DetectorKind] = {
         exact=False,
         takes_missing=False,
         trusted=("sklearn.covariance._elliptic_envelope.EllipticEnvelope",),
+        params={"assume_centered": Param(False, _is_bool), "store_precision": Param(True, _is_bool)},
         fit_bytes=_envelope_bytes,
     ),
 }
+
+
+def surely_right(kind: str, params: Mapping[str, Any]) -> bool:
+    """Return True for parameters that scikit-learn accepts, as far as is known without it."""
+    known = DETECTORS[kind].params
+    return all(name in known and known[name].accepts(value) for name, value in params.items())
 
 
 def _check_kind(kind: str) -> str:

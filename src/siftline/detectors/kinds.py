@@ -103,9 +103,11 @@ def make_estimator(kind: str, params: Mapping[str, Any], seed: int) -> Any:
 
 def changed_params(kind: str, params: Mapping[str, Any]) -> dict[str, str]:
     """Return the parameters that differ from the estimator's defaults, as text."""
-    if not params:
-        return {}
-    defaults = _estimator_class(kind)().get_params()
+    known = DETECTORS[kind].params
+    if all(name in known for name in params):  # without scikit-learn
+        defaults = {name: known[name].default for name in params}
+    else:
+        defaults = _estimator_class(kind)().get_params()
     return {name: repr(value) for name, value in sorted(params.items()) if value != defaults[name]}
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 from siftline.batch_plan import Feature, Piece
 from siftline.config.batch import BatchConfig
 from siftline.config.clusters import overruled
-from siftline.config.detectors import DETECTORS
+from siftline.config.detectors import DETECTORS, surely_right
 from siftline.detectors.kinds import make_estimator
 from siftline.detectors.preprocess import plain_numbers
 from siftline.errors import FeatureError, ModelError, SourceError
@@ -146,7 +146,7 @@ def planned_chunk_rows(
 
 def _check_detector(config: BatchConfig) -> None:
     detector = config.detector
-    if detector.model is None and detector.params:  # without any, scikit-learn need not be imported
+    if detector.model is None and not surely_right(detector.kind, detector.params):
         make_estimator(detector.kind, detector.params, seed=0)
     if detector.model is not None and config.threshold.quantile is not None:
         raise ModelError(

@@ -50,10 +50,11 @@ def call(directory: Path, *arguments: str | Path) -> tuple[int, list[str], str, 
 
 @pytest.fixture
 def job(tmp_path: Path) -> Path:
-    """A configuration with default parameters, whose check needs no scikit-learn."""
+    """A configuration with common parameters, whose check needs no scikit-learn."""
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "thesis.docx").touch()
-    values = configuration(tmp_path, detector={"kind": "isolation_forest"})
+    detector = {"kind": "isolation_forest", "params": {"n_estimators": 20, "max_samples": 64}}
+    values = configuration(tmp_path, detector=detector)
     return write_config(tmp_path / "job.yaml", values)
 
 
