@@ -40,7 +40,7 @@ class _Server(uvicorn.Server):
 
 def keep(home: Path, port: int, idle_seconds: float) -> None:
     """Serve the Prefect API and its pages on a port of this machine."""
-    gc.disable()  # which would take a tenth of the start
+    gc.disable()  # which would take a fifth of the start
     new = make_database()
     config = uvicorn.Config(
         "prefect.server.api.server:create_app",

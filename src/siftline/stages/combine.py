@@ -85,13 +85,15 @@ def combine_results(
     ]
     evidence = Evidence(detector)
     labelled = _label(plan, executor, tasks, evidence, asked)
-    anomalies = _merge(plan, executor, staged, labelled, Stop(asked=asked))
+    stop = Stop(asked=asked)
+    anomalies = _merge(plan, executor, staged, labelled, stop)
     key = key_facts(plan, receipts.in_order, [one.keys for one in labelled])
     if key is not None and key.caution is not None:
         emit(Incident("key", key.caution))
     (staged / FLAGGED).unlink()
     shutil.rmtree(staged / KEYS, ignore_errors=True)
-    write_findings(plan, executor, staged, evidence, lambda: curve_of(summary, highest, floor, threshold))
+    curve = partial(curve_of, summary, highest, floor, threshold)
+    write_findings(plan, executor, staged, evidence, curve, stop)
     return CombinedScores(
         staged=str(staged),
         publication=publication,

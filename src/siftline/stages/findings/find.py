@@ -19,6 +19,7 @@ from siftline.stages.findings.sample import SAMPLE_ROWS, Sampled, SampleTask
 from siftline.stages.findings.tally import Tally
 from siftline.stages.findings.times import count_times
 from siftline.storage.layout import OutputFiles
+from siftline.system.signals import Stop
 from siftline.types import DetectorRef
 
 _INCIDENT = "findings"
@@ -87,11 +88,16 @@ def group_and_count(task: GroupTask) -> tuple[Grouped, tuple[tuple[str, int], ..
 
 
 def write_findings(
-    plan: BatchPlan, executor: Executor, staged: Path, evidence: Evidence, curve: Callable[[], Curve]
+    plan: BatchPlan,
+    executor: Executor,
+    staged: Path,
+    evidence: Evidence,
+    curve: Callable[[], Curve],
+    stop: Stop,
 ) -> None:
     """Write the findings of a staged result beside it; report a failure as an incident."""
     try:
-        findings_record(staged).write(_find(plan, executor, staged, evidence, curve()))
+        findings_record(staged).write(_find(plan, executor, staged, evidence, curve(), stop))
     except (Cancelled, LeaseLost):
         raise
     except Exception as error:  # noqa: BLE001  the result is right without them
@@ -99,14 +105,16 @@ def write_findings(
         emit(Incident(_INCIDENT, f"the result is published without findings: {problem}"))
 
 
-def _find(plan: BatchPlan, executor: Executor, staged: Path, evidence: Evidence, curve: Curve) -> Findings:
+def _find(
+    plan: BatchPlan, executor: Executor, staged: Path, evidence: Evidence, curve: Curve, stop: Stop
+) -> Findings:
     source, sampled = plan.config.source, evidence.sampled
     carried = plan.config.output.columns
     compared = Compared(plan.features, (*source.key, "row"), carried, sampled)
     columns = {*carried, *(feature.column for feature in plan.features)}
     timestamp = source.timestamp if source.timestamp in columns else None
     task = GroupTask(str(staged / OutputFiles.ANOMALIES), compared, timestamp)
-    grouped, times = run_one(executor, group_and_count, task, plan.config.retries)
+    grouped, times = run_one(executor, group_and_count, task, plan.config.retries, stop)
     return Findings(
         publication=staged.name,
         groups=grouped.groups,
