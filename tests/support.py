@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from siftline.batch_plan import BatchPlan
+from siftline.batch_plan import BatchPlan, Feature
 from siftline.config.batch import BatchConfig
 from siftline.config.clusters import SerialCluster
 from siftline.config.loading import parse_config
@@ -29,6 +29,14 @@ from siftline.stages.plan import plan_batch
 from siftline.stages.publish import publish_results
 from siftline.stages.validate import validate_results
 from siftline.types import CombinedScores, DetectorRef, Receipts
+
+# Of the columns of `make_table`.
+FEATURES = (
+    Feature(name="x", column="x"),
+    Feature(name="n", column="n", period=12.0),
+    Feature(name="color", column="color", kind="categorical"),
+    Feature(name="at.hour", column="at", kind="time_part", time_part="hour", period=24.0),
+)
 
 
 def make_table(rows: int, seed: int = 0, missing: float = 0.0) -> pa.Table:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import runpy
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -14,6 +12,8 @@ from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, temporary_sett
 
 from siftline.flows import new_database
 from siftline.flows.new_database import make_database
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "prefect-schema"
 
 
 def made(url: str) -> bool:
@@ -32,16 +32,10 @@ def tables(database: Path) -> set[str]:
     return {"\n".join(sorted(line.strip().rstrip(",") for line in sql.splitlines())) for (sql,) in found}
 
 
-def migrate(home: Path) -> None:
-    settings = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    command = [sys.executable, "-m", "prefect", "server", "database", "upgrade", "--yes"]
-    settings |= {"PREFECT_HOME": str(home), "DO_NOT_TRACK": "1"}
-    subprocess.run(command, env=settings, check=True, stdout=subprocess.DEVNULL)
-
-
 @pytest.mark.soak
 def test_prefect_s_migrations_make_the_same_database(tmp_path: Path) -> None:
     made(at(tmp_path / "ours" / "prefect.db"))
+    migrate = runpy.run_path(str(SCRIPT))["migrate"]
     for home in ("ours", "theirs"):
         migrate(tmp_path / home)
     assert tables(tmp_path / "ours" / "prefect.db") == tables(tmp_path / "theirs" / "prefect.db")

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -279,35 +279,34 @@ def _in_this_process(batch: BatchConfig, verbose: bool) -> Iterator[None]:
         if isinstance(report, Incident) and report.kind in (NOT_NOTIFIED, NOT_CLOSED):
             context.call_on_close(lambda: say(f"siftline: {report.text}", err=True))
 
-    with kept_server() as kept, ExitStack() as stack:
+    with kept_server() as kept:
         # A server that starts takes the longest: everything else is imported beside it.
         from siftline.cli.live import show_progress
         from siftline.cli.prefect_setup import leave_prefect, prepare_prefect, reach_given_api
 
-        show_text = stack.enter_context(show_progress(sys.stderr))
-        stack.enter_context(listening(listen))
-        if kept is not None:
-            os.environ["PREFECT_API_URL"] = kept.address
-        prepare_prefect(verbose)
-        if kept is None:
-            reach_given_api()
-        show_text("starting: importing Prefect")
-        import siftline.flows.batch_detection  # noqa: F401
-        from siftline.flows.address import api_address
-        from siftline.flows.server import reach_api
-        from siftline.system.signals import signals_held
+        with show_progress(sys.stderr) as show_text, listening(listen):
+            if kept is not None:
+                os.environ["PREFECT_API_URL"] = kept.address
+            prepare_prefect(verbose)
+            if kept is None:
+                reach_given_api()
+            show_text("starting: importing Prefect")
+            import siftline.flows.batch_detection  # noqa: F401
+            from siftline.flows.address import api_address
+            from siftline.flows.server import reach_api
+            from siftline.system.signals import signals_held
 
-        _prepare_executor(batch)
-        which = "the Prefect server" if api_address() else "an embedded Prefect server to start"
-        show_text(f"starting: waiting for {which}")
-        if kept is not None:
-            kept.wait()
-        if api_address() is None:
-            with signals_held({signal.SIGINT}):  # we stop an embedded server, not the terminal
-                reach_api()
-        context.call_on_close(leave_prefect)
-        show_text("starting: creating the run")
-        yield
+            _prepare_executor(batch)
+            which = "the Prefect server" if api_address() else "an embedded Prefect server to start"
+            show_text(f"starting: waiting for {which}")
+            if kept is not None:
+                kept.wait()
+            if api_address() is None:
+                with signals_held({signal.SIGINT}):  # we stop an embedded server, not the terminal
+                    reach_api()
+            context.call_on_close(leave_prefect)
+            show_text("starting: creating the run")
+            yield
 
 
 def _show(result: BatchResult, as_json: bool) -> None:

@@ -101,8 +101,7 @@ def is_to_start(home: Path | None = None) -> bool:
     """Return True if a command would have to start the server."""
     if not _idle_time() or _is_configured():
         return False
-    found = _record(home or server_home()).read_or(None)
-    return found is None or found.process.find() is None
+    return _running(home or server_home()) is None
 
 
 def end_kept_server(home: Path | None = None) -> bool:
@@ -128,12 +127,16 @@ def _use(home: Path, users: IO[str], idle: timedelta) -> KeptServer | None:
         # The server holds the lock of its users for a moment, in which it gives up.
         if not alone or not await_lock(users, _LOCK_SECONDS, shared=True):
             return None
-        found = _record(home).read_or(None)
-        if found is None or found.process.find() is None:
-            found = _start(home, idle)
+        found = _running(home) or _start(home, idle)
         if found.settings != _settings():
             return None
         return KeptServer(f"http://127.0.0.1:{found.port}/api", home / "server.log", found.process)
+
+
+def _running(home: Path) -> _Server | None:
+    """Return the server that runs, if any."""
+    found = _record(home).read_or(None)
+    return found if found is not None and found.process.find() is not None else None
 
 
 def _start(home: Path, idle: timedelta) -> _Server:

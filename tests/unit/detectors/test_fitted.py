@@ -13,19 +13,12 @@ import pyarrow as pa
 import pytest
 import skops.io
 
-from siftline.batch_plan import Feature
 from siftline.detectors.fitted import FittedModel, cached_model, keep_model, load_model, save_model
 from siftline.errors import IntegrityError, ModelError, StorageUnavailable
 from siftline.stages.training import fit_model
 from siftline.types import DetectorRef
-from tests.support import make_config, make_table
+from tests.support import FEATURES, make_config, make_table
 
-FEATURES = (
-    Feature(name="x", column="x"),
-    Feature(name="n", column="n", period=12.0),
-    Feature(name="color", column="color", kind="categorical"),
-    Feature(name="at.hour", column="at", kind="time_part", time_part="hour", period=24.0),
-)
 TABLE = make_table(200, missing=0.1)
 
 

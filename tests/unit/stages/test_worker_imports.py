@@ -5,15 +5,16 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
-from siftline.batch_plan import Feature
 from siftline.config.detectors import DETECTORS
 from siftline.detectors.fitted import load_model, save_model
 from siftline.engine.workers import PRELOAD
 from siftline.stages.training import fit_model
-from tests.support import make_config, make_table
+from tests.support import FEATURES, make_config, make_table
 
 ESTIMATORS = [kind.estimator.rpartition(".")[0] for kind in DETECTORS.values()]
 
@@ -57,26 +58,17 @@ MODELS = tuple(itertools.product(DETECTORS, ("none", "standard", "robust", "minm
 
 def save_and_load_models() -> None:
     """Save and load models of all kinds, with every preprocessing, and name them."""
-    import tempfile
-    from pathlib import Path
-
     from skops.io._trusted_types import SKLEARN_ESTIMATOR_TYPE_NAMES
 
     assert not SKLEARN_ESTIMATOR_TYPE_NAMES
-    features = (
-        Feature(name="x", column="x"),
-        Feature(name="n", column="n", period=12.0),
-        Feature(name="color", column="color", kind="categorical"),
-        Feature(name="at.hour", column="at", kind="time_part", time_part="hour", period=24.0),
-    )
     table = make_table(100)
-    with tempfile.TemporaryDirectory() as temporary:
+    with TemporaryDirectory() as temporary:
         directory = Path(temporary)
         for kind, scale, text in MODELS:
             preprocess = {"missing": "mean", "scale": scale, "categorical": text}
             detector = {"kind": kind, "params": {}}
             config = make_config(directory, "unused", detector=detector, preprocess=preprocess)
-            model = fit_model(table, features, config)
+            model = fit_model(table, FEATURES, config)
             loaded = load_model(save_model(model, directory)[0])
             assert loaded.score(loaded.matrix(table)).tobytes() == model.score(model.matrix(table)).tobytes()
             sys.stdout.write(f"{kind}:{scale}:{text} ")
